@@ -1,3 +1,3 @@
 //! VENOM Λ-GENESIS: an auditable autopilot for a group of pods.
-pub mod ledger;
-pub mod api;
+
+pub mod organism;

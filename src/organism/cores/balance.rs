@@ -1,0 +1,43 @@
+//! Balance (B): how much of the present state is worth conserving.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Finite, Reading};
+
+/// Where T_Λ conserves most, in seconds. The mission's number, whatever the PID's set point.
+const T_REFERENCE: f64 = 0.02;
+
+/// Result of the Balance core.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Balance {
+    /// Running mean of `conserve`, from 0.5.
+    pub balance_state: f64,
+    /// Conservation score, 0 to 1.
+    pub conserve: f64,
+    /// Derivative gain in force.
+    pub kd: f64,
+    /// Integral gain in force.
+    pub ki: f64,
+    /// Proportional gain in force.
+    pub kp: f64,
+}
+
+impl Finite for Balance {
+    fn is_finite(&self) -> bool {
+        [self.balance_state, self.conserve, self.kd, self.ki, self.kp].iter().all(|n| n.is_finite())
+    }
+}
+
+/// conserve = clamp(0.3 + (1 − |T_Λ − 0.02|)·0.2, 0, 1); balance_state = (balance_state + conserve)/2
+/// (mission, "BalanceCore"; format 4).
+#[must_use]
+pub fn execute(reading: &Reading) -> Balance {
+    let conserve = (0.3 + (1.0 - (reading.t_lambda - T_REFERENCE).abs()) * 0.2).clamp(0.0, 1.0);
+    Balance {
+        balance_state: (reading.balance_state + conserve) / 2.0,
+        conserve,
+        kd: reading.gains.kd,
+        ki: reading.gains.ki,
+        kp: reading.gains.kp,
+    }
+}
