@@ -1,3 +1,4 @@
 //! VENOM Λ-GENESIS: an auditable autopilot for a group of pods.
 
+pub mod ledger;
 pub mod organism;

@@ -1,0 +1,228 @@
+//! Reading canonical text without building a value from it: the check, and where its scalars stand.
+
+use std::ops::Range;
+
+use super::NotCanonical;
+use super::text::{is_hex_escaped, push_f64};
+
+/// How deep arrays and objects may be nested in a text that is to be read back.
+pub const MAX_DEPTH: usize = 100;
+
+/// A scalar in a canonical text: anything but an object, an array and an object's key.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scalar<'a> {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// An integer from 0 up.
+    Unsigned(u64),
+    /// An integer below 0.
+    Negative(i64),
+    /// A float; finite.
+    Float(f64),
+    /// A string literal as it stands in the text, with its quotes and escapes.
+    Text(&'a str),
+}
+
+/// Whether `text` is canonical, and if not, why.
+///
+/// # Errors
+/// [`NotCanonical::Malformed`] or [`NotCanonical::KeyOrder`].
+pub fn check(text: &str) -> Result<(), NotCanonical> {
+    scalars(text, |_, _| ())
+}
+
+/// Checks `text` as [`check`] does and shows each scalar and its place to `each`, from left to right.
+///
+/// # Errors
+/// As [`check`]; `each` has then seen what stands before the fault.
+pub fn scalars<'a>(text: &'a str, each: impl FnMut(Range<usize>, Scalar<'a>)) -> Result<(), NotCanonical> {
+    let mut scan = Scan { text, at: 0, each };
+    scan.value(0)?;
+    if scan.at == text.len() { Ok(()) } else { scan.fail("text after the value") }
+}
+
+struct Scan<'a, F> {
+    text: &'a str,
+    at: usize,
+    each: F,
+}
+
+impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
+    fn fail<T>(&self, what: &'static str) -> Result<T, NotCanonical> {
+        Err(NotCanonical::Malformed { at: self.at, what })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), NotCanonical> {
+        if depth > MAX_DEPTH {
+            return self.fail("nested too deep");
+        }
+        let start = self.at;
+        let scalar = match self.peek() {
+            Some(b'{') => return self.object(depth),
+            Some(b'[') => return self.array(depth),
+            Some(b'"') => Scalar::Text(self.string()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b'n') => self.word("null", Scalar::Null)?,
+            Some(b't') => self.word("true", Scalar::Bool(true))?,
+            Some(b'f') => self.word("false", Scalar::Bool(false))?,
+            Some(_) => return self.fail("no JSON value, or a space"),
+            None => return self.fail("the text ends where a value should stand"),
+        };
+        (self.each)(start..self.at, scalar);
+        Ok(())
+    }
+
+    fn word(&mut self, word: &str, scalar: Scalar<'a>) -> Result<Scalar<'a>, NotCanonical> {
+        if !self.text[self.at..].starts_with(word) {
+            return self.fail("no JSON value");
+        }
+        self.at += word.len();
+        Ok(scalar)
+    }
+
+    fn array(&mut self, depth: usize) -> Result<(), NotCanonical> {
+        self.at += 1;
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            self.value(depth + 1)?;
+            if self.take(b']') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return self.fail("neither ',' nor ']' after an item");
+            }
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(), NotCanonical> {
+        self.at += 1;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        let mut last: Option<&'a str> = None;
+        loop {
+            if self.peek() != Some(b'"') {
+                return self.fail("no key");
+            }
+            let key = self.string()?;
+            if let Some(after) = last.replace(key) {
+                in_order(after, key)?;
+            }
+            if !self.take(b':') {
+                return self.fail("no ':' after a key");
+            }
+            self.value(depth + 1)?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            if !self.take(b',') {
+                return self.fail("neither ',' nor '}' after a field");
+            }
+        }
+    }
+
+    /// A string literal, from its opening quote to its closing one.
+    fn string(&mut self) -> Result<&'a str, NotCanonical> {
+        let start = self.at;
+        self.at += 1;
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(0x20..=0x7e) => self.at += 1,
+                Some(_) => return self.fail("a character that must be escaped"),
+                None => return self.fail("a string without its end"),
+            }
+        }
+        self.at += 1;
+        Ok(&self.text[start..self.at])
+    }
+
+    fn escape(&mut self) -> Result<(), NotCanonical> {
+        match self.text.as_bytes().get(self.at + 1) {
+            Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'u') => match self.unit(self.at)? {
+                0xd800..=0xdbff => match self.unit(self.at + 6) {
+                    Ok(0xdc00..=0xdfff) => self.at += 12,
+                    _ => return self.fail("half a surrogate pair"),
+                },
+                0xdc00..=0xdfff => return self.fail("half a surrogate pair"),
+                unit if is_hex_escaped(unit) => self.at += 6,
+                _ => return self.fail("an escape for what is written otherwise"),
+            },
+            _ => return self.fail("an escape that is not canonical"),
+        }
+        Ok(())
+    }
+
+    /// The code unit of the `\uXXXX` at `at`.
+    fn unit(&self, at: usize) -> Result<u32, NotCanonical> {
+        let Some([b'\\', b'u', digits @ ..]) = self.text.as_bytes().get(at..at + 6) else {
+            return self.fail("an escape that is not canonical");
+        };
+        digits.iter().try_fold(0, |unit, digit| match digit {
+            b'0'..=b'9' => Ok(unit << 4 | u32::from(digit - b'0')),
+            b'a'..=b'f' => Ok(unit << 4 | u32::from(digit - b'a' + 10)),
+            _ => self.fail("a digit that is not lower-case hexadecimal"),
+        })
+    }
+
+    fn number(&mut self) -> Result<Scalar<'a>, NotCanonical> {
+        let rest = &self.text[self.at..];
+        let length =
+            rest.bytes().take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')).count();
+        let Some(scalar) = number(&rest[..length]) else {
+            return self.fail("a number that is not canonical");
+        };
+        self.at += length;
+        Ok(scalar)
+    }
+}
+
+/// The number that `text` spells, if that is its canonical spelling.
+pub(super) fn number(text: &str) -> Option<Scalar<'static>> {
+    if text.bytes().any(|byte| matches!(byte, b'.' | b'e')) {
+        let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
+        let mut buffer = Vec::with_capacity(32);
+        push_f64(&mut buffer, value);
+        return (buffer == text.as_bytes()).then_some(Scalar::Float(value));
+    }
+    let digits = text.strip_prefix('-');
+    match digits.unwrap_or(text).as_bytes() {
+        [b'0'] if digits.is_none() => Some(Scalar::Unsigned(0)),
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => match digits {
+            None => text.parse().ok().map(Scalar::Unsigned),
+            Some(_) => text.parse().ok().map(Scalar::Negative),
+        },
+        _ => None,
+    }
+}
+
+/// Sees that of two keys, canonical string literals, the first stands before the second by code point.
+pub(super) fn in_order(after: &str, key: &str) -> Result<(), NotCanonical> {
+    let plain = !after.contains('\\') && !key.contains('\\');
+    // Without the closing quote, which would sort a key after one that it is a prefix of.
+    if plain && after[..after.len() - 1] < key[..key.len() - 1] {
+        return Ok(());
+    }
+    let (after, key) = (unescape(after)?, unescape(key)?);
+    if after < key { Ok(()) } else { Err(NotCanonical::KeyOrder { key, after }) }
+}
+
+fn unescape(literal: &str) -> Result<String, NotCanonical> {
+    serde_json::from_str(literal).map_err(|error| NotCanonical::Custom(error.to_string()))
+}

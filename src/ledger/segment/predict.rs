@@ -1,0 +1,260 @@
+//! Prediction: each value is foretold from values seen before, and only the difference is stored.
+
+use super::DecodeError;
+use super::bytes::{Reader, push_varint};
+use super::shape::{Code, Kind, code_of_float, number_of_code};
+
+/// How many tokens a formula may have.
+const MAX_TOKENS: usize = 16;
+/// How many formulas a column may have.
+const MAX_FORMULAS: usize = 4;
+
+/// A step of a formula in postfix order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Token {
+    /// Pushes the value that column `column` had last (`back` 0), or the one before it (`back` 1).
+    Value { column: usize, back: usize },
+    /// Pushes a number.
+    Constant(f64),
+    /// Replaces the two numbers on top, a below b, by a∘b.
+    Operator(Operator),
+}
+
+/// An operation of IEEE 754 double arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+}
+
+impl Operator {
+    pub(super) fn apply(self, a: f64, b: f64) -> f64 {
+        match self {
+            Operator::Add => a + b,
+            Operator::Subtract => a - b,
+            Operator::Multiply => a * b,
+            Operator::Divide => a / b,
+        }
+    }
+}
+
+/// An arithmetic expression over columns, which leaves one number.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Formula {
+    tokens: Vec<Token>,
+}
+
+impl Formula {
+    /// `None` if the tokens leave no number, or more than one, or are too many.
+    pub(super) fn new(tokens: Vec<Token>) -> Option<Self> {
+        let mut depth = 0;
+        for token in &tokens {
+            match token {
+                Token::Operator(_) if depth < 2 => return None,
+                Token::Operator(_) => depth -= 1,
+                _ => depth += 1,
+            }
+        }
+        (depth == 1 && tokens.len() <= MAX_TOKENS).then_some(Self { tokens })
+    }
+
+    fn evaluate(&self, columns: &[Column]) -> f64 {
+        let mut stack = [0.0; MAX_TOKENS];
+        let mut top = 0;
+        for token in &self.tokens {
+            match *token {
+                Token::Value { column, back } => stack[top] = columns[column].numbers[back],
+                Token::Constant(value) => stack[top] = value,
+                Token::Operator(operator) => {
+                    top -= 2;
+                    stack[top] = operator.apply(stack[top], stack[top + 1]);
+                }
+            }
+            top += 1;
+        }
+        stack[0]
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for token in &self.tokens {
+            match *token {
+                Token::Operator(Operator::Add) => out.push(1),
+                Token::Operator(Operator::Subtract) => out.push(2),
+                Token::Operator(Operator::Multiply) => out.push(3),
+                Token::Operator(Operator::Divide) => out.push(4),
+                Token::Constant(value) => {
+                    out.push(5);
+                    out.extend_from_slice(&value.to_bits().to_le_bytes());
+                }
+                Token::Value { column, back } => push_varint(out, (6 + 2 * column + back) as u64),
+            }
+        }
+        out.push(0);
+    }
+
+    pub(super) fn read(bytes: &mut Reader<'_>, columns: usize) -> Result<Self, DecodeError> {
+        let mut tokens = Vec::new();
+        loop {
+            tokens.push(
+                match bytes.number(5 + 2 * columns, "a formula over a column that is not there")? {
+                    0 => break,
+                    1 => Token::Operator(Operator::Add),
+                    2 => Token::Operator(Operator::Subtract),
+                    3 => Token::Operator(Operator::Multiply),
+                    4 => Token::Operator(Operator::Divide),
+                    5 => {
+                        let mut bits = [0; 8];
+                        bits.copy_from_slice(bytes.take(8)?);
+                        Token::Constant(f64::from_bits(u64::from_le_bytes(bits)))
+                    }
+                    value => Token::Value { column: (value - 6) / 2, back: (value - 6) % 2 },
+                },
+            );
+            if tokens.len() > MAX_TOKENS {
+                break;
+            }
+        }
+        Formula::new(tokens).ok_or(DecodeError::Malformed("a formula that leaves no number"))
+    }
+}
+
+/// What is known of a column while a segment is written or read, row by row.
+#[derive(Debug, Clone)]
+pub(super) struct Column {
+    kind: Kind,
+    last: Code,
+    /// The last value and the one before it, as numbers.
+    numbers: [f64; 2],
+    formulas: Vec<Formula>,
+    /// Which formula foretells the next value; one past the end: it is as the last one.
+    current: usize,
+}
+
+impl Column {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, last: 0, numbers: [0.0; 2], formulas: Vec::new(), current: 0 }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn last(&self) -> Code {
+        self.last
+    }
+
+    fn push(&mut self, code: Code) {
+        if code != self.last {
+            self.last = code;
+            self.numbers = [number_of_code(self.kind, code), self.numbers[0]];
+        } else {
+            self.numbers[1] = self.numbers[0];
+        }
+    }
+}
+
+/// All columns of a segment while it is written or read, row by row.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    columns: Vec<Column>,
+}
+
+impl Columns {
+    pub(super) fn add(&mut self, kind: Kind) {
+        self.columns.push(Column::new(kind));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.columns.len()
+    }
+
+    pub(super) fn get(&self, column: usize) -> &Column {
+        &self.columns[column]
+    }
+
+    pub(super) fn set_formulas(&mut self, column: usize, formulas: Vec<Formula>) {
+        self.columns[column].formulas = formulas;
+    }
+
+    /// Takes a column's first value, which is foretold by nothing.
+    pub(super) fn start(&mut self, column: usize, code: Code) {
+        let column = &mut self.columns[column];
+        let number = number_of_code(column.kind, code);
+        (column.last, column.numbers) = (code, [number; 2]);
+    }
+
+    /// The value that a column is expected to take next.
+    pub(super) fn predict(&self, column: usize) -> Code {
+        self.predict_by(column, self.columns[column].current)
+    }
+
+    fn predict_by(&self, column: usize, formula: usize) -> Code {
+        let Column { kind, last, formulas, .. } = &self.columns[column];
+        let Some(formula) = formulas.get(formula) else {
+            return *last;
+        };
+        let number = formula.evaluate(&self.columns);
+        match kind {
+            // The bits of a NaN differ from machine to machine.
+            Kind::Float if number.is_nan() => 0,
+            Kind::Float => code_of_float(number),
+            Kind::Integer | Kind::Bool | Kind::Text => number as i64,
+        }
+    }
+
+    /// Takes a column's next value. After a wrong prediction, the formula that would have come nearest
+    /// is the one to be used from then on: no word about it need be stored.
+    pub(super) fn settle(&mut self, column: usize, predicted: Code, code: Code) {
+        let formulas = self.columns[column].formulas.len();
+        if code != predicted && formulas > 0 {
+            let distance =
+                |formula: &usize| self.predict_by(column, *formula).wrapping_sub(code).unsigned_abs();
+            self.columns[column].current = (0..=formulas).min_by_key(distance).unwrap_or(formulas);
+        }
+        self.columns[column].push(code);
+    }
+}
+
+/// The formulas of a shape's columns: leaf by leaf in the order in which they are to be foretold. Leaves
+/// that are not named come first, in their own order, each foretold to be as it was.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<(usize, Vec<Formula>)>,
+}
+
+impl Plan {
+    /// The leaves of a shape that has `leaves` of them, in the order in which they are foretold.
+    pub(super) fn order(&self, leaves: usize) -> Vec<usize> {
+        let mut named = vec![false; leaves];
+        self.steps.iter().for_each(|(leaf, _)| named[*leaf] = true);
+        let unnamed = (0..leaves).filter(|leaf| !named[*leaf]);
+        unnamed.chain(self.steps.iter().map(|(leaf, _)| *leaf)).collect()
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        push_varint(out, self.steps.len() as u64);
+        for (leaf, formulas) in &self.steps {
+            push_varint(out, *leaf as u64);
+            push_varint(out, formulas.len() as u64);
+            formulas.iter().for_each(|formula| formula.write(out));
+        }
+    }
+
+    /// Reads the plan of a shape with `leaves` leaves in a segment with `columns` columns.
+    pub(super) fn read(bytes: &mut Reader<'_>, leaves: usize, columns: usize) -> Result<Self, DecodeError> {
+        let mut named = vec![false; leaves];
+        let mut plan = Plan::default();
+        for _ in 0..bytes.number(leaves, "a plan with more steps than leaves")? {
+            let leaf = bytes.number(leaves - 1, "a plan for a leaf that is not there")?;
+            if std::mem::replace(&mut named[leaf], true) {
+                return Err(DecodeError::Malformed("a plan that names a leaf twice"));
+            }
+            let count = bytes.number(MAX_FORMULAS, "a plan with too many formulas")?;
+            let formulas = (0..count).map(|_| Formula::read(bytes, columns)).collect::<Result<_, _>>()?;
+            plan.steps.push((leaf, formulas));
+        }
+        Ok(plan)
+    }
+}

@@ -1,0 +1,305 @@
+use super::*;
+
+mod organism;
+
+use organism::{HERTZ, MISSION, Organism};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::ledger::canonical::tests::any_value;
+use crate::ledger::canonical::{is_canonical, to_string};
+
+type Rows = Vec<(f64, String)>;
+
+fn encoded(rows: &[(f64, String)]) -> Encoded {
+    let rows: Vec<Row<'_>> =
+        rows.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect();
+    encode(&rows).expect("rows that fit")
+}
+
+/// Encodes and decodes `rows`, sees that nothing is lost, and gives what was stored.
+fn round(rows: &[(f64, String)]) -> Encoded {
+    let encoded = encoded(rows);
+    let decoded = decode(&encoded.bytes, rows.len() as u64, encoded.columns).expect("a segment");
+    assert_eq!(decoded.len(), rows.len());
+    for ((timestamp, data), row) in decoded.iter().zip(rows) {
+        assert_eq!((timestamp.to_bits(), data), (row.0.to_bits(), &row.1));
+    }
+    encoded
+}
+
+/// The golden ledger's entries.
+fn golden() -> Rows {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/ledger.jsonl");
+    let text = std::fs::read_to_string(path).expect("the vectors are there");
+    text.lines()
+        .map(|line| {
+            let entry: Value = serde_json::from_str(line).expect("JSON");
+            (entry["timestamp"].as_f64().expect("a float"), to_string(&entry["data"]).expect("finite"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_golden_ledger_goes_round() {
+    let rows = golden();
+    round(&rows);
+    for part in rows.chunks(97) {
+        round(part);
+    }
+}
+
+#[test]
+fn segments_are_small() {
+    for (name, pace, skip, beats) in [
+        ("mission, from genesis", MISSION, 0, 237),
+        ("mission, later", MISSION, 5000, 237),
+        ("mission, in the end", MISSION, 50_000, 237),
+        ("1 Hz, from genesis", HERTZ, 0, 20),
+        ("1 Hz, 20 beats", HERTZ, 1000, 20),
+        ("1 Hz, 60 beats", HERTZ, 1000, 60),
+        ("1 Hz, 1 beat", HERTZ, 1000, 1),
+        ("1 Hz, 2 beats", HERTZ, 1000, 2),
+    ] {
+        let mut organism = Organism::new(pace);
+        organism.skip(skip);
+        let encoded = round(&organism.beats(beats));
+        let size = encoded.bytes.len();
+        println!("{name}: {size} B, {:.1} a beat; columns {}", size as f64 / beats as f64, encoded.columns);
+    }
+}
+
+#[test]
+fn nothing_is_a_segment_too() {
+    assert_eq!(round(&[]).columns, 4);
+}
+
+#[test]
+fn odd_rows_go_round() {
+    let texts = [
+        "0",
+        "-1",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9223372036854775808",
+        "18446744073709551615",
+        "0.0",
+        "-0.0",
+        "1.7976931348623157e+308",
+        "-1.7976931348623157e+308",
+        "5e-324",
+        "null",
+        "true",
+        "false",
+        "\"\"",
+        "\"\\\"\"",
+        "\"\\\\\"",
+        "[]",
+        "{}",
+        "[[],{}]",
+        "{\"\":0}",
+        "[1,2]",
+        "[1,2.0]",
+        "[1,\"2\"]",
+        "{\"a\":1,\"b\":\"}\"}",
+        "{\"a\":2,\"b\":\",\"}",
+        "[1,null]",
+        "[1,9223372036854775808]",
+        "[2,2]",
+    ];
+    let rows: Rows = texts.iter().cycle().take(200).map(|text| (1e9, (*text).to_owned())).collect();
+    round(&rows);
+    for (at, row) in rows.iter().enumerate().take(texts.len()) {
+        round(&vec![row.clone(); 3]);
+        round(&[row.clone(), rows[at + 1].clone()]);
+    }
+    for timestamps in [[0.0, -0.0, f64::MAX, f64::MIN], [-1.0, 5e-324, 1.0, -5e-324]] {
+        round(&timestamps.map(|timestamp| (timestamp, "{}".to_owned())));
+    }
+}
+
+#[test]
+fn what_is_not_canonical_is_refused() {
+    let good = Row { timestamp: 1.0, data: "[1,\"a\",0.5,true]" };
+    for data in [
+        "",
+        "[1, 2]",
+        "[1,\"a\",0.50,true]",
+        "[01,\"a\",0.5,true]",
+        "[1,\"\u{e9}\",0.5,true]",
+        "[1,\"a\",0.5,TRUE]",
+    ] {
+        assert!(encode(&[Row { timestamp: 1.0, data }]).is_err(), "{data}");
+        assert!(encode(&[good, good, Row { timestamp: 1.0, data }]).is_err(), "{data}");
+    }
+    let row = Row { timestamp: f64::NAN, ..good };
+    assert_eq!(encode(&[good, row]), Err(EncodeError::NotFinite { row: 1 }));
+}
+
+#[test]
+fn limits_are_checked_before_anything_is_made() {
+    let Encoded { bytes, columns } = encoded(&Organism::new(HERTZ).beats(3));
+    assert!(matches!(decode(&bytes, u64::MAX, columns), Err(DecodeError::TooLarge { what: "entries", .. })));
+    assert!(matches!(
+        decode(&bytes, 21, u64::MAX),
+        Err(DecodeError::TooLarge { what: "bytes of columns", .. })
+    ));
+    assert!(matches!(decode(&vec![VERSION; MAX_ENCODED + 1], 1, 1), Err(DecodeError::TooLarge { .. })));
+    assert!(matches!(decode(&bytes, 21, columns - 1), Err(DecodeError::Frame(_))));
+    assert!(matches!(decode(&bytes, 21, columns + 1), Err(DecodeError::Columns { .. })));
+    assert!(matches!(decode(&bytes, 20, columns), Err(DecodeError::Malformed(_))));
+    assert!(matches!(decode(&[], 0, 0), Err(DecodeError::Truncated)));
+    assert!(matches!(decode(&[VERSION + 1], 0, 0), Err(DecodeError::Version(_))));
+    assert!(matches!(decode(&[&bytes[..], &[0]].concat(), 21, columns), Err(DecodeError::Frame(_))));
+
+    let row = Row { timestamp: 1.0, data: "0" };
+    assert!(matches!(encode(&vec![row; MAX_ENTRIES + 1]), Err(EncodeError::TooLarge { .. })));
+    let text = format!("\"{}\"", "a".repeat(MAX_TEXT));
+    assert!(matches!(encode(&[Row { data: &text, ..row }]), Err(EncodeError::TooLarge { .. })));
+}
+
+/// A segment with these columns, whatever they are.
+fn forged(columns: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    frame::compress(columns, &mut bytes).expect("compressed");
+    bytes
+}
+
+#[test]
+fn a_few_bytes_do_not_become_gigabytes() {
+    // One shape with one text of 1 MiB, which all rows share.
+    let mut columns = Vec::new();
+    bytes::push_block(&mut columns, format!("1.0 \"{}\"\n", "a".repeat(1 << 20)).as_bytes());
+    columns.extend([0, 0]);
+    columns.push(0);
+    let mut sequence = bytes::ResidualWriter::default();
+    sequence.push(1);
+    sequence.push(1);
+    bytes::push_block(&mut columns, sequence.bytes());
+    columns.extend([0, 0]);
+    let bytes = forged(&columns);
+    assert!(bytes.len() < 300);
+    assert_eq!(decode(&bytes, 60, columns.len() as u64).expect("a segment").len(), 60);
+    let error = decode(&bytes, MAX_ENTRIES as u64, columns.len() as u64).expect_err("too much");
+    assert!(matches!(error, DecodeError::TooLarge { what: "bytes of data", .. }), "{error}");
+
+    // One shape with more leaves than a segment may have columns.
+    let mut columns = Vec::new();
+    bytes::push_block(&mut columns, format!("1.0 [{}0]\n", "0,".repeat(MAX_LEAVES)).as_bytes());
+    columns.extend([0, 0]);
+    let error = decode(&forged(&columns), 1, columns.len() as u64).expect_err("too much");
+    assert!(matches!(error, DecodeError::TooLarge { what: "columns", .. }), "{error}");
+}
+
+#[test]
+fn a_large_window_is_refused() {
+    let rows = Organism::new(HERTZ).beats(2);
+    let columns = encode::columns(&table::Table::of(&as_rows(&rows)).expect("canonical")).expect("columns");
+    let mut bytes = forged(&columns);
+    // Frame header: magic, descriptor (single segment, size of one or two bytes), size. Turned into a
+    // descriptor without single segment and with a window of 2^21.
+    let (size, field) = if columns.len() < 256 { (1, 0) } else { (2, 0x40) };
+    assert_eq!(bytes[5] & 0xe0, 0x20 | field);
+    bytes.splice(5..6, [field, 11 << 3]);
+    assert!(size <= 2);
+    let error = decode(&bytes, 14, columns.len() as u64).expect_err("too large");
+    assert!(error.to_string().contains("window"), "{error}");
+}
+
+fn as_rows(rows: &[(f64, String)]) -> Vec<Row<'_>> {
+    rows.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect()
+}
+
+/// Whatever comes out of a hostile segment, it is bounded and canonical.
+fn decode_hostile(bytes: &[u8], count: u64, columns: u64) {
+    if let Ok(rows) = decode(bytes, count, columns) {
+        assert_eq!(rows.len() as u64, count);
+        assert!(rows.iter().all(|(timestamp, data)| timestamp.is_finite() && is_canonical(data)));
+    }
+}
+
+fn any_rows() -> impl Strategy<Value = Rows> {
+    // Few different values, so that shapes and values come again.
+    prop::collection::vec(any_value(), 1..6).prop_flat_map(|values| {
+        let timestamp =
+            any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite());
+        prop::collection::vec((timestamp, prop::sample::select(values)), 0..40).prop_map(|rows| {
+            rows.into_iter()
+                .map(|(timestamp, value)| (timestamp, to_string(&value).expect("finite")))
+                .collect()
+        })
+    })
+}
+
+/// Rows of one shape with numbers in all magnitudes, close ones among them.
+fn rows_of_numbers() -> impl Strategy<Value = Rows> {
+    let float = || {
+        prop_oneof![
+            any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite()),
+            (0..1000u64).prop_map(|n| 0.1 * n as f64),
+            (0..50u64).prop_map(|n| f64::from_bits(1f64.to_bits() + n)),
+            prop::sample::select(vec![0.0, -0.0, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324, -5e-324]),
+        ]
+    };
+    prop::collection::vec((float(), float(), float(), any::<i64>(), 0..9i64, any::<bool>()), 0..60).prop_map(
+        |rows| {
+            let data =
+                |(a, b, c, d, e, f)| to_string(&(a, b, a * c, d, e, f, a + b)).ok().map(|data| (c, data));
+            rows.into_iter().filter_map(data).collect()
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_rows_go_round(rows in any_rows()) {
+        round(&rows);
+    }
+
+    #[test]
+    fn any_numbers_go_round(rows in rows_of_numbers()) {
+        round(&rows);
+    }
+
+    #[test]
+    fn noise_is_no_segment(mut noise in prop::collection::vec(any::<u8>(), 0..300), count in 0..1000u64) {
+        decode_hostile(&noise, count, 1 << 20);
+        decode_hostile(&forged(&noise), count, noise.len() as u64);
+        noise.insert(0, VERSION);
+        decode_hostile(&noise, count, 1 << 20);
+    }
+
+    #[test]
+    fn damage_is_an_error_or_other_rows(
+        rows in any_rows(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u8,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let Encoded { mut bytes, columns } = encoded(&rows);
+        let count = rows.len() as u64;
+        decode_hostile(&bytes[..cut.index(bytes.len())], count, columns);
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        decode_hostile(&bytes, count, columns);
+    }
+
+    #[test]
+    fn damaged_columns_are_an_error_or_other_rows(
+        beats in 1..20u64,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        count in 0..200u64,
+    ) {
+        let rows = Organism::new(HERTZ).beats(beats);
+        let mut columns = encode::columns(&table::Table::of(&as_rows(&rows)).expect("canonical")).expect("columns");
+        let half = &columns[..cut.index(columns.len())];
+        decode_hostile(&forged(half), rows.len() as u64, half.len() as u64);
+        for (at, byte) in damage {
+            let at = at.index(columns.len());
+            columns[at] = byte;
+        }
+        decode_hostile(&forged(&columns), rows.len() as u64, columns.len() as u64);
+        decode_hostile(&forged(&columns), count, columns.len() as u64);
+    }
+}
