@@ -1,4 +1,5 @@
 //! VENOM Λ-GENESIS: an auditable autopilot for a group of pods.
 
+pub mod api;
 pub mod ledger;
 pub mod organism;

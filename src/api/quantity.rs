@@ -1,0 +1,122 @@
+//! Byte sizes, in the part of Kubernetes' quantities that makes sense for them.
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A number of bytes as a quantity: whole numbers, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`.
+///
+/// It is a string in YAML too (`"4194304"`, `4Mi`): one type in the schema, so that the API server's own
+/// message says what is wrong with a bare number.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ByteSize(u64);
+
+/// What was given is not a size in bytes, and what one looks like.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0:?} is not a size in bytes: write a whole number, plain or with Ki or Mi, such as 4Mi")]
+pub struct InvalidByteSize(String);
+
+const SUFFIXES: [(&str, u64); 6] =
+    [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
+
+impl ByteSize {
+    /// `count` mebibytes.
+    pub const fn mebibytes(count: u32) -> Self {
+        Self((count as u64) << 20)
+    }
+
+    /// The size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<u64> for ByteSize {
+    fn from(bytes: u64) -> Self {
+        Self(bytes)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = InvalidByteSize;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, unit) = SUFFIXES
+            .iter()
+            .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
+            .unwrap_or((text, 1));
+        // u64's own parser would take a leading plus.
+        let number = if number.starts_with('+') { None } else { number.parse::<u64>().ok() };
+        number
+            .and_then(|number| number.checked_mul(unit))
+            .map(Self)
+            .ok_or_else(|| InvalidByteSize(text.into()))
+    }
+}
+
+/// The largest binary suffix that leaves a whole number.
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match SUFFIXES[..3].iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {
+            Some((suffix, unit)) => write!(f, "{}{suffix}", self.0 / unit),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// The bounds are the field's: see `rules::byte_size`.
+impl JsonSchema for ByteSize {
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": 16})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_and_prints() {
+        for (text, bytes, printed) in [
+            ("4Mi", 4 << 20, "4Mi"),
+            ("256Ki", 256 << 10, "256Ki"),
+            ("262144", 256 << 10, "256Ki"),
+            ("1024Ki", 1 << 20, "1Mi"),
+            ("1M", 1_000_000, "1000000"),
+            ("5k", 5_000, "5000"),
+            ("0", 0, "0"),
+        ] {
+            let size: ByteSize = text.parse().unwrap();
+            assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, printed), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_without_a_panic() {
+        for text in ["", "Mi", "-1", "+1", "1.5Mi", "1 Mi", "4mi", "4MiB", "1e6", "18446744073709551615Ki"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! From a file to an object without an API server, with what the API server would have done to it.
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// An object in a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A value has a wrong type or does not parse.
+    #[error(transparent)]
+    Value(#[from] serde_json::Error),
+    /// There is no such field.
+    #[error("unknown field {0}: correct its spelling or remove it")]
+    UnknownField(String),
+}
+
+/// Reads an [`Organism`](super::Organism) or a [`Genome`](super::Genome) as a user writes it: nulls and
+/// missing fields, `spec` among them, take their defaults; unknown fields are refused, as kubectl does.
+/// The rules of the schema (CEL) are not evaluated.
+pub fn read<K: DeserializeOwned + Serialize>(mut object: Value) -> Result<K, ReadError> {
+    drop_nulls(&mut object);
+    if let Value::Object(fields) = &mut object {
+        fields.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+        fields.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    }
+    let read = K::deserialize(&object)?;
+    match unknown(&object, &serde_json::to_value(&read)?) {
+        Some(path) => Err(ReadError::UnknownField(path)),
+        None => Ok(read),
+    }
+}
+
+/// The API server drops them too, before it fills in defaults: no field of ours can be null.
+fn drop_nulls(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| !value.is_null());
+        fields.values_mut().for_each(drop_nulls);
+    }
+}
+
+/// The first field of `given` that left no trace in `read`. Fields that are given but empty may well not
+/// be written again (`labels: {}`), so they do not count.
+fn unknown(given: &Value, read: &Value) -> Option<String> {
+    let fields = given.as_object()?;
+    fields.iter().find_map(|(name, value)| match read.get(name) {
+        Some(read) => unknown(value, read).map(|path| format!("{name}.{path}")),
+        None if value.as_object().is_some_and(Map::is_empty) => None,
+        None => Some(name.clone()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Genome, Organism, OrganismSpec};
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_smallest_organism_has_no_spec() {
+        for spec in [json!({}), json!({"spec": null}), json!({"spec": {"pulse": {"k": null}, "beats": null}})]
+        {
+            let mut object = json!({"apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism",
+                "metadata": {"name": "venom", "labels": {}, "creationTimestamp": null}});
+            object.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            assert_eq!(read::<Organism>(object).unwrap().spec, OrganismSpec::default());
+        }
+    }
+
+    #[test]
+    fn a_misspelt_field_is_not_a_default() {
+        let object = json!({"metadata": {"name": "venom"}, "spec": {"pulse": {"minperiod": "1s"}}});
+        let error = read::<Organism>(object).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown field spec.pulse.minperiod: correct its spelling or remove it"
+        );
+    }
+
+    #[test]
+    fn a_value_that_does_not_parse_is_an_error() {
+        for spec in [
+            json!({"risk": {"window": "99999999999999999999h"}}),
+            json!({"pid": {"kp": "0.6"}}),
+            json!({"risk": {"anoms": -1}}),
+        ] {
+            assert!(read::<Genome>(json!({"metadata": {"name": "venom"}, "spec": spec})).is_err());
+        }
+    }
+}
