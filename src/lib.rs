@@ -3,3 +3,4 @@
 pub mod api;
 pub mod ledger;
 pub mod organism;
+pub mod store;

@@ -1,0 +1,276 @@
+//! The head of a ledger: the only thing about it that changes.
+//!
+//! A segment is part of the ledger when the head lists it, and not before: writing the head is what commits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::merkle::Tree;
+use crate::ledger::sealed::{Hex, Sealed, Start};
+use crate::ledger::{Chain, hex};
+
+/// The head of a ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Head {
+    /// Counts the writers of this name's ledgers: each take-over raises it, also across generations.
+    pub epoch: u64,
+    /// First index that is still stored; entries before it were pruned.
+    pub floor: u64,
+    /// Counts the ledgers of this name from 1. Not metadata.generation.
+    pub generation: u64,
+    /// Injection entries committed in this generation.
+    pub injected_total: u64,
+    /// Hash of the last entry.
+    pub last_hash: Hex,
+    /// Peaks of the tree over all entries since genesis.
+    pub peaks: Vec<Hex>,
+    /// The Organism was deleted and its ledger is to stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retained: bool,
+    /// Root over all entries since genesis.
+    pub root: Hex,
+    /// The segments, oldest first, without a gap.
+    pub segments: Vec<Listed>,
+    /// Number of entries since genesis.
+    pub size: u64,
+    /// UID of the Organism; empty where there is no cluster.
+    pub uid: String,
+}
+
+/// A segment that a head lists. Written as an array, in the order of these fields: a head is rewritten at
+/// every commit and has to stay small.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Row", into = "Row")]
+pub struct Listed {
+    /// Index of its first entry.
+    pub first: u64,
+    /// Number of its entries.
+    pub count: u64,
+    /// Epoch of the writer that made it.
+    pub epoch: u64,
+    /// What proves that an object is the one meant: in a cluster its UID, in a folder the SHA3-256 of the file.
+    pub object: String,
+    /// Encoded size.
+    pub bytes: u64,
+    /// How often it was merged.
+    pub level: u8,
+    /// The first genesis or snapshot in it.
+    pub start: Option<Start>,
+}
+
+type Row = (u64, u64, u64, String, u64, u8, Option<(u64, f64)>);
+
+impl From<Row> for Listed {
+    fn from((first, count, epoch, object, bytes, level, start): Row) -> Self {
+        let start = start.map(|(index, time)| Start { index, time });
+        Self { first, count, epoch, object, bytes, level, start }
+    }
+}
+
+impl From<Listed> for Row {
+    fn from(it: Listed) -> Self {
+        let start = it.start.map(|start| (start.index, start.time));
+        (it.first, it.count, it.epoch, it.object, it.bytes, it.level, start)
+    }
+}
+
+impl Listed {
+    /// How a head lists `sealed`, stored as `object` by the writer of `epoch`.
+    #[must_use]
+    pub fn new(sealed: &Sealed, epoch: u64, object: String, level: u8) -> Self {
+        Self {
+            first: sealed.head.first,
+            count: sealed.head.count,
+            epoch,
+            object,
+            bytes: sealed.entries.len() as u64,
+            level,
+            start: sealed.head.start,
+        }
+    }
+
+    /// Index behind its last entry.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.first + self.count
+    }
+}
+
+impl Head {
+    /// The head of a ledger without entries.
+    #[must_use]
+    pub fn empty(uid: &str, generation: u64, epoch: u64) -> Self {
+        let tree = Tree::default();
+        Self {
+            epoch,
+            floor: 0,
+            generation,
+            injected_total: 0,
+            last_hash: Hex::default(),
+            peaks: vec![],
+            retained: false,
+            root: Hex(tree.root()),
+            segments: vec![],
+            size: 0,
+            uid: uid.to_owned(),
+        }
+    }
+
+    /// The end of the chain as the head states it; nothing where its peaks do not fit its size or its root.
+    #[must_use]
+    pub fn chain(&self) -> Option<Chain> {
+        let tree = Tree::from_peaks(self.size, self.peaks.iter().map(|peak| peak.0).collect())?;
+        (tree.root() == self.root.0).then(|| Chain::at(tree, self.last_hash.0))
+    }
+
+    /// Adds a segment that ends where `chain` stands.
+    pub fn add(&mut self, listed: Listed, chain: &Chain, injections: u64) {
+        self.size = chain.size();
+        self.last_hash = Hex(*chain.last_hash());
+        self.root = Hex(chain.tree().root());
+        self.peaks = chain.tree().peaks().iter().copied().map(Hex).collect();
+        self.injected_total += injections;
+        self.segments.push(listed);
+    }
+
+    /// Bytes of all listed segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|it| it.bytes).sum()
+    }
+
+    /// The first genesis or snapshot that is still stored.
+    #[must_use]
+    pub fn replayable_from(&self) -> Option<Start> {
+        self.segments.iter().find_map(|it| it.start)
+    }
+
+    /// The root in hex.
+    #[must_use]
+    pub fn root_hex(&self) -> String {
+        hex(&self.root.0)
+    }
+
+    /// Eight adjacent segments, as a range of `segments`, that are worth being one: of one level and together
+    /// at most `largest` bytes. Where segments have become many all the same, the eight smallest neighbours.
+    /// Only segments that are `there` are looked at.
+    #[must_use]
+    pub fn mergeable(&self, largest: u64, there: impl Fn(&Listed) -> bool) -> Option<std::ops::Range<usize>> {
+        let bytes = |eight: &[Listed]| eight.iter().map(|it| it.bytes).sum::<u64>();
+        let windows = || {
+            let windows = self.segments.windows(MERGE).enumerate();
+            windows
+                .filter(|(_, eight)| eight.windows(2).all(|pair| pair[0].end() == pair[1].first))
+                .filter(|(_, eight)| eight.iter().all(&there))
+        };
+        let mut of_one_level =
+            windows().filter(|(_, eight)| eight.iter().all(|it| it.level == eight[0].level));
+        let ripe = of_one_level.find(|(_, eight)| bytes(eight) <= largest);
+        let many =
+            || (self.segments.len() >= MANY).then(|| windows().min_by_key(|(_, eight)| bytes(eight)))?;
+        let (at, _) = ripe.or_else(|| many().filter(|(_, eight)| bytes(eight) <= LARGEST_MERGE))?;
+        Some(at..at + MERGE)
+    }
+
+    /// How many of the oldest segments have to go for the rest to be at most `retain` bytes, while a genesis
+    /// or snapshot stands in what remains.
+    #[must_use]
+    pub fn prunable(&self, retain: u64) -> usize {
+        let mut bytes = self.bytes();
+        let mut prune = 0;
+        for (at, segment) in self.segments.iter().enumerate() {
+            let rest = &self.segments[at + 1..];
+            if bytes <= retain || !rest.iter().any(|it| it.start.is_some()) {
+                break;
+            }
+            bytes -= segment.bytes;
+            prune = at + 1;
+        }
+        prune
+    }
+}
+
+/// How many segments of one level become one of the next.
+const MERGE: usize = 8;
+/// From this number on segments are merged whatever their level: an organism has at most 80 objects.
+const MANY: usize = 64;
+/// A segment of this size is never merged again.
+pub const LARGEST_MERGE: u64 = 512 * 1024;
+
+/// The largest segment that merging may make where `retain` bytes are kept. A quarter, so that pruning whole
+/// segments stays close to the bound.
+#[must_use]
+pub fn largest_merge(retain: u64) -> u64 {
+    LARGEST_MERGE.min(retain / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(segments: &[(u64, u8, bool)]) -> Head {
+        let mut head = Head::empty("", 1, 1);
+        for &(bytes, level, start) in segments {
+            let first = head.size;
+            let start = start.then_some(Start { index: first, time: 0.0 });
+            head.segments.push(Listed {
+                first,
+                count: 7,
+                epoch: 1,
+                object: String::new(),
+                bytes,
+                level,
+                start,
+            });
+            head.size += 7;
+        }
+        head
+    }
+
+    #[test]
+    fn eight_of_one_level_are_merged_up_to_the_bound() {
+        let mut segments = vec![(500, 1, true)];
+        segments.extend([(100, 0, false); 8]);
+        assert_eq!(head(&segments).mergeable(800, |_| true), Some(1..9));
+        assert_eq!(head(&segments).mergeable(799, |_| true), None);
+        assert_eq!(head(&segments[..8]).mergeable(800, |_| true), None);
+    }
+
+    #[test]
+    fn nothing_is_merged_across_a_gap() {
+        let mut head = head(&[(100, 0, false); 8]);
+        head.segments.remove(3);
+        head.segments.insert(3, Listed { first: 1_000, ..head.segments[3].clone() });
+        assert_eq!(head.mergeable(u64::MAX, |_| true), None);
+    }
+
+    #[test]
+    fn nothing_that_is_gone_is_merged() {
+        let head = head(&[(100, 0, false); 10]);
+        assert_eq!(head.mergeable(u64::MAX, |it| it.first != 7), Some(2..10));
+    }
+
+    #[test]
+    fn many_segments_are_merged_whatever_their_level() {
+        let levels: Vec<_> = (0..64).map(|at| (1_000, (at % 2) as u8, false)).collect();
+        assert_eq!(head(&levels[..63]).mergeable(100, |_| true), None);
+        assert!(head(&levels).mergeable(100, |_| true).is_some());
+    }
+
+    #[test]
+    fn pruning_leaves_a_place_to_start_from() {
+        let head = head(&[(100, 0, true), (100, 0, false), (100, 0, true), (100, 0, false)]);
+        assert_eq!(head.prunable(400), 0);
+        assert_eq!(head.prunable(250), 2);
+        assert_eq!(head.prunable(0), 2, "the last snapshot stays");
+    }
+
+    #[test]
+    fn a_head_reads_back_and_states_its_chain() {
+        let head = head(&[(100, 0, true)]);
+        let text = serde_json::to_string(&head).unwrap();
+        assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
+        assert!(Head::empty("", 1, 1).chain().is_some());
+        assert!(head.chain().is_none(), "seven entries without a peak");
+    }
+}

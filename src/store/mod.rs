@@ -1,0 +1,16 @@
+//! Where ledgers live.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`head`] | the one mutable record of a ledger: which segments are it |
+//! | [`opened`] | a segment decoded and placed between the chains on either side of it |
+//! | [`configmap`] | a ledger in a cluster |
+//! | [`directory`] | a ledger in a folder |
+
+pub mod configmap;
+pub mod directory;
+pub mod head;
+pub mod opened;
+
+pub use head::{Head, Listed};
+pub use opened::Opened;
