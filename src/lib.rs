@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod ledger;
+pub mod operator;
 pub mod organism;
 pub mod store;

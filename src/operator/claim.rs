@@ -1,0 +1,114 @@
+//! A Genome lives in one Organism at most: the claim is `status.boundTo`, written with the resourceVersion
+//! that was read, and free again when a live read finds that the claimant's UID is gone.
+
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::{DeserializeGuard, Resource};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::organism::{ReconcileError, call};
+use super::report::{Hold, HoldReason};
+use crate::api;
+
+/// Claims `genome` for `organism`. Returns why it cannot be had, or nothing.
+///
+/// # Errors
+/// [`ReconcileError`] when a call failed; a conflict means that somebody was faster, try again.
+pub async fn claim(
+    client: &Client,
+    organism: &api::Organism,
+    genome: &api::Genome,
+) -> Result<Option<Hold>, ReconcileError> {
+    let namespace = organism.namespace().unwrap_or_default();
+    let (name, uid) = (organism.name_any(), organism.uid().unwrap_or_default());
+    let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
+    match bound {
+        Some(bound) if bound.uid == uid => return Ok(None),
+        Some(bound) if claims(client, &namespace, bound, &genome.name_any()).await? => {
+            return Ok(Some(Hold {
+                reason: HoldReason::GenomeInUse,
+                message: format!(
+                    "Genome {namespace}/{} lives in Organism {}; name another one in spec.genomeRef, or delete that \
+                     Organism.",
+                    genome.name_any(),
+                    bound.name,
+                ),
+                generation: organism.metadata.generation.unwrap_or_default(),
+            }));
+        }
+        _ => {}
+    }
+    let bound = json!({"name": name, "uid": uid});
+    bind(client, &namespace, genome, bound).await?;
+    Ok(None)
+}
+
+/// Releases the claim that `organism` has on the Genome `name`, where it has one.
+///
+/// # Errors
+/// [`ReconcileError`] when a call failed.
+pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> Result<(), ReconcileError> {
+    let namespace = organism.namespace().unwrap_or_default();
+    let genomes: Api<api::Genome> = Api::namespaced(client.clone(), &namespace);
+    let object = format!("Genome {namespace}/{name}");
+    let Some(genome) = call("get", &object, genomes.get_opt(name)).await? else { return Ok(()) };
+    let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
+    if bound.is_some_and(|bound| Some(&bound.uid) == organism.uid().as_ref()) {
+        match bind(client, &namespace, &genome, serde_json::Value::Null).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Releases a claim whose claimant is gone or has turned to another Genome. Returns whether the Genome is bound.
+///
+/// # Errors
+/// [`ReconcileError`] when a call failed.
+pub async fn release_if_stale(client: &Client, genome: &api::Genome) -> Result<bool, ReconcileError> {
+    let namespace = genome.namespace().unwrap_or_default();
+    let Some(bound) = genome.status.as_ref().and_then(|status| status.bound_to.as_ref()) else {
+        return Ok(false);
+    };
+    if claims(client, &namespace, bound, &genome.name_any()).await? {
+        return Ok(true);
+    }
+    bind(client, &namespace, genome, serde_json::Value::Null).await?;
+    Ok(false)
+}
+
+/// Whether the claimant is there and still refers to the Genome `name`.
+async fn claims(
+    client: &Client,
+    namespace: &str,
+    bound: &api::BoundTo,
+    name: &str,
+) -> Result<bool, ReconcileError> {
+    let organisms: Api<DeserializeGuard<api::Organism>> = Api::namespaced(client.clone(), namespace);
+    let object = format!("Organism {namespace}/{}", bound.name);
+    let found = call("get", &object, organisms.get_opt(&bound.name)).await?;
+    Ok(found.is_some_and(|found| {
+        // One that cannot be read keeps what it has.
+        let refers = found.0.as_ref().map_or(true, |it| it.genome_name() == name);
+        found.meta().uid.as_ref() == Some(&bound.uid) && refers
+    }))
+}
+
+async fn bind(
+    client: &Client,
+    namespace: &str,
+    genome: &api::Genome,
+    bound: serde_json::Value,
+) -> Result<(), ReconcileError> {
+    let genomes: Api<api::Genome> = Api::namespaced(client.clone(), namespace);
+    let patch = json!({
+        "metadata": {"resourceVersion": genome.metadata.resource_version},
+        "status": {"boundTo": bound},
+    });
+    let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+    let name = genome.name_any();
+    let object = format!("Genome {namespace}/{name}");
+    call("patch", &object, genomes.patch_status(&name, &params, &patch)).await?;
+    Ok(())
+}

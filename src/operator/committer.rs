@@ -1,0 +1,507 @@
+//! The committer: one task an organism, the only writer of its ledger's objects.
+//!
+//! A commit creates the segment, then replaces the head with the resourceVersion of our own last replace.
+//! Only the second step commits. Whatever fails in between leaves a segment that no head lists, which the
+//! next take-over deletes. A head of a higher epoch means that another operator took over: this process ends
+//! and takes nothing back, so two operators can never fork a chain, and no rule rests on time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::Key;
+use super::beater::Beater;
+use super::budget::Budget;
+use super::life::Job;
+use super::metrics::Metrics;
+use super::report::{Integrity, LedgerView, Report};
+use crate::ledger::entry::{Origin, Record};
+use crate::ledger::sealed::{self, SealError};
+use crate::ledger::{Chain, Sealed};
+use crate::store::configmap::{ConfigMaps, Found, StoreError, Why};
+use crate::store::head::{Head, Listed, largest_merge};
+
+/// How long to wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Wait between two tries while the store's database is full.
+const FULL_WAIT: Duration = Duration::from_secs(10);
+
+/// From this number of segments on a commit waits for the merge under way: with the head, a merged segment
+/// and its parts an organism stays below 80 objects.
+const MANY_SEGMENTS: usize = 70;
+
+/// Another operator holds the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "organism {key}: another operator took the ledger over with epoch {theirs}, ours is {ours}; this process ends"
+)]
+pub struct Fenced {
+    /// The organism.
+    pub key: Key,
+    /// Epoch of this writer.
+    pub ours: u64,
+    /// Epoch that was found.
+    pub theirs: u64,
+}
+
+/// What all committers share.
+pub struct Shared {
+    /// Acknowledged after each commit.
+    pub beater: Beater,
+    /// Counts what is written.
+    pub budget: Arc<Budget>,
+    /// Counts the rest.
+    pub metrics: Arc<Metrics>,
+    /// Calm commits take turns here, so that urgent ones find the API server free.
+    pub calm: Semaphore,
+    /// Merging decodes whole segments: one at a time keeps memory flat.
+    pub merging: Semaphore,
+    /// Where a fenced committer reports; the process ends.
+    pub fenced: mpsc::Sender<Fenced>,
+}
+
+/// What the watch on segments has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// This object was deleted.
+    Deleted {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// These names with these UIDs are all there are.
+    Listed(BTreeSet<(String, String)>),
+}
+
+/// A ledger that is held, ready to be written.
+pub struct Held {
+    /// Where it lives.
+    pub store: ConfigMaps,
+    /// As it was last read or written.
+    pub head: Head,
+    /// Of that head.
+    pub resource_version: String,
+    /// Whose ledger it is.
+    pub origin: Origin,
+    /// Names of listed segments that are gone.
+    pub lost: BTreeSet<String>,
+    /// What is known about losses.
+    pub integrity: Integrity,
+}
+
+/// The committer of one organism.
+pub struct Committer {
+    key: Key,
+    held: Held,
+    retain: u64,
+    shared: Arc<Shared>,
+    report: watch::Sender<Report>,
+    merging: Option<JoinHandle<Result<Merged, MergeError>>>,
+}
+
+impl Committer {
+    /// A committer of the ledger that is held.
+    #[must_use]
+    pub fn new(key: Key, held: Held, shared: Arc<Shared>, report: watch::Sender<Report>) -> Self {
+        Self { key, held, retain: u64::MAX, shared, report, merging: None }
+    }
+
+    /// Commits jobs and looks at notices until both channels close. Hands the ledger back then.
+    pub async fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+    ) -> Held {
+        if !self.held.lost.is_empty() {
+            self.shared.beater.snapshot(&self.key);
+        }
+        loop {
+            let done = tokio::select! {
+                biased;
+                job = jobs.recv() => match job {
+                    Some(job) => self.job(job).await,
+                    None => return self.held,
+                },
+                Some(notice) = notices.recv() => self.notice(notice).await,
+                merged = finished(&mut self.merging) => {
+                    self.merging = None;
+                    self.finish_merge(merged).await
+                }
+            };
+            if let Err(fenced) = done {
+                // The receiver ends the process; nothing more may be written here.
+                let _ = self.shared.fenced.send(fenced).await;
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// One job: 1. commit its entries, 2. show its view, 3. acknowledge, 4. tidy up.
+    async fn job(&mut self, job: Job) -> Result<(), Fenced> {
+        let started = Instant::now();
+        self.retain = job.retain;
+        let shared = self.shared.clone();
+        if !job.records.is_empty() {
+            if self.held.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
+                // Merging has fallen behind: what is pending meanwhile makes the next segment larger.
+                let merged = finished(&mut self.merging).await;
+                self.merging = None;
+                self.finish_merge(merged).await?;
+            }
+            // Never closed.
+            let _turn = if job.urgent { None } else { shared.calm.acquire().await.ok() };
+            let bytes = self.commit(&job).await?;
+            shared.budget.wrote(bytes);
+            shared.metrics.committed(job.urgent, bytes, started.elapsed());
+        }
+        self.show(job.view);
+        shared.beater.committed(&self.key);
+        self.tidy().await
+    }
+
+    fn show(&self, view: Option<super::view::View>) {
+        let retain_reduced = self.shared.budget.retain(self.retain) < self.retain;
+        let mut ledger = LedgerView::of(&self.held.head, retain_reduced);
+        ledger.replayable_from = self.replayable_from();
+        let integrity = self.held.integrity.clone();
+        self.report.send_modify(|report| {
+            report.integrity = integrity;
+            report.ledger = Some(ledger);
+            if let Some(view) = view {
+                report.view = Some(view);
+            }
+        });
+    }
+
+    /// The first genesis or snapshot after the last gap.
+    fn replayable_from(&self) -> Option<crate::ledger::sealed::Start> {
+        let segments = &self.held.head.segments;
+        let gap = segments.iter().rposition(|it| self.held.lost.contains(&self.held.store.name_of(it)));
+        segments[gap.map_or(0, |at| at + 1)..].iter().find_map(|it| it.start)
+    }
+
+    /// Stores the job's entries. Returns the bytes written.
+    async fn commit(&mut self, job: &Job) -> Result<u64, Fenced> {
+        let mut bytes = 0;
+        let mut before = job.before.clone();
+        let mut injections = job.injections;
+        for part in self.seal(&job.before, &job.records) {
+            let after = chain_after(&before, &part, job);
+            let object = self.create(&part).await?;
+            let mut head = self.held.head.clone();
+            head.add(Listed::new(&part, head.epoch, object, 0), &after, std::mem::take(&mut injections));
+            bytes += part.entries.len() as u64 + self.put(head).await?;
+            before = after;
+        }
+        Ok(bytes)
+    }
+
+    /// The entries as one segment, or as several where one would be too large.
+    fn seal(&self, before: &Chain, records: &[Record]) -> Vec<Sealed> {
+        match Sealed::seal(Some(&self.held.origin), before, records) {
+            Ok(sealed) => vec![sealed],
+            Err(SealError::Encode(error)) if records.len() > 1 => {
+                tracing::debug!(organism = %self.key, %error, "sealed in halves");
+                let (left, right) = records.split_at(records.len() / 2);
+                let mut middle = before.clone();
+                for record in left {
+                    // They were recorded once already.
+                    let _ = middle.record(record);
+                }
+                let mut parts = self.seal(before, left);
+                parts.extend(self.seal(&middle, right));
+                parts
+            }
+            Err(error) => {
+                tracing::error!(organism = %self.key, %error, "entries cannot be sealed");
+                vec![]
+            }
+        }
+    }
+
+    /// Creates a segment's object, however long it takes. Returns its UID.
+    async fn create(&mut self, sealed: &Sealed) -> Result<String, Fenced> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let error = match self.held.store.create_segment(sealed, self.held.head.epoch).await {
+                Ok(uid) => return Ok(uid),
+                Err(error) => error,
+            };
+            self.complain(&error, &mut wait).await;
+            // While a segment cannot be made, see whether that is because we are no longer the writer.
+            if let Ok(Some(found)) = self.held.store.head().await {
+                self.check_fence(found.head.as_ref())?;
+            }
+        }
+    }
+
+    /// Replaces the head, however long it takes. Returns the bytes written.
+    async fn put(&mut self, next: Head) -> Result<u64, Fenced> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let error = match self.held.store.put_head(&next, &self.held.resource_version).await {
+                Ok(resource_version) => {
+                    self.held.resource_version = resource_version;
+                    break;
+                }
+                Err(error) => error,
+            };
+            // Whether it happened is for the object itself to say.
+            match self.held.store.head().await {
+                // A stranger's object has taken the name: it stays untouched, and we wait for it to go.
+                Ok(Some(Found { head: None, .. })) => self.complain(&error, &mut wait).await,
+                Ok(Some(found)) => {
+                    self.held.resource_version = found.resource_version;
+                    if found.head.as_ref() == Some(&next) {
+                        break;
+                    }
+                    self.check_fence(found.head.as_ref())?;
+                    if found.head.as_ref() == Some(&self.held.head) && matches!(error.why, Why::Conflict) {
+                        // Somebody touched labels or annotations: what the head says is what we wrote.
+                        continue;
+                    }
+                    self.complain(&error, &mut wait).await;
+                }
+                Ok(None) => match self.held.store.create_head(&next).await {
+                    Ok(resource_version) => {
+                        tracing::warn!(organism = %self.key, "the ledger's head was deleted; made anew");
+                        self.held.resource_version = resource_version;
+                        break;
+                    }
+                    Err(error) => self.complain(&error, &mut wait).await,
+                },
+                Err(_) => self.complain(&error, &mut wait).await,
+            }
+        }
+        self.held.head = next;
+        Ok(serde_json::to_vec(&self.held.head).map_or(0, |text| text.len() as u64))
+    }
+
+    fn check_fence(&self, found: Option<&Head>) -> Result<(), Fenced> {
+        let ours = self.held.head.epoch;
+        match found {
+            Some(theirs) if theirs.epoch > ours || theirs.uid != self.held.head.uid => {
+                Err(Fenced { key: self.key.clone(), ours, theirs: theirs.epoch })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn complain(&self, error: &StoreError, wait: &mut Duration) {
+        self.shared.metrics.api_error("ledger");
+        if *wait == FIRST_WAIT {
+            tracing::warn!(organism = %self.key, %error, "commit delayed");
+        }
+        let pause = if matches!(error.why, Why::Full) { FULL_WAIT } else { *wait };
+        tokio::time::sleep(pause).await;
+        *wait = (*wait * 2).min(LONGEST_WAIT);
+    }
+
+    /// Prunes what is beyond the bound and starts merging what is ripe.
+    async fn tidy(&mut self) -> Result<(), Fenced> {
+        let retain = self.shared.budget.retain(self.retain);
+        self.prune(retain).await?;
+        self.start_merge(retain);
+        Ok(())
+    }
+
+    /// Starts merging eight segments beside the commits, unless that is under way.
+    fn start_merge(&mut self, retain: u64) {
+        if self.merging.is_some() {
+            return;
+        }
+        let there = |it: &Listed| !self.held.lost.contains(&self.held.store.name_of(it));
+        let Some(range) = self.held.head.mergeable(largest_merge(retain), there) else { return };
+        let parts = self.held.head.segments[range].to_vec();
+        let merge = merge(
+            self.shared.clone(),
+            self.held.store.clone(),
+            self.held.origin.clone(),
+            self.held.head.epoch,
+            parts,
+        );
+        self.merging = Some(tokio::spawn(merge));
+    }
+
+    /// Puts the merged segment into the head in place of its parts, then deletes these.
+    async fn finish_merge(&mut self, merged: Result<Merged, MergeError>) -> Result<(), Fenced> {
+        let Merged { parts, listed } = match merged {
+            Ok(merged) => merged,
+            Err(error) => {
+                // Merging can wait; the next commit tries again.
+                tracing::warn!(organism = %self.key, %error, "not merged");
+                return Ok(());
+            }
+        };
+        let mut head = self.held.head.clone();
+        let Some(at) = head.segments.windows(parts.len()).position(|window| window == parts) else {
+            // Pruned meanwhile: the merged object is garbage for the next take-over.
+            return Ok(());
+        };
+        let bytes = listed.bytes;
+        head.segments.splice(at..at + parts.len(), [listed]);
+        let bytes = bytes + self.put(head).await?;
+        self.shared.budget.wrote(bytes);
+        self.remove(&parts).await;
+        self.show(None);
+        Ok(())
+    }
+
+    async fn prune(&mut self, retain: u64) -> Result<(), Fenced> {
+        let count = self.held.head.prunable(retain);
+        if count == 0 {
+            return Ok(());
+        }
+        let mut head = self.held.head.clone();
+        let parts: Vec<Listed> = head.segments.drain(..count).collect();
+        head.floor = head.segments.first().map_or(head.size, |it| it.first);
+        let bytes = self.put(head).await?;
+        self.shared.budget.wrote(bytes);
+        self.remove(&parts).await;
+        for part in &parts {
+            self.held.lost.remove(&self.held.store.name_of(part));
+        }
+        if self.held.lost.is_empty() && matches!(self.held.integrity, Integrity::SegmentLost(..)) {
+            self.held.integrity = Integrity::Verified;
+        }
+        self.show(None);
+        Ok(())
+    }
+
+    /// Deletes objects that the head no longer lists. One that stays is garbage for the next take-over.
+    async fn remove(&self, parts: &[Listed]) {
+        for part in parts {
+            let name = self.held.store.name_of(part);
+            if let Err(error) = self.held.store.delete(&name, &part.object).await {
+                tracing::warn!(organism = %self.key, %error, "left behind");
+            }
+        }
+    }
+
+    /// What the watch saw: a head or a listed segment that is gone was removed by somebody else.
+    async fn notice(&mut self, notice: Notice) -> Result<(), Fenced> {
+        let head_name = self.held.store.head_name();
+        let headless = match &notice {
+            Notice::Deleted { name, .. } => *name == head_name,
+            Notice::Listed(there) => !there.iter().any(|(name, _)| *name == head_name),
+        };
+        if headless {
+            // Now, not with the next commit: there may be none before this process ends.
+            self.put(self.held.head.clone()).await?;
+        }
+        let listed = |it: &Listed| (self.held.store.name_of(it), it.object.clone());
+        let gone: Vec<Listed> = match &notice {
+            Notice::Deleted { name, uid } => self
+                .held
+                .head
+                .segments
+                .iter()
+                .filter(|it| listed(it) == (name.clone(), uid.clone()))
+                .cloned()
+                .collect(),
+            Notice::Listed(there) => {
+                let missing = self.held.head.segments.iter().filter(|it| !there.contains(&listed(it)));
+                let mut gone = vec![];
+                for it in missing {
+                    // The list may be older than the segment: ask.
+                    if matches!(self.held.store.listed(it).await, Ok(None)) {
+                        gone.push(it.clone());
+                    }
+                }
+                gone
+            }
+        };
+        let fresh: Vec<_> =
+            gone.into_iter().filter(|it| self.held.lost.insert(self.held.store.name_of(it))).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        // No replay can start in it, whatever it held.
+        for segment in &mut self.held.head.segments {
+            if self.held.lost.contains(&self.held.store.name_of(segment)) {
+                segment.start = None;
+            }
+        }
+        self.shared.metrics.lost(fresh.len());
+        self.held.integrity = lost_range(&self.held.head, &self.held.lost, &self.held.store);
+        tracing::error!(organism = %self.key, segments = fresh.len(), integrity = ?self.held.integrity, "segments lost");
+        self.show(None);
+        self.shared.beater.snapshot(&self.key);
+        Ok(())
+    }
+}
+
+/// Segments made one, stored and not listed yet.
+struct Merged {
+    parts: Vec<Listed>,
+    listed: Listed,
+}
+
+/// Why segments stay as they are.
+#[derive(Debug, thiserror::Error)]
+enum MergeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Merge(#[from] sealed::MergeError),
+    #[error("the task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Reads adjacent segments and stores them as one.
+async fn merge(
+    shared: Arc<Shared>,
+    store: ConfigMaps,
+    origin: Origin,
+    epoch: u64,
+    parts: Vec<Listed>,
+) -> Result<Merged, MergeError> {
+    // Decoding takes memory: one merge at a time. The semaphore is never closed.
+    let _turn = shared.merging.acquire().await.ok();
+    let mut sealed = Vec::with_capacity(parts.len());
+    for part in &parts {
+        let segment = store.listed(part).await?;
+        sealed.push(segment.ok_or_else(|| store.missing(&store.name_of(part)))?);
+    }
+    let merged = tokio::task::spawn_blocking(move || Sealed::merge(Some(&origin), &sealed)).await??;
+    let object = store.create_segment(&merged, epoch).await?;
+    let level = parts.first().map_or(0, |it| it.level) + 1;
+    Ok(Merged { listed: Listed::new(&merged, epoch, object, level), parts })
+}
+
+/// Comes back when the merge under way has ended; never where there is none.
+async fn finished(
+    merging: &mut Option<JoinHandle<Result<Merged, MergeError>>>,
+) -> Result<Merged, MergeError> {
+    match merging {
+        Some(task) => task.await?,
+        None => std::future::pending().await,
+    }
+}
+
+/// From the first to the last entry of the segments that are gone.
+#[must_use]
+pub fn lost_range(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
+    let mut gone = head.segments.iter().filter(|it| lost.contains(&store.name_of(it)));
+    let Some(first) = gone.next() else { return Integrity::Verified };
+    let last = gone.next_back().unwrap_or(first);
+    Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
+}
+
+/// The chain after a part of a job: the job's own where the part ends it.
+fn chain_after(before: &Chain, part: &Sealed, job: &Job) -> Chain {
+    if part.head.first + part.head.count == job.after.size() {
+        return job.after.clone();
+    }
+    let mut chain = before.clone();
+    for entry in part.open().unwrap_or_default() {
+        chain.append(entry.timestamp, &entry.data);
+    }
+    chain
+}

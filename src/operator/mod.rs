@@ -1,0 +1,512 @@
+//! The operator: Organisms and Genomes of a cluster, beating.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`organism`] | the Organism's reconciler: dereference, claim, take over, hand over |
+//! | [`genome`] | the Genome's reconciler |
+//! | [`claim`] | which Organism a Genome lives in |
+//! | [`spec`] | from specs to what the engine runs on (pure) |
+//! | [`takeover`] | from what lies in the cluster to a ledger that is held |
+//! | [`beater`] | the one thread that owns all lives |
+//! | [`life`] | one organism in it (no I/O) |
+//! | [`committer`] | the only writer of a ledger's objects |
+//! | [`view`], [`report`] | what may be shown, and the status made of it (pure) |
+//! | [`publisher`] | the only writer of a status |
+//! | [`segments`] | notices segments that somebody removed |
+//! | [`budget`] | how much may be written |
+//! | [`metrics`] | counters, `/metrics`, `/healthz`, `/readyz` |
+//!
+//! Architecture Invariant: only the committer writes ledger objects, only the publisher writes a status, and
+//! nothing is shown or acted on that is not committed. Data flows one way round:
+//! reconciler → beater → committer → publisher.
+
+pub mod beater;
+pub mod budget;
+pub mod claim;
+pub mod committer;
+pub mod genome;
+pub mod life;
+pub mod metrics;
+pub mod organism;
+pub mod publisher;
+pub mod report;
+pub mod segments;
+pub mod spec;
+pub mod takeover;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, ListParams};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, ResourceExt};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::organism::cores::Cores;
+use beater::Beater;
+use budget::Budget;
+use committer::{Fenced, Held, Notice};
+use life::Wanted;
+use metrics::Metrics;
+use report::Report;
+
+/// Calm commits under way at once.
+const CALM_COMMITS: usize = 8;
+/// Reconciliations under way at once.
+const RECONCILERS: u16 = 64;
+/// How long a stop may take before what is pending is left to the next take-over, which has lost nothing
+/// that was committed.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long to wait for CRDs to be served.
+const CRD_LIMIT: Duration = Duration::from_secs(60);
+
+/// Which Organism, by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// Of an Organism.
+    #[must_use]
+    pub fn of(organism: &api::Organism) -> Self {
+        Self { namespace: organism.namespace().unwrap_or_default().into(), name: organism.name_any().into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// How the operator is to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces to look at; empty is all.
+    pub namespaces: Vec<String>,
+    /// Name in `resume` entries and Events.
+    pub identity: String,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub metrics_address: SocketAddr,
+    /// Periodic writes a second.
+    pub writes_per_second: f64,
+    /// Ledger bytes a second.
+    pub bytes_per_second: u64,
+    /// Bytes of all ledgers together.
+    pub ledger_total_bytes: u64,
+}
+
+/// Why the operator ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// No cluster.
+    #[error("no cluster: {0}; set KUBECONFIG or run inside one")]
+    Config(#[from] kube::config::InferConfigError),
+    /// No client for it.
+    #[error("no client for the cluster: {0}")]
+    Client(#[from] kube::Error),
+    /// The resources are not installed or not allowed.
+    #[error("cannot list {0}: {1}; install the CRDs (`venom crds | kubectl apply -f -`) and check the role")]
+    Access(&'static str, kube::Error),
+    /// Threads, sockets.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+    /// A metric is registered twice.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// Another operator took over.
+    #[error(transparent)]
+    Fenced(Fenced),
+}
+
+/// An organism that is held by this process.
+#[derive(Clone)]
+pub struct Living {
+    /// UID of the Organism.
+    pub uid: String,
+    /// What is known of it.
+    pub report: watch::Sender<Report>,
+    /// The Genome it lives by.
+    pub genome: watch::Sender<Option<String>>,
+    /// Writes its status.
+    pub publisher: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// Present once its ledger is held.
+    pub life: Option<Life>,
+    /// What was last handed to the beater.
+    pub wanted: Option<Wanted>,
+}
+
+/// The tasks of a life.
+#[derive(Clone)]
+pub struct Life {
+    notices: mpsc::UnboundedSender<Notice>,
+    committer: Arc<Mutex<Option<JoinHandle<Held>>>>,
+}
+
+/// What all reconciliations share.
+pub struct Context {
+    /// For everything but ledgers.
+    pub client: Client,
+    /// For ledgers: it never retries by itself.
+    pub ledger_client: Client,
+    /// Name of this operator.
+    pub identity: Arc<str>,
+    /// Owns the lives.
+    pub beater: Beater,
+    /// Shared by the committers.
+    pub committing: Arc<committer::Shared>,
+    /// Shared by the publishers.
+    pub publishing: Arc<publisher::Shared>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    living: Mutex<BTreeMap<Key, Living>>,
+}
+
+impl Context {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<Key, Living>> {
+        // A panic while it is held leaves the map itself whole.
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The organism, if it is held here.
+    #[must_use]
+    pub fn living(&self, key: &Key) -> Option<Living> {
+        self.table().get(key).cloned()
+    }
+
+    /// All organisms held here.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.table().keys().cloned().collect()
+    }
+
+    /// Whether its ledger is held here.
+    #[must_use]
+    pub fn beats(&self, key: &Key) -> bool {
+        self.table().get(key).is_some_and(|living| living.life.is_some())
+    }
+
+    /// Starts showing it, or shows its present spec.
+    fn show(&self, organism: &api::Organism, key: &Key) {
+        let mut table = self.table();
+        match table.get(key) {
+            None => {
+                let living = organism::show(self, organism, key);
+                table.insert(key.clone(), living);
+            }
+            Some(living) => {
+                let replicas = organism.spec.nodes.replicas.into();
+                living
+                    .report
+                    .send_if_modified(|report| std::mem::replace(&mut report.replicas, replicas) != replicas);
+            }
+        }
+    }
+
+    /// Changes what is known of it.
+    fn report(&self, key: &Key, change: impl FnOnce(&mut Report)) {
+        if let Some(living) = self.table().get(key) {
+            living.report.send_if_modified(|report| {
+                let before = report.clone();
+                change(report);
+                *report != before
+            });
+        }
+    }
+
+    /// Notes the Genome it lives by. Returns the one that it leaves, if that is another.
+    fn set_genome(&self, key: &Key, name: Option<String>) -> Option<String> {
+        let mut left = None;
+        if let Some(living) = self.table().get(key) {
+            living.genome.send_if_modified(|genome| {
+                let changed = *genome != name;
+                if changed {
+                    left = std::mem::replace(genome, name);
+                }
+                changed
+            });
+        }
+        left
+    }
+
+    fn set_life(&self, key: &Key, notices: mpsc::UnboundedSender<Notice>, committer: JoinHandle<Held>) {
+        if let Some(living) = self.table().get_mut(key) {
+            living.life = Some(Life { notices, committer: Arc::new(Mutex::new(Some(committer))) });
+        }
+    }
+
+    fn wanted(&self, key: &Key) -> Option<Wanted> {
+        self.table().get(key).and_then(|living| living.wanted.clone())
+    }
+
+    fn remember(&self, key: &Key, wanted: Wanted) {
+        if let Some(living) = self.table().get_mut(key) {
+            living.wanted = Some(wanted);
+        }
+    }
+
+    fn notice(&self, key: &Key, notice: Notice) {
+        if let Some(life) = self.table().get(key).and_then(|living| living.life.as_ref()) {
+            // A committer that is gone has nothing to lose.
+            let _ = life.notices.send(notice);
+        }
+    }
+
+    /// Ends a life. With `flush` what is pending is committed first.
+    async fn forget(&self, key: &Key, flush: bool) {
+        let Some(living) = self.living(key) else { return };
+        if let Some(life) = &living.life {
+            let committer = life.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(committer) = committer {
+                if !flush {
+                    committer.abort();
+                }
+                self.beater.end(key, flush).await;
+                // The beater has dropped the jobs' sender: the committer ends by itself.
+                let _ = committer.await;
+            }
+        }
+        self.table().remove(key);
+        let publisher = living.publisher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(publisher) = publisher {
+            publisher.abort();
+        }
+    }
+}
+
+/// Runs the operator until `stop` comes or another operator takes over.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
+    let config = kube::Config::infer().await?;
+    let client = Client::try_from(config.clone())?;
+    let ledger_client = organism::ledger_client(config)?;
+    let metrics = Arc::new(Metrics::new()?);
+    let budget = Arc::new(Budget::new(
+        options.writes_per_second,
+        options.bytes_per_second,
+        options.ledger_total_bytes,
+    ));
+    check_access(&client, &options.namespaces).await?;
+    let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
+        .map_err(|error| OperatorError::System("threads", error))?;
+    let (fenced, mut fenced_receiver) = mpsc::channel(1);
+    let (gone, mut gone_receiver) = mpsc::unbounded_channel::<(Key, String)>();
+    let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
+    let context = Arc::new(Context {
+        identity: options.identity.as_str().into(),
+        beater: beater.clone(),
+        committing: Arc::new(committer::Shared {
+            beater,
+            budget: budget.clone(),
+            metrics: metrics.clone(),
+            calm: Semaphore::new(CALM_COMMITS),
+            merging: Semaphore::new(1),
+            fenced,
+        }),
+        publishing: Arc::new(publisher::Shared {
+            recorder: Recorder::new(client.clone(), reporter),
+            client: client.clone(),
+            budget,
+            metrics: metrics.clone(),
+            gone,
+        }),
+        client,
+        ledger_client,
+        metrics: metrics.clone(),
+        living: Mutex::new(BTreeMap::new()),
+    });
+
+    let (stopping, stopped) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    for namespace in scopes(&options.namespaces) {
+        tasks.spawn(organisms(context.clone(), namespace.clone(), until(stopped.clone())));
+        tasks.spawn(genomes(context.clone(), namespace.clone(), until(stopped.clone())));
+        tasks.spawn(segment_watch(context.clone(), namespace, until(stopped.clone())));
+    }
+    let mut server =
+        tokio::spawn(metrics::serve(options.metrics_address, metrics.clone(), until(stopped.clone())));
+    let forgetting = context.clone();
+    tokio::spawn(async move {
+        while let Some((key, uid)) = gone_receiver.recv().await {
+            if forgetting.living(&key).is_some_and(|living| living.uid == uid) {
+                tracing::warn!(organism = %key, "gone without its finalizer; its ledger stays as it is");
+                forgetting.forget(&key, false).await;
+            }
+        }
+    });
+    metrics.set_ready(true);
+    tracing::info!(identity = options.identity, namespaces = ?options.namespaces, "operator started");
+
+    tokio::select! {
+        () = stop => {}
+        Some(fenced) = fenced_receiver.recv() => {
+            return Err(OperatorError::Fenced(fenced));
+        }
+        served = &mut server => {
+            if let Ok(Err(error)) = served {
+                return Err(OperatorError::System("serving metrics", error));
+            }
+        }
+    }
+    tracing::info!("stopping: commit what is pending");
+    metrics.set_ready(false);
+    let _ = stopping.send(true);
+    let flushed = tokio::time::timeout(STOP_LIMIT, async {
+        while tasks.join_next().await.is_some() {}
+        context.beater.shutdown().await;
+        let all = std::mem::take(&mut *context.table());
+        for living in all.into_values() {
+            let publisher = living.publisher.clone();
+            drop(living);
+            let publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(publisher) = publisher {
+                // It writes what was committed last, then ends: its report's senders are gone.
+                let _ = publisher.await;
+            }
+        }
+    });
+    tokio::select! {
+        outcome = flushed => if outcome.is_err() {
+            tracing::warn!("not everything that was pending could be committed in time");
+        },
+        Some(fenced) = fenced_receiver.recv() => return Err(OperatorError::Fenced(fenced)),
+    }
+    Ok(())
+}
+
+/// One scope a namespace, or one for all.
+fn scopes(namespaces: &[String]) -> Vec<Option<String>> {
+    if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
+}
+
+/// Ends when the flag is set.
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone: stop as well.
+    let _ = stopped.wait_for(|&stop| stop).await;
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&String>) -> Api<K>
+where
+    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// A watch that fails for ever would stall every trigger: say at the start what cannot be listed. CRDs that
+/// were applied a moment ago are not served yet, so wait for them a while.
+async fn check_access(client: &Client, namespaces: &[String]) -> Result<(), OperatorError> {
+    for namespace in scopes(namespaces) {
+        let organisms: Api<api::Organism> = scoped(client, namespace.as_ref());
+        can_list("Organisms", &organisms).await?;
+        let genomes: Api<api::Genome> = scoped(client, namespace.as_ref());
+        can_list("Genomes", &genomes).await?;
+    }
+    Ok(())
+}
+
+async fn can_list<K>(what: &'static str, api: &Api<K>) -> Result<(), OperatorError>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let one = ListParams::default().limit(1);
+    let patience = tokio::time::Instant::now() + CRD_LIMIT;
+    loop {
+        match api.list_metadata(&one).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(error)) if error.code == 404 && tokio::time::Instant::now() < patience => {
+                tracing::info!(what, "not served yet; waiting");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(OperatorError::Access(what, error)),
+        }
+    }
+}
+
+async fn organisms(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let organisms: Api<DeserializeGuard<api::Organism>> = scoped(&context.client, namespace.as_ref());
+    let genomes: Api<DeserializeGuard<api::Genome>> = scoped(&context.client, namespace.as_ref());
+    let controller = Controller::new(organisms, watcher::Config::default());
+    let store = controller.store();
+    controller
+        .with_config(controller::Config::default().concurrency(RECONCILERS))
+        .watches(genomes, watcher::Config::default(), move |genome| {
+            // Whoever lives by it, and whoever would like to.
+            let namespace = genome.namespace();
+            let name = genome.name_any();
+            let bound = genome.0.as_ref().ok().and_then(|genome| genome.status.as_ref()?.bound_to.clone());
+            store
+                .state()
+                .into_iter()
+                .filter(|organism| organism.namespace() == namespace)
+                .filter(|organism| {
+                    organism.0.as_ref().is_ok_and(|organism| {
+                        organism.genome_name() == name
+                            || bound.as_ref().is_some_and(|bound| bound.name == organism.name_any())
+                    })
+                })
+                .map(|organism| ObjectRef::from_obj(&*organism))
+                .collect::<Vec<_>>()
+        })
+        .graceful_shutdown_on(stop)
+        .run(organism::reconcile, organism::on_error, context)
+        .for_each(|outcome| async move {
+            if let Err(controller::Error::QueueError(error)) = outcome {
+                tracing::warn!(%error, "a watch failed; it starts again");
+            }
+        })
+        .await;
+}
+
+async fn genomes(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let genomes: Api<DeserializeGuard<api::Genome>> = scoped(&context.client, namespace.as_ref());
+    Controller::new(genomes, watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(RECONCILERS))
+        .graceful_shutdown_on(stop)
+        .run(genome::reconcile, genome::on_error, context)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn segment_watch(
+    context: Arc<Context>,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let config = watcher::Config::default().labels(crate::store::configmap::ORGANISM_LABEL);
+    let api: Api<PartialObjectMeta<ConfigMap>> = scoped(&context.client, namespace.as_ref());
+    let events = watcher(api, config).default_backoff();
+    tokio::select! {
+        () = segments::watch(context.clone(), events) => {}
+        () = stop => {}
+    }
+}

@@ -1,0 +1,42 @@
+use super::*;
+
+fn head(uid: &str, generation: u64, size: u64) -> Head {
+    Head { size, ..Head::empty(uid, generation, 3) }
+}
+
+fn published(generation: u64, size: u64) -> api::LedgerStatus {
+    api::LedgerStatus { generation, size, ..api::LedgerStatus::default() }
+}
+
+#[test]
+fn nothing_there_and_nothing_published_is_a_start() {
+    assert_eq!(plan(None, "u", None), Plan::Start);
+    assert_eq!(plan(None, "u", Some(&published(1, 0))), Plan::Start);
+}
+
+#[test]
+fn our_own_head_goes_on_unless_more_was_published() {
+    let ours = head("u", 1, 100);
+    assert_eq!(plan(Some(ours.clone()), "u", None), Plan::GoOn(ours.clone()));
+    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100))), Plan::GoOn(ours.clone()));
+    let lost = Plan::TailLost { head: Some(ours.clone()), from: 100, to: 119 };
+    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 120))), lost);
+    let second = head("u", 2, 10);
+    assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120))), Plan::GoOn(second));
+    let lost = Plan::TailLost { head: Some(ours.clone()), from: 0, to: 4 };
+    assert_eq!(plan(Some(ours), "u", Some(&published(2, 5))), lost);
+}
+
+#[test]
+fn a_published_ledger_without_a_head_is_lost() {
+    let lost = Plan::TailLost { head: None, from: 0, to: 119 };
+    assert_eq!(plan(None, "u", Some(&published(1, 120))), lost);
+}
+
+#[test]
+fn a_head_of_an_organism_that_is_gone_is_continued_only_if_it_was_to_stay() {
+    let gone = head("other", 1, 100);
+    assert_eq!(plan(Some(gone.clone()), "u", None), Plan::Replace(gone.clone()));
+    let kept = Head { retained: true, ..gone };
+    assert_eq!(plan(Some(kept.clone()), "u", None), Plan::Continue(kept));
+}
