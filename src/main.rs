@@ -1,1 +1,40 @@
-fn main() {}
+//! `venom`, which also answers as `kubectl venom`.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use venom::cli::{self, crds, ledger, operator, run};
+
+/// An auditable autopilot for a group of pods.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Beat here, without a cluster, and write the ledger into a folder
+    Run(run::Args),
+    /// Run the operator
+    Operator(operator::Args),
+    /// Print the two CustomResourceDefinitions as YAML
+    Crds(crds::Args),
+    /// Read a ledger and check it
+    Ledger(ledger::Args),
+}
+
+fn main() -> ExitCode {
+    let name = cli::program_name();
+    let command = Cli::command().name(name).bin_name(name);
+    let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let done = match parsed {
+        Ok(Cli { command: Command::Run(args) }) => run::run(&args),
+        Ok(Cli { command: Command::Operator(args) }) => operator::run(&args),
+        Ok(Cli { command: Command::Crds(args) }) => crds::run(&args),
+        Ok(Cli { command: Command::Ledger(args) }) => ledger::run(&args),
+        Err(error) => return cli::usage(name, &error),
+    };
+    cli::exit_code(name, done)
+}

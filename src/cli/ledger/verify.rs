@@ -1,0 +1,310 @@
+//! `venom ledger verify`: every hash and link, the root, and that nothing is missing or besides.
+
+use std::io::Write;
+
+use rayon::prelude::*;
+
+use super::super::source::{self, Lines, Source, Store};
+use super::super::{Error, stdout};
+use super::progress::Progress;
+use crate::ledger::{Chain, Entry, Hash, hex, unhex};
+use crate::store::{Head, Listed, Opened};
+
+/// What `venom ledger verify` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    source: source::Args,
+    /// The root that is expected, from a place that you trust
+    #[arg(long, value_name = "HEX", value_parser = root)]
+    root: Option<Hash>,
+    /// The number of entries that is expected; with --root, the number that the root covers
+    #[arg(long, value_name = "N")]
+    size: Option<u64>,
+}
+
+fn root(text: &str) -> Result<Hash, String> {
+    unhex(text).ok_or_else(|| "write 64 hexadecimal digits, lower case".into())
+}
+
+/// What the ledger is expected to be.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Its root.
+    pub root: Option<Hash>,
+    /// Its size, or where there is a root, the size that the root is of.
+    pub size: Option<u64>,
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One line for each thing that is wrong.
+    pub findings: Vec<String>,
+    /// Index of the first entry that was checked.
+    pub floor: u64,
+    /// Entries since genesis.
+    pub size: u64,
+    /// Root over all of them; nothing where it cannot be computed.
+    pub root: Option<Hash>,
+}
+
+impl Report {
+    /// The report, or an error where something is wrong.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    pub fn into_result(self, name: &str) -> Result<Self, Error> {
+        match self.findings.len() {
+            0 => Ok(self),
+            1 => Err(Error::Failed(format!("{name} does not verify: 1 finding"))),
+            count => Err(Error::Failed(format!("{name} does not verify: {count} findings"))),
+        }
+    }
+}
+
+/// At most so many findings are listed of JSON lines, where one altered line makes others look wrong.
+const FINDINGS: usize = 20;
+/// A ledger that is written while it is checked is checked again, so many times at most.
+const TRIES: u32 = 5;
+
+/// Checks, and says what came out.
+///
+/// # Errors
+/// [`Error`].
+pub fn run(args: &Args) -> Result<(), Error> {
+    let expected = Expected { root: args.root, size: args.size };
+    let mut source = args.source.open()?;
+    let name = source.name();
+    let report = match &mut source {
+        Source::Store(it) => store(&**it, &expected)?,
+        Source::Lines(it) => lines(it, &expected)?,
+    };
+    let printed = print(&report);
+    // What was found counts, also where nobody reads it.
+    report.into_result(&name)?;
+    printed
+}
+
+fn print(report: &Report) -> Result<(), Error> {
+    let mut out = stdout();
+    for finding in &report.findings {
+        writeln!(out, "{finding}")?;
+    }
+    if report.findings.is_empty() {
+        let Report { floor, size, root, .. } = report;
+        let root = match root {
+            Some(root) => format!("root {}", hex(root)),
+            None => {
+                format!("no root: it covers entries 0 to {} too, which are not here", floor.saturating_sub(1))
+            }
+        };
+        writeln!(out, "verified: {} entries from index {floor}, size {size}, {root}", size - floor)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Checks a head and its segments.
+///
+/// # Errors
+/// [`Error`] when the head cannot be read: then there is nothing to check by.
+pub fn store(store: &dyn Store, expected: &Expected) -> Result<Report, Error> {
+    let mut head = source::head(store)?;
+    let mut tries = 0;
+    loop {
+        let report = check(store, &head, expected)?;
+        tries += 1;
+        if report.findings.is_empty() || tries == TRIES {
+            return Ok(report);
+        }
+        let newer = source::head(store)?;
+        if newer == head {
+            return Ok(report);
+        }
+        head = newer;
+    }
+}
+
+/// A segment that was checked: the chain on either side, and the chain after the expected size if that is
+/// inside.
+struct Checked {
+    before: Chain,
+    after: Chain,
+    at_size: Option<Chain>,
+}
+
+fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, Error> {
+    let mut report = Report { floor: head.floor, size: head.size, ..Report::default() };
+    let name = store.name();
+    shape(&name, head, &mut report.findings);
+
+    let progress = Progress::new("checked");
+    let checked: Vec<Result<Checked, String>> = head
+        .segments
+        .par_iter()
+        .map(|listed| {
+            let checked = segment(store, listed, expected.size).map_err(|error| error.to_string());
+            progress.add(listed.count);
+            checked
+        })
+        .collect();
+    drop(progress);
+
+    // Where a segment is wrong, the next one has nothing to follow from.
+    let mut end = (head.floor == 0).then(Chain::default);
+    let mut at_size = end.clone().filter(|_| expected.size == Some(0));
+    for (listed, checked) in head.segments.iter().zip(checked) {
+        match checked {
+            Ok(checked) => {
+                if end.is_some_and(|end| end != checked.before) {
+                    report.findings.push(format!(
+                        "{}: does not begin where the entry before it ends",
+                        store.segment_name(listed)
+                    ));
+                }
+                at_size = at_size.or(checked.at_size);
+                end = Some(checked.after);
+            }
+            Err(error) => {
+                report.findings.push(format!(
+                    "{error} (entries {} to {})",
+                    listed.first,
+                    listed.end().saturating_sub(1)
+                ));
+                end = None;
+            }
+        }
+    }
+    match (head.chain(), end) {
+        (None, _) => report.findings.push(format!("{name}: the head's peaks, size and root do not fit")),
+        (Some(stated), Some(end)) if stated != end => {
+            report.findings.push(format!("{name}: the last entry is not the one that the head states"));
+        }
+        (Some(stated), _) => {
+            report.root = Some(stated.tree().root());
+            if expected.size == Some(head.size) {
+                at_size = Some(stated);
+            }
+        }
+    }
+    report.findings.extend(store.strays(head)?);
+    let at_size = at_size.map(|chain| chain.tree().root());
+    report.findings.extend(unexpected(&name, expected, head.floor, head.size, report.root, at_size));
+    Ok(report)
+}
+
+/// Whether what the head lists hangs together.
+fn shape(name: &str, head: &Head, findings: &mut Vec<String>) {
+    let mut next = head.floor;
+    for listed in &head.segments {
+        if listed.first != next || listed.count == 0 {
+            findings.push(format!("{name}: the head lists entries from {}, not from {next}", listed.first));
+        }
+        next = listed.end();
+    }
+    if next != head.size {
+        findings.push(format!("{name}: the head lists entries up to {next}, its size is {}", head.size));
+    }
+}
+
+fn segment(store: &dyn Store, listed: &Listed, size: Option<u64>) -> Result<Checked, Error> {
+    let sealed = store.load(listed)?;
+    let opened = Opened::open(&sealed)
+        .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))?;
+    let inside = size.filter(|size| (listed.first..=listed.end()).contains(size));
+    let at_size = inside.map(|size| {
+        let mut chain = opened.before.clone();
+        for entry in opened.entries.iter().take_while(|entry| entry.index < size) {
+            // It was computed by the same function when the segment was opened.
+            let _ = chain.follow(entry);
+        }
+        chain
+    });
+    Ok(Checked { before: opened.before, after: opened.after, at_size })
+}
+
+/// Checks JSON lines.
+///
+/// # Errors
+/// [`Error`] when they cannot be read.
+pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
+    let mut report = Report::default();
+    let mut chain: Option<Chain> = None;
+    let mut first: Option<u64> = None;
+    let mut at_size = None;
+    let progress = Progress::new("checked");
+    while let Some((number, entry)) = lines.next_line()? {
+        progress.add(1);
+        let wrong = match &entry {
+            Err(what) => Some(what.clone()),
+            Ok(entry) => {
+                first.get_or_insert(entry.index);
+                follow(&mut chain, entry)
+            }
+        };
+        if let Some(what) = wrong {
+            report.findings.push(format!("{}:{number}: {what}", lines.name()));
+        }
+        if report.findings.len() == FINDINGS {
+            report.findings.push(format!("{}: not read further", lines.name()));
+            return Ok(report);
+        }
+        if chain.as_ref().is_some_and(|chain| expected.size == Some(chain.size())) {
+            at_size = chain.as_ref().map(|chain| chain.tree().root());
+        }
+    }
+    drop(progress);
+    let Some(chain) = chain else {
+        report.findings.push(format!("{}: holds no entry", lines.name()));
+        return Ok(report);
+    };
+    report.floor = first.unwrap_or_default();
+    report.size = chain.size();
+    // The tree's peaks are only known from index 0 on.
+    let known = report.floor == 0 && report.findings.is_empty();
+    report.root = known.then(|| chain.tree().root());
+    at_size = at_size.filter(|_| known);
+    let name = lines.name().to_owned();
+    report.findings.extend(unexpected(&name, expected, report.floor, report.size, report.root, at_size));
+    Ok(report)
+}
+
+/// Takes `entry` in. What is wrong is told once: what follows is checked against `entry` as it stands.
+fn follow(chain: &mut Option<Chain>, entry: &Entry) -> Option<String> {
+    let at = chain.get_or_insert_with(|| source::end_at(entry.index, entry.previous_hash));
+    let wrong = at.follow(entry).err()?;
+    *at = source::end_at(entry.index + 1, entry.hash);
+    Some(wrong.to_string())
+}
+
+/// Where size or root are not the expected ones.
+fn unexpected(
+    name: &str,
+    expected: &Expected,
+    floor: u64,
+    size: u64,
+    root: Option<Hash>,
+    at_size: Option<Hash>,
+) -> Option<String> {
+    let (what, found) = match (expected.root, expected.size) {
+        (None, None) => return None,
+        (None, Some(wanted)) if wanted == size => return None,
+        (None, Some(wanted)) => {
+            return Some(format!("{name}: {wanted} entries were expected, there are {size}"));
+        }
+        (Some(_), Some(wanted)) if wanted > size => {
+            return Some(format!("{name}: the root of {wanted} entries was given, there are {size}"));
+        }
+        (Some(_), Some(wanted)) => (format!("the root of the first {wanted} entries"), at_size),
+        (Some(_), None) => ("the root".to_owned(), root),
+    };
+    match (expected.root, found) {
+        (Some(wanted), Some(found)) if wanted == found => None,
+        (Some(wanted), Some(found)) => {
+            Some(format!("{name}: {what} is {}, expected was {}", hex(&found), hex(&wanted)))
+        }
+        _ => Some(format!(
+            "{name}: {what} cannot be computed: entries before {floor} are not here, or are wrong"
+        )),
+    }
+}

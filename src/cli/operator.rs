@@ -1,0 +1,102 @@
+//! `venom operator`: its flags.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Error, host_name, signals};
+use crate::api::ByteSize;
+use crate::operator::{self, Options};
+
+/// What `venom operator` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Namespaces to look after, repeated or separated by commas; all if there is none
+    #[arg(long = "namespace", short, value_name = "NAME", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// Periodic writes to the API server, at most so many a second
+    #[arg(long, value_name = "RATE", default_value = "50/s", value_parser = per_second::<f64>)]
+    pub write_budget: f64,
+    /// Bytes of ledgers, at most so many a second
+    #[arg(long, value_name = "RATE", default_value = "512Ki/s", value_parser = per_second::<ByteSize>)]
+    pub write_bytes: ByteSize,
+    /// What all ledgers together may keep in the cluster
+    #[arg(long, value_name = "SIZE", default_value = "256Mi")]
+    pub ledger_total_bytes: ByteSize,
+    /// Where /metrics, /healthz and /readyz are served
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub metrics_addr: SocketAddr,
+    /// How log lines are written
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// The name by which ledgers call this operator; the host's if there is none
+    #[arg(long, value_name = "NAME")]
+    pub identity: Option<String>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A number a second: `50/s`, or `50`.
+fn per_second<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    number.parse().map_err(|_| "write a number a second, such as 50/s or 512Ki/s".to_owned())
+}
+
+impl Args {
+    /// The name by which ledgers call this operator.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.identity.clone().or_else(host_name).unwrap_or_else(|| "venom operator".into())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let positive =
+            self.write_budget.is_finite() && self.write_budget > 0.0 && self.write_bytes.bytes() > 0;
+        let told = "--write-budget and --write-bytes must be above 0; leave them out for their defaults";
+        if positive { Ok(()) } else { Err(Error::Usage(told.into())) }
+    }
+}
+
+/// Runs the operator until it is told to stop.
+///
+/// # Errors
+/// [`Error`].
+pub fn run(args: &Args) -> Result<(), Error> {
+    args.check()?;
+    log(args.log_format);
+    let options = Options {
+        namespaces: args.namespaces.clone(),
+        identity: args.identity(),
+        metrics_address: args.metrics_addr,
+        writes_per_second: args.write_budget,
+        bytes_per_second: args.write_bytes.bytes(),
+        ledger_total_bytes: args.ledger_total_bytes.bytes(),
+    };
+    let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
+    let done = runtime.block_on(async {
+        let mut stop = signals::Stop::new().map_err(|error| failed(&error))?;
+        operator::run(options, stop.asked()).await.map_err(|error| failed(&error))
+    });
+    // A committer that was fenced may hang in a call: the process ends all the same.
+    runtime.shutdown_background();
+    done
+}
+
+/// Log lines go to stderr; RUST_LOG chooses which.
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

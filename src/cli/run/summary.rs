@@ -1,0 +1,104 @@
+//! What a run came to. Each figure is computed by the code it is about, and the ledger is read again.
+
+use std::io::Write;
+
+use super::super::ledger::verify::{self, Expected, Report};
+use super::super::{Error, Out, stdout};
+use super::heart::{Heart, Tally};
+use crate::ledger::hex;
+use crate::organism::cores::{Reading, entropy};
+use crate::organism::{Action, State};
+use crate::store::directory::Folder;
+
+/// The mission's example: so many anomalies.
+const EXAMPLE_ANOMS: u64 = 5;
+
+/// Prints the summary of `heart`, whose ledger is in `folder`.
+pub(super) fn print(heart: &Heart, folder: &Folder) -> Result<(), Error> {
+    let report = verify::store(folder, &Expected::default())?;
+    let printed = all(heart, folder, &report);
+    // What was found counts, also where nobody reads it.
+    report.into_result(&folder.path().display().to_string())?;
+    printed
+}
+
+fn all(heart: &Heart, folder: &Folder, report: &Report) -> Result<(), Error> {
+    let mut out = stdout();
+    figures(&mut out, heart.state(), &heart.tally)?;
+    let verdict = if report.findings.is_empty() { "verified ✓" } else { "FAILED ✗" };
+    writeln!(out, "Ledger integrity: {verdict} ({} entries read again)", report.size - report.floor)?;
+    for finding in &report.findings {
+        writeln!(out, "  {finding}")?;
+    }
+    writeln!(out, "Merkle root: {}", report.root.as_ref().map_or_else(|| "unknown".into(), hex))?;
+    writeln!(out, "Ledger: {}, {} entries, {} bytes", folder.path().display(), report.size, folder.size()?)?;
+    Ok(out.flush()?)
+}
+
+fn figures(out: &mut Out, state: &State, tally: &Tally) -> Result<(), Error> {
+    let seconds = tally.took.as_secs_f64();
+    writeln!(
+        out,
+        "Beats: {} in {seconds:.2} s ({} since genesis, {} deadlines missed)",
+        tally.beats, state.beat, tally.missed
+    )?;
+    let Some(last) = &tally.last else { return Ok(()) };
+    let pulse = &last.pulse;
+    writeln!(out, "T_Λ computed: {:.6} s (k = {}, P = {})", pulse.t_lambda, pulse.k, pulse.p)?;
+    pid(out, tally)?;
+    let example = example(state, pulse.t_lambda);
+    writeln!(
+        out,
+        "Entropy inference: {} anoms → {:.4} threat (weight {}, bias {})",
+        example.total_anoms, example.threat_score, example.ml_weight, example.ml_bias
+    )?;
+    let anoms = state.genome_anoms().saturating_add(state.features_anoms());
+    match last.details {
+        Some(details) => {
+            writeln!(out, "Threat: {:.4} at {anoms} anoms, {}", details.raw_threat, last.action)?
+        }
+        None => writeln!(out, "Threat: held at {anoms} anoms, {}", last.action)?,
+    }
+    let counts = Action::ALL.iter().zip(tally.decisions);
+    let counts: Vec<String> = counts.map(|(action, count)| format!("{action} {count}")).collect();
+    writeln!(out, "Decisions: {}", counts.join(", "))?;
+    let weights = &state.weights;
+    writeln!(
+        out,
+        "Weights: R {:.4}, B {:.4}, E {:.4}, O {:.4}",
+        weights.regen, weights.balance, weights.entropy, weights.optimize
+    )?;
+    Ok(())
+}
+
+/// The first step, where the error sets in, and the last beside it.
+fn pid(out: &mut Out, tally: &Tally) -> Result<(), Error> {
+    let steps = tally.history.steps();
+    let (Some(first), Some(last), count) = (tally.first, tally.history.steps().last(), steps.len()) else {
+        return Ok(());
+    };
+    let stable = steps.filter(|step| step.stable).count();
+    let word = if stable == count { "PID stable" } else { "PID not always stable" };
+    let sign = if first.delta_v < 0.0 { " (ΔV < 0 ✓)" } else { "" };
+    writeln!(out, "{word}: ΔT={:.6}, ΔV={:.6}{sign} on the first beat,", first.error, first.delta_v)?;
+    writeln!(
+        out,
+        "  ΔT={:.6}, ΔV={:.6} on the last; ΔV ≤ 0 on {stable} of the last {count} beats",
+        last.error, last.delta_v
+    )?;
+    Ok(())
+}
+
+/// What the model in force makes of the mission's example.
+fn example(state: &State, t_lambda: f64) -> entropy::Entropy {
+    entropy::execute(&Reading {
+        t_lambda,
+        genome_anoms: EXAMPLE_ANOMS,
+        features_anoms: 0,
+        weights: state.weights,
+        ml: state.ml,
+        gains: state.config.pid,
+        balance_state: state.balance_state,
+        version: state.version.clone(),
+    })
+}

@@ -1,0 +1,77 @@
+//! JSON lines, one entry each.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, stdin};
+use std::path::Path;
+
+use super::super::Error;
+use super::INDEX_BOUND;
+use crate::ledger::Entry;
+
+/// No entry is nearly as long: what is longer is no ledger, and is not read into memory.
+const LONGEST_LINE: u64 = 16 * 1024 * 1024;
+
+/// A file or stdin.
+pub struct Lines {
+    name: String,
+    input: Box<dyn BufRead>,
+    number: u64,
+    line: Vec<u8>,
+}
+
+/// A line, with its number from 1: an entry, or why it is none.
+pub type Line = (u64, Result<Entry, String>);
+
+impl Lines {
+    /// stdin.
+    #[must_use]
+    pub fn stdin() -> Self {
+        Self::new("stdin".into(), Box::new(BufReader::new(stdin())))
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be opened.
+    pub fn file(path: &Path) -> Result<Self, Error> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| Error::Failed(format!("{name}: {error}")))?;
+        Ok(Self::new(name, Box::new(BufReader::with_capacity(1 << 16, file))))
+    }
+
+    fn new(name: String, input: Box<dyn BufRead>) -> Self {
+        Self { name, input, number: 0, line: vec![] }
+    }
+
+    /// What to call it in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reads the next line; nothing at the end.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be read.
+    pub fn next_line(&mut self) -> Result<Option<Line>, Error> {
+        self.line.clear();
+        let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.line);
+        let read = read.map_err(|error| Error::Failed(format!("{}: {error}", self.name)))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        // Only the line break itself is no part of the text: not a carriage return before it.
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let entry = match std::str::from_utf8(line) {
+            Ok(line) => match Entry::from_line(line) {
+                Ok(entry) if entry.index >= INDEX_BOUND => {
+                    Err(format!("entry {}: no such index", entry.index))
+                }
+                read => read.map_err(|error| error.to_string()),
+            },
+            Err(_) => Err("not an entry: not UTF-8".into()),
+        };
+        Ok(Some((self.number, entry)))
+    }
+}

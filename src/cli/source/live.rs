@@ -1,0 +1,128 @@
+//! The ledger of an Organism in a cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::api::Api;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use tokio::runtime::Runtime;
+
+use super::super::Error;
+use super::{Cluster, Store};
+use crate::api::Organism;
+use crate::ledger::Sealed;
+use crate::store::configmap::ConfigMaps;
+use crate::store::{Head, Listed};
+
+/// Longest time a question to the API server may take.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// An Organism's ledger, read through the API server.
+pub(super) struct Live {
+    runtime: Runtime,
+    maps: ConfigMaps,
+    /// The Organism's UID; nothing where it is gone and its ledger was retained.
+    uid: Option<String>,
+    name: String,
+}
+
+fn failed(name: &str, error: &dyn std::fmt::Display) -> Error {
+    // An error of the API server can have several lines.
+    let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    Error::Failed(format!("{name}: {line}"))
+}
+
+impl Live {
+    /// Finds the Organism `organism`.
+    pub(super) fn open(organism: &str, cluster: &Cluster) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .map_err(|error| Error::Failed(format!("threads: {error}")))?;
+        let shown = format!("organism/{organism}");
+        let (maps, uid, namespace) = runtime.block_on(async {
+            let config = config(cluster).await.map_err(|error| failed("kubeconfig", &error))?;
+            let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+            let client = Client::try_from(config).map_err(|error| failed("kubeconfig", &error))?;
+            let organisms: Api<Organism> = Api::namespaced(client.clone(), &namespace);
+            let asked = tokio::time::timeout(CALL_LIMIT, organisms.get_opt(organism)).await;
+            let found = asked
+                .map_err(|_| failed(&shown, &"the API server does not answer; check --context"))?
+                .map_err(|error| failed(&shown, &error))?;
+            let uid = found.and_then(|found| found.uid());
+            let maps = ConfigMaps::new(client, &namespace, organism, uid.as_deref().unwrap_or_default());
+            Ok::<_, Error>((maps, uid, namespace))
+        })?;
+        Ok(Self { runtime, maps, uid, name: format!("{shown} in {namespace}") })
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::Failed(format!("{}: {what}", self.name))
+    }
+}
+
+/// The kubeconfig, by kubectl's rules.
+async fn config(cluster: &Cluster) -> Result<Config, Box<dyn std::error::Error>> {
+    let options = KubeConfigOptions { context: cluster.context.clone(), ..KubeConfigOptions::default() };
+    Ok(match &cluster.kubeconfig {
+        Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
+        None if cluster.context.is_some() => Config::from_kubeconfig(&options).await?,
+        None => Config::infer().await?,
+    })
+}
+
+impl Store for Live {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn head(&self) -> Result<Head, Error> {
+        let found = self.runtime.block_on(self.maps.head()).map_err(|error| failed(&self.name, &error))?;
+        let head = found.and_then(|found| found.head).ok_or_else(|| {
+            self.wrong(match self.uid {
+                Some(_) => "has no ledger yet; see kubectl get organism",
+                None => "there is no such Organism; check its name and --namespace",
+            })
+        })?;
+        match &self.uid {
+            Some(uid) if *uid != head.uid => Err(self.wrong(
+                "the ledger of this name is another Organism's; wait until the operator has taken this one up",
+            )),
+            _ => Ok(head),
+        }
+    }
+
+    fn load(&self, listed: &Listed) -> Result<Sealed, Error> {
+        let found =
+            self.runtime.block_on(self.maps.listed(listed)).map_err(|error| failed(&self.name, &error))?;
+        let wrong = |what: &str| Error::Failed(format!("{}: {what}", self.segment_name(listed)));
+        let sealed = found.ok_or_else(|| wrong("missing, or deleted and made anew"))?;
+        let found = (sealed.head.first, sealed.head.count, sealed.head.start);
+        if found != (listed.first, listed.count, listed.start) {
+            return Err(wrong("not what the ledger's head says of it"));
+        }
+        Ok(sealed)
+    }
+
+    fn segment_name(&self, listed: &Listed) -> String {
+        format!("{}: ConfigMap {}", self.name, self.maps.name_of(listed))
+    }
+
+    fn present(&self, head: &Head) -> Result<Vec<bool>, Error> {
+        let objects =
+            self.runtime.block_on(self.maps.list(&head.uid)).map_err(|error| failed(&self.name, &error))?;
+        let uids: BTreeMap<String, Option<String>> =
+            objects.iter().map(|object| (object.name_any(), object.uid())).collect();
+        let is_there = |listed: &Listed| {
+            uids.get(&self.maps.name_of(listed)).is_some_and(|uid| uid.as_ref() == Some(&listed.object))
+        };
+        Ok(head.segments.iter().map(is_there).collect())
+    }
+
+    /// The operator at work makes segments before it lists them, and takes its own garbage away.
+    fn strays(&self, _: &Head) -> Result<Vec<String>, Error> {
+        Ok(vec![])
+    }
+}

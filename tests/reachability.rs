@@ -1,0 +1,127 @@
+//! Which actions an organism can come to: by the mission's defaults three of the five, by
+//! `examples/adaptive.yaml` all. The formulas bind; the thresholds are the user's.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use venom::api;
+use venom::operator::spec;
+use venom::organism::cores::Cores;
+use venom::organism::input::{ConfigChange, RiskChange, Scale};
+use venom::organism::{Action, Config, Genome, Input, State, VERSION, beat};
+
+/// A state that beats once every `period` seconds.
+struct Organism {
+    state: State,
+    now: f64,
+    period: f64,
+}
+
+impl Organism {
+    fn new(genome: Genome, config: Config, period: f64) -> Self {
+        let now = 1.75e9;
+        Self { state: State::genesis(VERSION, now, genome, config), now, period }
+    }
+
+    fn beat(&mut self) -> beat::Beat {
+        self.now += self.period;
+        beat::beat(&mut self.state, self.now, &Cores::default()).unwrap()
+    }
+
+    /// The actions of so many beats, each once, in the order in which they come up.
+    fn actions(&mut self, beats: usize) -> Vec<Action> {
+        let mut actions: Vec<Action> = (0..beats).map(|_| self.beat().action).collect();
+        actions.dedup();
+        actions
+    }
+
+    fn anoms(&mut self, anoms: u64) {
+        let risk = Some(RiskChange { anoms: Some(anoms), window: None });
+        self.state.apply(&Input::Config(Box::new(ConfigChange { risk, ..ConfigChange::default() }))).unwrap();
+    }
+
+    fn scale(&mut self, p: u64) {
+        let from = self.state.config.pulse.p;
+        self.state.apply(&Input::Scale(Scale { from, p })).unwrap();
+    }
+}
+
+/// The bounds are of the formulas: O is at most 0.9 after a beat and gain = 0.12·O, so O·gain ≤ 0.0972;
+/// conserve is at most 0.5, and B starts at 0.25 and can only exceed it while O sinks.
+#[test]
+fn the_defaults_never_come_to_balance_or_optimize() {
+    let mut seen = BTreeSet::new();
+    let (mut gain, mut stability) = (0.0_f64, 0.0_f64);
+    for p in [1, 2, 3, 5, 10, 100, 1000] {
+        for anoms in [0, 1, 3, 4, 10, 15, 1000] {
+            for period in [0.000_001, 0.004, 1.0, 3600.0] {
+                let mut config = Config::default();
+                config.pulse.p = p;
+                let mut organism = Organism::new(Genome::default(), config, period);
+                organism.anoms(anoms);
+                for _ in 0..2_000 {
+                    let beat = organism.beat();
+                    let details = beat.details.unwrap();
+                    seen.insert(beat.action);
+                    gain = gain.max(details.opt_gain);
+                    stability = stability.max(details.stability);
+                }
+            }
+        }
+    }
+    assert_eq!(seen, [Action::Quarantine, Action::Alert, Action::Noop].into());
+    assert!(gain <= 0.0972 + 1e-12, "{gain}");
+    assert!(stability < 0.14, "{stability}");
+}
+
+fn adaptive() -> Organism {
+    let path = format!("{}/examples/adaptive.yaml", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).unwrap();
+    let (mut organism, mut genome) = (None, None);
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let object = serde_json::Value::deserialize(document).unwrap();
+        match object["kind"].as_str() {
+            Some("Organism") => organism = Some(api::read::<api::Organism>(object).unwrap()),
+            Some("Genome") => genome = Some(api::read::<api::Genome>(object).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (organism, genome) = (organism.unwrap().spec, genome.unwrap().spec);
+    let config = spec::config(&organism, &genome);
+    let period = config.pulse.min_period();
+    Organism::new(spec::genome(&genome), config, period)
+}
+
+/// As the example's comments tell it.
+#[test]
+fn the_adaptive_example_comes_to_all_five() {
+    use Action::{Alert, ApplyBalance, ApplyOptimize, Noop, Quarantine};
+    let mut organism = adaptive();
+    let calm = organism.actions(600);
+    assert_eq!(calm, [ApplyBalance, Noop, ApplyOptimize]);
+
+    organism.anoms(5);
+    assert_eq!(organism.actions(60), [Alert]);
+    organism.anoms(20);
+    assert_eq!(organism.actions(60), [Quarantine]);
+    organism.anoms(0);
+    assert_eq!(organism.actions(60), [ApplyOptimize]);
+
+    organism.scale(1);
+    assert_eq!(organism.actions(600), [ApplyOptimize, Noop, ApplyBalance]);
+    organism.scale(5);
+    assert_eq!(organism.actions(6_000), [ApplyBalance, Noop, ApplyOptimize]);
+}
+
+/// How long each lasts from a calm start, as the example's comments tell it: half a minute, two minutes.
+#[test]
+fn the_adaptive_example_takes_the_time_it_says() {
+    let mut organism = adaptive();
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..600 {
+        *counts.entry(organism.beat().action).or_insert(0) += 1;
+    }
+    assert!((20..45).contains(&counts[&Action::ApplyBalance]), "{counts:?}");
+    assert!((90..150).contains(&counts[&Action::Noop]), "{counts:?}");
+}
