@@ -1,0 +1,328 @@
+//! What the API server takes and what it refuses, with which words, by the schemas alone.
+//!
+//! Manifests are sent as kubectl sends them: created, with strict field validation. YAML goes over as it is
+//! written, so that nothing on our side reads a number or a null first.
+use kube::core::Request;
+use kube::{Api, Client, Error, Resource};
+use serde_json::Value;
+use venom::api::{Genome, GenomeSpec, Organism, OrganismSpec, read};
+
+use crate::harness::{API_VERSION, in_namespace};
+
+/// {what is wrong, manifest, what the message says}
+fn refused() -> Vec<(&'static str, String, &'static str)> {
+    vec![
+        // Names.
+        ("name too long", named("Organism", &"a".repeat(41)), "metadata.name must be at most 40 characters"),
+        ("name with a dot", named("Organism", "venom.eu"), "choose a name such as venom-1"),
+        ("upper case", named("Genome", "Venom"), "lower-case letters, digits and '-'"),
+        ("name begins with a digit", named("Genome", "1venom"), "begin with a letter"),
+        ("name ends with a dash", named("Organism", "venom-"), "end with a letter or digit"),
+        (
+            "reference to a name with a dot",
+            organism("genomeRef: {name: venom.eu}"),
+            "spec.genomeRef.name must be at most 40 characters",
+        ),
+        ("reference to nothing", organism("genomeRef: {name: ''}"), "spec.genomeRef.name must be"),
+        ("reference without a name", organism("genomeRef: {}"), "spec.genomeRef.name: Required value"),
+        // Unknown fields and wrong types: the API server's own words.
+        ("unknown field", organism("puls: {k: 4}"), r#"unknown field "spec.puls""#),
+        (
+            "unknown field below",
+            organism("pulse: {minperiod: 1s}"),
+            r#"unknown field "spec.pulse.minperiod""#,
+        ),
+        ("a field not there yet", organism("mesh: {port: 9000}"), r#"unknown field "spec.mesh""#),
+        ("field twice", organism("{beats: 1, beats: 2}"), r#"key "beats" already set"#),
+        ("text for a number", genome("pid: {kp: '0.6'}"), "spec.pid.kp in body must be of type number"),
+        ("NaN in quotes", genome("pid: {kp: 'NaN'}"), "spec.pid.kp in body must be of type number"),
+        ("NaN", genome("pid: {kp: .nan}"), "NaN"),
+        ("infinity", organism("pulse: {u: .inf}"), "Inf"),
+        ("beyond a double", organism("pulse: {u: 1e400}"), "spec.pulse.u in body must be of type number"),
+        (
+            "half a node",
+            organism("nodes: {replicas: 2.5}"),
+            "spec.nodes.replicas in body must be of type int32",
+        ),
+        ("text for a switch", organism("suspend: 'yes'"), "spec.suspend in body must be of type boolean"),
+        ("number for an object", organism("pulse: 4"), "spec.pulse in body must be of type object"),
+        ("number for a size", organism("ledger: {retain: {bytes: 4194304}}"), "must be of type string"),
+        ("number for a duration", organism("pulse: {minPeriod: 1}"), "must be of type string"),
+        ("another word", genome("evolution: Off"), r#"supported values: "Enabled", "Frozen""#),
+        ("lower case", organism("ledger: {onDelete: retain}"), r#"supported values: "Delete", "Retain""#),
+        // Organism.
+        ("beats 0", organism("beats: 0"), "spec.beats must be -1 (for ever) or at least 1; to keep it from"),
+        ("beats -2", organism("beats: -2"), "spec.beats must be -1 (for ever) or at least 1"),
+        (
+            "k 1",
+            organism("pulse: {k: 1}"),
+            "spec.pulse.k: Invalid value: 1: k must be at least 2: with one ready node k·P would be 1 and T_Λ undefined",
+        ),
+        ("k 0", organism("pulse: {k: 0}"), "k must be at least 2: with one ready node"),
+        ("k -4", organism("pulse: {k: -4}"), "k must be at least 2: with one ready node"),
+        ("k 1001", organism("pulse: {k: 1001}"), "spec.pulse.k must be at most 1000; write 2 to 1000"),
+        ("t1 0", organism("pulse: {t1: 0}"), "spec.pulse.t1 must be 0.000000001 to 60 (seconds); write"),
+        ("t1 negative", organism("pulse: {t1: -0.001}"), "spec.pulse.t1 must be 0.000000001 to 60"),
+        ("t1 too long", organism("pulse: {t1: 60.0001}"), "spec.pulse.t1 must be 0.000000001 to 60"),
+        ("u 1", organism("pulse: {u: 1}"), "spec.pulse.u must be above 1 (ln(u) must be positive)"),
+        ("u too large", organism("pulse: {u: 1000001}"), "at most 1000000; e^4 is 54.598150033144236"),
+        (
+            "period 0",
+            organism("pulse: {minPeriod: 0s}"),
+            "spec.pulse.minPeriod must be a duration of 1ms to 24h",
+        ),
+        (
+            "period without a unit",
+            organism("pulse: {minPeriod: '1'}"),
+            "write it with its unit, such as 500ms",
+        ),
+        (
+            "period below 1 ms",
+            organism("pulse: {minPeriod: 999us}"),
+            "spec.pulse.minPeriod must be a duration",
+        ),
+        ("period above a day", organism("pulse: {minPeriod: 24h0.1s}"), "spec.pulse.minPeriod must be"),
+        ("period beyond Go", organism("pulse: {minPeriod: 9999999999h}"), "spec.pulse.minPeriod must be"),
+        ("period in days", organism("pulse: {minPeriod: 1d}"), "spec.pulse.minPeriod must be"),
+        ("replicas -1", organism("nodes: {replicas: -1}"), "spec.nodes.replicas: Invalid value: -1"),
+        (
+            "replicas 1001",
+            organism("nodes: {replicas: 1001}"),
+            "spec.nodes.replicas must be 0 to 1000; write",
+        ),
+        (
+            "interval negative",
+            organism("ledger: {commitInterval: -1s}"),
+            "spec.ledger.commitInterval must be a duration of 1ms to 24h; write it with its unit",
+        ),
+        (
+            "interval in words",
+            organism("ledger: {commitInterval: fast}"),
+            "spec.ledger.commitInterval must be",
+        ),
+        ("interval ISO", organism("ledger: {commitInterval: PT1S}"), "spec.ledger.commitInterval must be"),
+        (
+            "retain too small",
+            organism("ledger: {retain: {bytes: 255Ki}}"),
+            "spec.ledger.retain.bytes must be 256Ki to 16Mi; write a whole number with Ki or Mi, such as 4Mi",
+        ),
+        ("retain too large", organism("ledger: {retain: {bytes: '16777217'}}"), "256Ki to 16Mi"),
+        (
+            "retain a fraction",
+            organism("ledger: {retain: {bytes: 1.5Mi}}"),
+            "write a whole number with Ki or Mi",
+        ),
+        ("retain 4MB", organism("ledger: {retain: {bytes: 4MB}}"), "write a whole number with Ki or Mi"),
+        (
+            "retain negative",
+            organism("ledger: {retain: {bytes: '-4Mi'}}"),
+            "write a whole number with Ki or Mi",
+        ),
+        // Genome.
+        (
+            "weights do not sum to 1",
+            genome("weights: {regen: 0.5}"),
+            "spec.weights must sum to 1 (±0.000001): regen + balance + entropy + optimize; adjust one of them",
+        ),
+        ("weights a little off", genome("weights: {optimize: 0.350002}"), "spec.weights must sum to 1"),
+        (
+            "weight negative",
+            genome("weights: {regen: -0.25, balance: 0.75}"),
+            "spec.weights.regen must be 0 to 1",
+        ),
+        ("weight above 1", genome("weights: {entropy: 1.1}"), "spec.weights.entropy must be 0 to 1; write"),
+        (
+            "kp negative",
+            genome("pid: {kp: -0.1}"),
+            "spec.pid.kp must be 0 to 100; write a number in that range",
+        ),
+        ("ki too large", genome("pid: {ki: 100.5}"), "spec.pid.ki must be 0 to 100"),
+        ("kd too large", genome("pid: {kd: 1e9}"), "spec.pid.kd must be 0 to 100"),
+        (
+            "threshold too long",
+            genome("pid: {threshold: 61}"),
+            "spec.pid.threshold must be 0 to 60 (seconds of T_Λ)",
+        ),
+        (
+            "absurd anoms",
+            genome("risk: {anoms: 1000001}"),
+            "spec.risk.anoms must be 0 to 1000000; write a whole",
+        ),
+        ("more anoms than an int64", genome("risk: {anoms: 9223372036854775808}"), "spec.risk.anoms"),
+        ("anoms negative", genome("risk: {anoms: -1}"), "spec.risk.anoms must be 0 to 1000000"),
+        (
+            "window below 1 ms",
+            genome("risk: {window: 1us}"),
+            "spec.risk.window must be 0s (for ever) or a duration of 1ms to 24h; write it with its unit",
+        ),
+        ("window a bare 0", genome("risk: {window: '0'}"), "spec.risk.window must be 0s (for ever)"),
+        (
+            "window too long for its field",
+            genome(&format!("risk: {{window: {}s}}", "1".repeat(40))),
+            "Too long",
+        ),
+        ("mlWeight", genome("ml: {mlWeight: -100.1}"), "spec.ml.mlWeight must be -100 to 100; write"),
+        ("bias", genome("ml: {bias: 101}"), "spec.ml.bias must be -100 to 100; write"),
+        ("quarantine", genome("thresholds: {quarantine: 1.01}"), "spec.thresholds.quarantine must be 0 to 1"),
+        ("alert", genome("thresholds: {alert: -1}"), "spec.thresholds.alert must be 0 to 1; write"),
+        (
+            "stability",
+            genome("thresholds: {stability: 2}"),
+            "spec.thresholds.stability must be 0 to 1; write",
+        ),
+        ("repair", genome("thresholds: {repair: -0.1}"), "spec.thresholds.repair must be 0 to 1; write"),
+        ("gain", genome("thresholds: {gain: 10}"), "spec.thresholds.gain must be 0 to 1; write"),
+    ]
+}
+
+#[tokio::test]
+async fn bad_manifests_are_refused_with_the_remedy() {
+    in_namespace(async |client, namespace| {
+        let mut failures = vec![];
+        for (what, manifest, fragment) in refused() {
+            match create(&client, namespace, &manifest, "&dryRun=All").await {
+                Ok(_) => failures.push(format!("{what}: accepted")),
+                Err(message) if !message.contains(fragment) => {
+                    failures.push(format!("{what}: wanted {fragment:?}, got {message:?}"));
+                }
+                Err(_) => {}
+            }
+        }
+        assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+    })
+    .await;
+}
+
+/// The edge of every bound, and all that may be written for one and the same thing.
+#[tokio::test]
+async fn good_manifests_are_taken() {
+    let accepted = [
+        named("Organism", &"a".repeat(40)),
+        named("Genome", "a"),
+        named("Genome", "venom-1"),
+        organism("null"),
+        organism("{pulse: null, beats: null, genomeRef: null}"),
+        organism("genomeRef: {name: primordial}"),
+        organism("beats: 1"),
+        organism("beats: 9007199254740993"),
+        organism("pulse: {k: 2, t1: 0.000000001, u: 1.0000000000000002, minPeriod: 1ms}"),
+        organism("pulse: {k: 1000, t1: 60, u: 1000000, minPeriod: 24h}"),
+        organism("pulse: {minPeriod: 1h30m0.5s}"),
+        organism("pulse: {minPeriod: 23h59m59999ms}"),
+        organism("pulse: {minPeriod: 1500.5µs}"),
+        organism("nodes: {replicas: 0}"),
+        organism("nodes: {replicas: 1000}"),
+        organism("ledger: {commitInterval: 0.001s, retain: {bytes: 256Ki}, onDelete: Retain}"),
+        organism("ledger: {commitInterval: 24h0m0s, retain: {bytes: 16Mi}}"),
+        organism("ledger: {retain: {bytes: '16777216'}}"),
+        organism("ledger: {retain: {bytes: 1M}}"),
+        genome("weights: {regen: 0, balance: 0, entropy: 0, optimize: 1}"),
+        genome("weights: {regen: 0.25, balance: 0.25, entropy: 0.15, optimize: 0.350001}"),
+        genome("weights: {regen: 0.1, balance: 0.2, entropy: 0.3, optimize: 0.399999}"),
+        genome("pid: {kp: 0, ki: 0, kd: 0, threshold: 0}"),
+        genome("pid: {kp: 100, ki: 100, kd: 100, threshold: 60}"),
+        genome("risk: {anoms: 0, window: 0s}"),
+        genome("risk: {anoms: 1000000, window: 1ms}"),
+        genome("ml: {mlWeight: -100, bias: 100}"),
+        genome("ml: {mlWeight: 100, bias: -100}"),
+        genome("thresholds: {quarantine: 0, alert: 0, stability: 0, repair: 0, gain: 0}"),
+        genome("thresholds: {quarantine: 1, alert: 1, stability: 1, repair: 1, gain: 1}"),
+        genome("evolution: Frozen"),
+    ];
+    in_namespace(async |client, namespace| {
+        for manifest in accepted {
+            let stored = create(&client, namespace, &manifest, "&dryRun=All").await;
+            let stored = stored.unwrap_or_else(|message| panic!("{manifest}\n{message}"));
+            // Whoever reads the manifest without an API server gets the same spec.
+            let written: Value = serde_yaml::from_str(&manifest).unwrap();
+            if stored["kind"] == "Organism" {
+                let offline = read::<Organism>(written).unwrap();
+                assert_eq!(
+                    serde_json::from_value::<Organism>(stored).unwrap().spec,
+                    offline.spec,
+                    "{manifest}"
+                );
+            } else {
+                let offline = read::<Genome>(written).unwrap();
+                assert_eq!(
+                    serde_json::from_value::<Genome>(stored).unwrap().spec,
+                    offline.spec,
+                    "{manifest}"
+                );
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_smallest_objects_get_all_defaults() {
+    in_namespace(async |client, namespace| {
+        for kind in ["Organism", "Genome"] {
+            let manifest = format!("{{apiVersion: {API_VERSION}, kind: {kind}, metadata: {{name: venom}}}}");
+            create(&client, namespace, &manifest, "").await.unwrap();
+        }
+        let organism = Api::<Organism>::namespaced(client.clone(), namespace).get("venom").await.unwrap();
+        assert_eq!(organism.spec, OrganismSpec::default());
+        assert_eq!(organism.status, None);
+        assert_eq!(organism.genome_name(), "venom");
+        let genome = Api::<Genome>::namespaced(client, namespace).get("venom").await.unwrap();
+        assert_eq!(genome.spec, GenomeSpec::default());
+    })
+    .await;
+}
+
+/// A replay must not depend on the way that a number took: what was written comes back in the same bits.
+#[tokio::test]
+async fn numbers_come_back_bit_by_bit() {
+    in_namespace(async |client, namespace| {
+        let organisms = Api::<Organism>::namespaced(client.clone(), namespace);
+        let numbers = [
+            ("54.598150033144236", 54.598150033144236),
+            ("5.4598150033144236e1", 54.598150033144236),
+            ("1.0000000000000002", 1.0000000000000002),
+            ("2.718281828459045", std::f64::consts::E),
+            ("999999.9999999999", 999_999.999_999_999_9),
+            ("2", 2.0),
+        ];
+        for (number, (text, value)) in numbers.into_iter().enumerate() {
+            let manifest = format!(
+                "{{apiVersion: {API_VERSION}, kind: Organism, metadata: {{name: o{number}}}, spec: {{pulse: {{u: {text}}}}}}}"
+            );
+            create(&client, namespace, &manifest, "").await.unwrap();
+            let u = organisms.get(&format!("o{number}")).await.unwrap().spec.pulse.u;
+            assert_eq!(u.to_bits(), value.to_bits(), "{text} came back as {u:?}");
+        }
+    })
+    .await;
+}
+
+fn organism(spec: &str) -> String {
+    format!("apiVersion: {API_VERSION}\nkind: Organism\nmetadata: {{name: venom}}\nspec:\n  {spec}\n")
+}
+
+fn genome(spec: &str) -> String {
+    organism(spec).replace("kind: Organism", "kind: Genome")
+}
+
+fn named(kind: &str, name: &str) -> String {
+    format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata: {{name: {name}}}\n")
+}
+
+/// POSTs a manifest as it is written; the error is the API server's message.
+async fn create(client: &Client, namespace: &str, manifest: &str, query: &str) -> Result<Value, String> {
+    let url = if manifest.contains("kind: Organism") {
+        Organism::url_path(&(), Some(namespace))
+    } else {
+        Genome::url_path(&(), Some(namespace))
+    };
+    let mut request = Request::new(url).create(&Default::default(), manifest.as_bytes().to_vec()).unwrap();
+    // kube's parameters know strict field validation for patches only.
+    *request.uri_mut() = format!("{}&fieldValidation=Strict{query}", request.uri()).parse().unwrap();
+    request.headers_mut().insert("content-type", "application/yaml".parse().unwrap());
+    match client.request(request).await {
+        Ok(stored) => Ok(stored),
+        Err(Error::Api(status)) => Err(status.message),
+        Err(error) => panic!("{manifest}\n{error}"),
+    }
+}

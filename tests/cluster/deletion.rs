@@ -1,0 +1,118 @@
+//! What is left of an organism that is deleted, and what may stand in the way of one.
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use serde_json::{Value, json};
+use venom::api::{Genome, Organism};
+
+use crate::harness::eventually;
+use crate::ledger::Live;
+use crate::world::{in_world, message};
+
+/// Nothing stays of its ledger; a Genome of its own goes with it, another is free.
+#[tokio::test]
+async fn deleted_with_its_ledger() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("owner", Value::Null).await;
+        world.create::<Genome>("lent", json!({})).await;
+        world.create::<Organism>("borrower", json!({"genomeRef": {"name": "lent"}})).await;
+        for name in ["owner", "borrower"] {
+            world.beating(name).await;
+            world.beats_more(name, 200).await;
+            assert!(world.ledger_objects(name).await.len() >= 2);
+            world.delete_organism(name).await;
+            world.gone(name).await;
+            assert_eq!(world.ledger_objects(name).await, Vec::<String>::new());
+        }
+        eventually("the Genome of its own to be collected", async || {
+            let left = world.genomes.get_metadata_opt("owner").await.map_err(|error| error.to_string())?;
+            left.map_or(Ok(()), |_| Err("it is there".into()))
+        })
+        .await;
+        let lent = world.genomes.get("lent").await.unwrap().status.unwrap();
+        assert_eq!(lent.bound_to, None);
+
+        // A new one of that name starts anew.
+        world.create::<Organism>("owner", Value::Null).await;
+        world.beating("owner").await;
+        let live = world.ledger("owner").await;
+        assert_eq!((live.head.generation, live.check().from), (1, Some(0)));
+    })
+    .await;
+}
+
+/// The ledger stays, and the next Organism of this name continues it.
+#[tokio::test]
+async fn retained_and_continued() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": "10ms"}, "ledger": {"onDelete": "Retain"}});
+        world.create::<Organism>("venom", spec.clone()).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 150).await;
+        let old_store = world.store("venom").await;
+        world.delete_organism("venom").await;
+        world.gone("venom").await;
+        let left = Live::read(&old_store).await;
+        assert!(left.head.retained);
+        left.check();
+
+        world.create::<Organism>("venom", spec).await;
+        let status = world.beating("venom").await;
+        assert_eq!(status.ledger.as_ref().unwrap().generation, 2);
+        world.beats_more("venom", 50).await;
+        operator.kill();
+        let _operator = world.operator("beta");
+        world.until("venom", "a restart", |it| it.beats > Some(100)).await;
+        let live = world.ledger("venom").await;
+        assert_eq!((live.head.generation, live.head.retained), (2, false));
+        assert!(live.head.epoch > left.head.epoch, "epochs go on across generations");
+        let summary = live.check();
+        let genesis = summary.inputs_of("genesis")[0];
+        assert_eq!(genesis["origin"]["generation"], 2);
+        let continues = &genesis["continues"];
+        assert_eq!(
+            (&continues["size"], &continues["root"]),
+            (&json!(left.head.size), &json!(left.head.root_hex()))
+        );
+        let origin = json!({
+            "namespace": world.namespace, "name": "venom", "uid": left.head.uid, "generation": 1,
+        });
+        assert_eq!(continues["origin"], origin);
+
+        // The old one is there as it was, under a name of its own.
+        let retired = world.maps.get("venom-ledger-g1").await.unwrap();
+        assert_eq!(retired.immutable, Some(true));
+        let head = old_store.retired(1).await.unwrap().unwrap();
+        assert_eq!((&head.segments, head.root), (&left.head.segments, left.head.root));
+        let old = Live::listed(&old_store, head).await.expect("a segment of the old generation is gone");
+        assert_eq!(old.continues(&left), left.entries.len());
+        old.check();
+    })
+    .await;
+}
+
+/// A ConfigMap of the head's name that is not ours is left alone.
+#[tokio::test]
+async fn a_name_that_is_taken() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        let stranger = ConfigMap {
+            metadata: ObjectMeta { name: Some("venom-ledger".into()), ..ObjectMeta::default() },
+            data: Some([("theirs".to_owned(), "yes".to_owned())].into()),
+            ..ConfigMap::default()
+        };
+        let made = world.maps.create(&PostParams::default(), &stranger).await.unwrap();
+        world.create::<Organism>("venom", json!({})).await;
+        let status = world.condition("venom", "Ready", "False", "NameTaken").await;
+        let says = message(&status, "Ready");
+        assert!(says.contains("venom-ledger"), "{says}");
+        let there = world.maps.get("venom-ledger").await.unwrap();
+        assert_eq!(there.resource_version(), made.resource_version(), "it was touched");
+        world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
+        world.beating("venom").await;
+        world.ledger("venom").await.check();
+    })
+    .await;
+}

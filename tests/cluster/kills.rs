@@ -1,0 +1,160 @@
+//! Operators that die, and operators that are two.
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::sleep;
+use venom::api::Organism;
+use venom::store::Head;
+use venom::store::configmap::parse_segment_name;
+
+use crate::harness::eventually;
+use crate::ledger::Live;
+use crate::world::{World, in_world};
+
+const KILLS: usize = 50;
+/// The same moments in every run.
+const SEED: u64 = 20_261_123;
+
+/// The next of a sequence that looks random (SplitMix64).
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+async fn head(world: &World) -> Option<Head> {
+    world.store("venom").await.head().await.unwrap().and_then(|found| found.head)
+}
+
+/// `kill -9` at any moment: what was committed stays as it is, to the byte, and the chain goes on from it.
+#[tokio::test]
+async fn fifty_kills() {
+    in_world(async |world| {
+        // Slower than T_Λ, so that checking takes less than beating; commits are as frequent as at full pace.
+        let spec = json!({"pulse": {"minPeriod": "15ms"}, "ledger": {"commitInterval": "100ms"}});
+        world.create::<Organism>("venom", spec).await;
+        let mut seed = SEED;
+        let (mut epoch, mut size) = (0, 0);
+        let mut beaten = BTreeSet::new();
+        let mut earlier: Option<Live> = None;
+        let mut took = vec![];
+        for kill in 1..=KILLS {
+            let started = Instant::now();
+            let mut operator = world.operator("alpha");
+            let found = eventually(&format!("take-over {kill}"), async || match head(&world).await {
+                Some(head) if head.epoch > epoch => Ok(head),
+                other => Err(format!("{other:?}")),
+            })
+            .await;
+            assert_eq!(found.epoch, epoch + 1, "one epoch a take-over");
+            epoch = found.epoch;
+            took.push(started.elapsed());
+            if random(&mut seed).is_multiple_of(2) {
+                // One that beats; the others are killed while they take over, too.
+                eventually("entries", async || match head(&world).await {
+                    Some(head) if head.size > found.size => Ok(()),
+                    other => Err(format!("{:?}", other.map(|head| head.size))),
+                })
+                .await;
+            }
+            sleep(Duration::from_millis(50 + random(&mut seed) % 551)).await;
+            operator.kill();
+            let now = head(&world).await.unwrap();
+            assert!(now.size >= size, "entries were taken back: {} after {size}", now.size);
+            if now.size > size && size > 0 {
+                beaten.insert(epoch);
+            }
+            size = now.size;
+            if kill % 10 == 0 {
+                let live = world.ledger("venom").await;
+                let summary = live.check();
+                let compared = earlier.as_ref().map_or(0, |earlier| live.continues(earlier));
+                println!("{kill} kills: {} entries hold, {compared} as before", live.head.size);
+                let epochs: Vec<u64> =
+                    summary.inputs_of("resume").iter().map(|it| it["epoch"].as_u64().unwrap()).collect();
+                assert!(epochs.is_sorted_by(|a, b| a < b), "resumes of epochs {epochs:?}");
+                // A commit under way when the operator was killed may have come through later.
+                let without: Vec<_> = beaten.iter().filter(|it| !epochs.contains(it)).collect();
+                assert!(without.is_empty(), "epochs {without:?} wrote entries without a resume");
+                assert!(summary.inputs_of("resume").iter().all(|it| it["reason"] == "restart"));
+                earlier = Some(live);
+            }
+        }
+        took.sort();
+        println!(
+            "from start to take-over: median {:?}, longest {:?}; {} of {KILLS} lives committed beats",
+            took[KILLS / 2],
+            took[KILLS - 1],
+            beaten.len() + 1
+        );
+        assert!(beaten.len() > KILLS / 4, "too few operators lived to commit: nothing was tried");
+
+        // What nobody listed is gone after the next take-over.
+        let _operator = world.operator("alpha");
+        world.beating("venom").await;
+        eventually("garbage to be gone", async || {
+            let there = world.ledger_objects("venom").await;
+            let now = head(&world).await.unwrap();
+            let store = world.store("venom").await;
+            let listed: BTreeSet<_> = now.segments.iter().map(|it| store.name_of(it)).collect();
+            // Its own it has just made or merged.
+            let earlier =
+                |it: &&String| parse_segment_name("venom", it).is_some_and(|(epoch, ..)| epoch < now.epoch);
+            let garbage: Vec<_> = there.iter().filter(earlier).filter(|it| !listed.contains(*it)).collect();
+            if garbage.is_empty() { Ok(()) } else { Err(format!("{garbage:?}")) }
+        })
+        .await;
+    })
+    .await;
+}
+
+/// The later takes the ledger, the earlier ends and says so; nothing forks.
+#[tokio::test]
+async fn two_operators() {
+    in_world(async |world| {
+        let mut first = world.operator("alpha");
+        world.create::<Organism>("venom", json!({})).await;
+        world.create::<Organism>("other", json!({"pulse": {"minPeriod": "1s"}})).await;
+        world.beating("venom").await;
+        world.beating("other").await;
+        world.beats_more("venom", 100).await;
+        let before = world.ledger("venom").await;
+
+        let started = Instant::now();
+        let mut second = world.operator("beta");
+        let ended = first.ended().await;
+        println!("the earlier operator ended {:?} after the later one's start", started.elapsed());
+        assert_eq!(ended.code(), Some(1));
+        let log = first.log();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let organism = |name: &str| format!("organism {}/{name}", world.namespace);
+        assert!(
+            errors[0].contains(&organism("venom")) || errors[0].contains(&organism("other")),
+            "{}",
+            errors[0]
+        );
+        assert!(errors[0].contains("epoch 2"), "{}", errors[0]);
+
+        // Published by the second, after its take-over.
+        eventually("a resume of the second", async || {
+            let live = world.ledger("venom").await;
+            let resumed = live.entries.iter().any(|it| it.kind() == "resume" && it.data.contains("beta"));
+            if resumed { Ok(()) } else { Err(format!("epoch {}", live.head.epoch)) }
+        })
+        .await;
+        let status = world.beats_more("venom", 100).await;
+        let live = world.ledger("venom").await;
+        assert_eq!(live.head.epoch, 2);
+        live.continues(&before);
+        let resumes = live.check().inputs_of("resume").into_iter().cloned().collect::<Vec<_>>();
+        assert_eq!(resumes.len(), 1, "{resumes:?}");
+        assert_eq!(resumes[0]["epoch"], 2);
+        live.check_status(&status);
+        assert!(second.runs());
+        world.ledger("other").await.check();
+    })
+    .await;
+}

@@ -1,0 +1,226 @@
+//! What becomes of an organism whose ledger somebody takes parts of.
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use serde_json::json;
+use tokio::time::sleep;
+use venom::api::{Organism, OrganismStatus};
+use venom::store::{Head, Listed};
+
+use crate::harness::eventually;
+use crate::ledger::Live;
+use crate::world::{World, condition, in_world, message};
+
+/// Slow enough that checking does not take longer than beating.
+const SLOW: &str = "20ms";
+
+async fn head(world: &World, name: &str) -> Head {
+    world.store(name).await.head().await.unwrap().unwrap().head.unwrap()
+}
+
+/// Removes a segment that stands neither first nor last and is still listed afterwards; `instead` is put in
+/// its place.
+async fn remove_segment(world: &World, name: &str, instead: bool) -> Listed {
+    let store = world.store(name).await;
+    eventually("a segment in the middle to remove", async || {
+        let before = head(world, name).await;
+        if before.segments.len() < 4 {
+            return Err(format!("{} segments", before.segments.len()));
+        }
+        let listed = before.segments[before.segments.len() / 2].clone();
+        let object = store.name_of(&listed);
+        world.maps.delete(&object, &DeleteParams::default()).await.map_err(|error| error.to_string())?;
+        if instead {
+            let labels = head_labels(world, name).await;
+            let metadata = ObjectMeta { name: Some(object), labels: Some(labels), ..ObjectMeta::default() };
+            let data = Some([("head".to_owned(), "{}".to_owned())].into());
+            let other = ConfigMap { metadata, data, ..ConfigMap::default() };
+            world.maps.create(&PostParams::default(), &other).await.unwrap();
+        }
+        // It may have been merged in the very moment: then nothing was lost.
+        sleep(Duration::from_millis(500)).await;
+        let still = head(world, name).await.segments.contains(&listed);
+        if still { Ok(listed) } else { Err("merged meanwhile".into()) }
+    })
+    .await
+}
+
+async fn head_labels(world: &World, name: &str) -> std::collections::BTreeMap<String, String> {
+    world.maps.get(&format!("{name}-ledger")).await.unwrap().labels().clone()
+}
+
+fn lost(status: &OrganismStatus, listed: &Listed) -> bool {
+    let range = format!("Entries {} to {} ", listed.first, listed.end() - 1);
+    condition(status, "LedgerIntact") == ("False".into(), "SegmentLost".into())
+        && message(status, "LedgerIntact").starts_with(&range)
+}
+
+/// A loss is told with its range, beating goes on, and a replay can start after the gap.
+#[tokio::test]
+async fn a_segment_is_lost() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": SLOW}, "ledger": {"commitInterval": "400ms"}});
+        for (name, instead) in [("deleted", false), ("replaced", true)] {
+            world.create::<Organism>(name, spec.clone()).await;
+            world.beating(name).await;
+            let gap = remove_segment(&world, name, instead).await;
+            world.until(name, "the loss to be told", |it| lost(it, &gap)).await;
+            let status = world.condition(name, "Ready", "True", "Beating").await;
+            assert_eq!(condition(&status, "Beating").0, "True");
+            let status = world
+                .until(name, "a replay to start after the gap", |it| {
+                    let from = it.ledger.as_ref().and_then(|it| it.replayable_from.as_ref());
+                    from.is_some_and(|from| from.index >= gap.end())
+                })
+                .await;
+            let from = status.ledger.unwrap().replayable_from.unwrap().index;
+            world.beats_more(name, 30).await;
+            let live = world.ledger(name).await;
+            assert_eq!(live.gaps, [(gap.first, gap.end() - 1)]);
+            assert_eq!(live.check().from, Some(from));
+        }
+
+        // A restart finds the loss again and goes on all the same.
+        let before = head(&world, "deleted").await;
+        let told = message(&world.status("deleted").await, "LedgerIntact");
+        operator.kill();
+        let _operator = world.operator("beta");
+        eventually("beta to beat", async || {
+            let now = head(&world, "deleted").await;
+            if now.size > before.size && now.epoch == 2 { Ok(()) } else { Err(format!("{}", now.epoch)) }
+        })
+        .await;
+        world.beats_more("deleted", 30).await;
+        for name in ["deleted", "replaced"] {
+            world.condition(name, "LedgerIntact", "False", "SegmentLost").await;
+        }
+        assert_eq!(message(&world.status("deleted").await, "LedgerIntact"), told);
+        world.ledger("deleted").await.check();
+    })
+    .await;
+}
+
+/// One gap must not keep the rest from being merged: the number of objects stays bounded.
+#[tokio::test]
+async fn merging_goes_on_beside_a_gap() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "100ms"}});
+        world.create::<Organism>("venom", spec).await;
+        world.beating("venom").await;
+        let gap = remove_segment(&world, "venom", false).await;
+        world.until("venom", "the loss to be told", |it| lost(it, &gap)).await;
+        let merged = eventually("segments after the gap to be merged", async || {
+            let segments = head(&world, "venom").await.segments;
+            let after: Vec<u8> =
+                segments.iter().filter(|it| it.first >= gap.end()).map(|it| it.level).collect();
+            if after.iter().any(|&level| level >= 1) { Ok(after) } else { Err(format!("{after:?}")) }
+        })
+        .await;
+        println!("levels of the segments after the gap: {merged:?}");
+        world.ledger("venom").await.check();
+    })
+    .await;
+}
+
+/// A head that was deleted while nobody beat: what was published is lost from there, and said to be. A new
+/// generation names what is missing.
+#[tokio::test]
+async fn the_head_is_lost_while_nobody_looks() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": SLOW}});
+        world.create::<Organism>("venom", spec).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 60).await;
+        assert!(operator.terminate().await.success());
+        let published = world.status("venom").await.ledger.unwrap();
+        let before = world.ledger("venom").await;
+        assert_eq!(published.size, before.head.size);
+        world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
+
+        let mut operator = world.operator("beta");
+        let status = world.condition("venom", "LedgerIntact", "False", "TailLost").await;
+        let says = message(&status, "LedgerIntact");
+        assert!(says.starts_with(&format!("Entries 0 to {} ", published.size - 1)), "{says}");
+        world
+            .until("venom", "generation 2", |it| it.ledger.as_ref().is_some_and(|it| it.generation == 2))
+            .await;
+        world.beating("venom").await;
+        world.beats_more("venom", 30).await;
+        let live = world.ledger("venom").await;
+        let summary = live.check();
+        let continues = &summary.inputs_of("genesis")[0]["continues"];
+        assert_eq!(continues["root"], published.merkle_root);
+        assert_eq!(continues["size"], published.size);
+        assert_eq!(continues["origin"]["generation"], 1);
+        assert!(live.head.epoch > before.head.epoch);
+
+        // The entries are there, only their head is not: nobody but the user may remove them.
+        operator.kill();
+        let _operator = world.operator("gamma");
+        eventually("gamma to beat", async || {
+            let now = head(&world, "venom").await;
+            if now.size > live.head.size && now.epoch > live.head.epoch {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
+        })
+        .await;
+        let store = world.store("venom").await;
+        let old = Live::listed(&store, before.head.clone()).await.unwrap();
+        println!("of generation 1: {} entries, gaps {:?}", old.entries.len(), old.gaps);
+        assert!(old.gaps.is_empty(), "segments of generation 1 were removed");
+    })
+    .await;
+}
+
+/// A head that is deleted while the operator holds the ledger is made again, and nothing is lost: not while
+/// it beats, not while it is suspended.
+#[tokio::test]
+async fn the_head_is_lost_under_way() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": SLOW}});
+        world.create::<Organism>("venom", spec).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 60).await;
+        let before = world.ledger("venom").await;
+        world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
+        made_again(&world).await;
+        world.beats_more("venom", 60).await;
+        let live = world.ledger("venom").await;
+        assert_eq!(live.head.generation, 1);
+        live.continues(&before);
+        assert_eq!(live.check().from, Some(0));
+        world.condition("venom", "LedgerIntact", "True", "Verified").await;
+
+        world.patch_organism("venom", json!({"suspend": true})).await;
+        world.condition("venom", "Ready", "True", "Suspended").await;
+        sleep(Duration::from_secs(1)).await;
+        world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
+        made_again(&world).await;
+        operator.kill();
+        let _operator = world.operator("beta");
+        world.patch_organism("venom", json!({"suspend": false})).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 60).await;
+        let after = world.ledger("venom").await;
+        assert_eq!(after.head.generation, 1);
+        after.continues(&live);
+        after.check();
+    })
+    .await;
+}
+
+async fn made_again(world: &World) {
+    eventually("the head to be made again", async || {
+        let found = world.maps.get_metadata_opt("venom-ledger").await.map_err(|error| error.to_string())?;
+        found.map(drop).ok_or_else(|| "it is not there".into())
+    })
+    .await;
+}

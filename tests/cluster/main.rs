@@ -1,0 +1,21 @@
+//! What only a real API server can show. The harness finds or raises one; see `harness`.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
+
+mod admission;
+mod beats;
+mod decisions;
+mod deletion;
+mod genomes;
+mod harness;
+mod kills;
+mod ledger;
+mod loss;
+mod operator;
+mod outage;
+mod pruning;
+#[allow(dead_code)] // what other test targets ask of it
+#[path = "../rederive/mod.rs"]
+mod rederive;
+mod service;
+mod shown;
+mod world;

@@ -1,0 +1,159 @@
+//! A namespace with what a user does in it: apply, patch, delete, look.
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::ApiResource;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+use venom::api::{Genome, Organism, OrganismStatus};
+use venom::store::configmap::{ConfigMaps, ORGANISM_LABEL};
+
+use crate::harness::{cluster, eventually, in_namespace};
+use crate::ledger::Live;
+use crate::operator::Operator;
+
+/// One test's namespace.
+pub struct World {
+    pub client: Client,
+    pub namespace: String,
+    pub organisms: Api<Organism>,
+    pub genomes: Api<Genome>,
+    pub maps: Api<ConfigMap>,
+    kubeconfig: Option<PathBuf>,
+}
+
+/// Runs `test` in a namespace of its own.
+pub async fn in_world(test: impl AsyncFnOnce(World)) {
+    let kubeconfig = cluster().await.kubeconfig.clone();
+    in_namespace(async |client, namespace| test(World::new(client, namespace, kubeconfig)).await).await;
+}
+
+impl World {
+    pub fn new(client: Client, namespace: &str, kubeconfig: Option<PathBuf>) -> Self {
+        Self {
+            organisms: Api::namespaced(client.clone(), namespace),
+            genomes: Api::namespaced(client.clone(), namespace),
+            maps: Api::namespaced(client.clone(), namespace),
+            client,
+            namespace: namespace.to_owned(),
+            kubeconfig,
+        }
+    }
+
+    /// Starts an operator for this namespace.
+    pub fn operator(&self, identity: &str) -> Operator {
+        self.operator_with(identity, &[])
+    }
+
+    pub fn operator_with(&self, identity: &str, more: &[&str]) -> Operator {
+        Operator::start(&self.namespace, identity, self.kubeconfig.as_deref(), more)
+    }
+
+    /// Creates an object with this spec, exactly as it is given; without one for null.
+    pub async fn create<K: Resource<DynamicType = ()>>(&self, name: &str, spec: Value) {
+        let kind = ApiResource::erase::<K>(&());
+        let data = if spec.is_null() { json!({}) } else { json!({"spec": spec}) };
+        let object = DynamicObject::new(name, &kind).data(data);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &kind);
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Merges `spec` into an Organism's and returns its new generation.
+    pub async fn patch_organism(&self, name: &str, spec: Value) -> i64 {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.organisms
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap()
+            .metadata
+            .generation
+            .unwrap()
+    }
+
+    /// Merges `spec` into a Genome's and returns its new generation.
+    pub async fn patch_genome(&self, name: &str, spec: Value) -> i64 {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.genomes.patch(name, &PatchParams::default(), &patch).await.unwrap().metadata.generation.unwrap()
+    }
+
+    pub async fn delete_organism(&self, name: &str) {
+        self.organisms.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Waits until the Organism is gone, finalizer and all.
+    pub async fn gone(&self, name: &str) {
+        eventually(&format!("Organism {name} to be gone"), async || {
+            let found = self.organisms.get_metadata_opt(name).await.map_err(|error| error.to_string())?;
+            found.map_or(Ok(()), |found| Err(format!("finalizers {:?}", found.finalizers())))
+        })
+        .await;
+    }
+
+    pub async fn status(&self, name: &str) -> OrganismStatus {
+        self.organisms.get(name).await.unwrap().status.unwrap_or_default()
+    }
+
+    /// Waits until `holds` says nothing against the Organism's status, and returns that.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        mut holds: impl FnMut(&OrganismStatus) -> bool,
+    ) -> OrganismStatus {
+        eventually(&format!("{name}: {what}"), async || {
+            let status = self.organisms.get(name).await.map_err(|error| error.to_string())?.status;
+            let status = status.unwrap_or_default();
+            if holds(&status) { Ok(status) } else { Err(json!(status).to_string()) }
+        })
+        .await
+    }
+
+    /// Waits for a condition with this status and reason.
+    pub async fn condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> OrganismStatus {
+        self.until(name, &format!("{kind}={status} {reason}"), |it| {
+            condition(it, kind) == (status.to_owned(), reason.to_owned())
+        })
+        .await
+    }
+
+    pub async fn beating(&self, name: &str) -> OrganismStatus {
+        self.condition(name, "Ready", "True", "Beating").await
+    }
+
+    /// Waits until the published beats have grown by `count`.
+    pub async fn beats_more(&self, name: &str, count: u64) -> OrganismStatus {
+        let before = self.status(name).await.beats.unwrap_or_default();
+        self.until(name, &format!("{count} beats after {before}"), |it| it.beats >= Some(before + count))
+            .await
+    }
+
+    /// The objects of an Organism's ledger.
+    pub async fn store(&self, name: &str) -> ConfigMaps {
+        let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
+        ConfigMaps::new(self.client.clone(), &self.namespace, name, &uid)
+    }
+
+    /// The ledger as it is committed now.
+    pub async fn ledger(&self, name: &str) -> Live {
+        Live::read(&self.store(name).await).await
+    }
+
+    /// Names of the ConfigMaps that are labelled as an Organism's ledger.
+    pub async fn ledger_objects(&self, name: &str) -> Vec<String> {
+        let labelled = ListParams::default().labels(&format!("{ORGANISM_LABEL}={name}"));
+        let found = self.maps.list_metadata(&labelled).await.unwrap();
+        found.items.iter().map(ResourceExt::name_any).collect()
+    }
+}
+
+/// Status and reason of a condition; empty where there is none.
+pub fn condition(status: &OrganismStatus, kind: &str) -> (String, String) {
+    let found = status.conditions.iter().find(|it| it.type_ == kind);
+    found.map(|it| (it.status.clone(), it.reason.clone())).unwrap_or_default()
+}
+
+/// Message of a condition; empty where there is none.
+pub fn message(status: &OrganismStatus, kind: &str) -> String {
+    status.conditions.iter().find(|it| it.type_ == kind).map(|it| it.message.clone()).unwrap_or_default()
+}
