@@ -1,0 +1,35 @@
+# The two commands of a fresh machine are `make demo` and `make test`. `make help` lists the rest.
+
+CLUSTER := e2e/cluster/cluster
+TEST_CLUSTER := test
+
+.PHONY: help demo test test-fast test-cluster lint crds bench cluster-down
+
+help: ## what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: ## a real cluster on this machine, an organism beating in it, an anomaly and what follows
+	e2e/demo
+
+test: test-fast test-cluster ## every test, fast ones first
+
+test-fast: ## tests that need no cluster
+	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test cli
+
+test-cluster: ## tests against a real API server: the one of KUBECONFIG, or one raised for them
+	cargo test --test cluster
+
+lint: ## formatting, clippy, shell scripts
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR e2e/demo e2e/cluster/cluster e2e/cluster/smoke .ci/run; fi
+
+crds: ## crds/ made anew from src/api
+	cargo run --quiet -- crds --dir crds
+
+bench: ## ratios measured side by side (release build)
+	cargo bench --bench ledger
+	cargo bench --bench operator
+
+cluster-down: ## ends the cluster that the tests raised
+	$(CLUSTER) down --name $(TEST_CLUSTER)
