@@ -3,7 +3,6 @@
 
 mod flips;
 mod kill;
-mod live;
 mod run;
 mod sources;
 mod usage;
