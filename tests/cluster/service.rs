@@ -89,3 +89,28 @@ async fn serves_and_stops() {
     })
     .await;
 }
+
+/// The command line reads a live ledger: what it exports is what the cluster holds, and it finds what is gone.
+#[tokio::test]
+async fn read_from_the_command_line() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"beats": 40})).await;
+        world.condition("venom", "Ready", "True", "Completed").await;
+        operator.terminate().await;
+        let live = world.ledger("venom").await;
+        let exported = world.reads("export", "venom").unwrap();
+        let lines: Vec<String> = live.entries.iter().map(venom::ledger::Entry::to_line).collect();
+        assert_eq!(exported.lines().collect::<Vec<_>>(), lines);
+        assert!(world.reads("verify", "venom").unwrap().contains(&live.head.root_hex()));
+        assert!(world.reads("replay", "venom").unwrap().contains("40 beats"));
+        assert!(world.reads("show", "venom").is_ok());
+
+        let store = world.store("venom").await;
+        let first = &live.head.segments[0];
+        store.delete(&store.name_of(first), &first.object).await.unwrap();
+        let found = world.reads("verify", "venom").unwrap_err();
+        assert!(found.contains(&store.name_of(first)), "{found}");
+    })
+    .await;
+}

@@ -1,5 +1,6 @@
 //! A namespace with what a user does in it: apply, patch, delete, look.
 use std::path::PathBuf;
+use std::process::Command;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -48,6 +49,18 @@ impl World {
 
     pub fn operator_with(&self, identity: &str, more: &[&str]) -> Operator {
         Operator::start(&self.namespace, identity, self.kubeconfig.as_deref(), more)
+    }
+
+    /// Runs `venom ledger COMMAND organism/NAME` and returns what it printed, if it succeeded.
+    pub fn reads(&self, command: &str, name: &str) -> Result<String, String> {
+        let mut venom = Command::new(env!("CARGO_BIN_EXE_venom"));
+        venom.args(["ledger", command, &format!("organism/{name}"), "-n", &self.namespace]);
+        if let Some(path) = &self.kubeconfig {
+            venom.env("KUBECONFIG", path);
+        }
+        let out = venom.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stdout) + &text(out.stderr)) }
     }
 
     /// Creates an object with this spec, exactly as it is given; without one for null.
