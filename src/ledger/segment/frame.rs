@@ -13,26 +13,26 @@ const WINDOW_LOG: u32 = 20;
 
 /// Compresses `columns`.
 pub(super) fn compress(columns: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let fail = |error: std::io::Error| EncodeError::Frame(error.to_string());
-    let mut compressor = Compressor::new(LEVEL).map_err(fail)?;
-    compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG)).map_err(fail)?;
-    out.extend(compressor.compress(columns).map_err(fail)?);
+    let fail = |error: &dyn std::fmt::Display| EncodeError::Frame(error.to_string());
+    let mut compressor = Compressor::new(LEVEL).map_err(|error| fail(&error))?;
+    compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG)).map_err(|error| fail(&error))?;
+    out.extend(compressor.compress(columns).map_err(|error| fail(&error))?);
     Ok(())
 }
 
 /// Decompresses one frame that holds exactly `length` bytes; nothing more than these is ever allocated.
 pub(super) fn decompress(frame: &[u8], length: usize) -> Result<Vec<u8>, DecodeError> {
-    let fail = |error: std::io::Error| DecodeError::Frame(error.to_string());
+    let fail = |error: &dyn std::fmt::Display| DecodeError::Frame(error.to_string());
     if find_frame_compressed_size(frame).ok() != Some(frame.len()) {
         return Err(DecodeError::Frame("not one whole frame".to_owned()));
     }
     if window(frame, length).is_none_or(|window| window > 1 << WINDOW_LOG) {
         return Err(DecodeError::Frame(format!("the window is larger than 2^{WINDOW_LOG} bytes")));
     }
-    let mut decompressor = Decompressor::new().map_err(fail)?;
-    decompressor.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(fail)?;
+    let mut decompressor = Decompressor::new().map_err(|error| fail(&error))?;
+    decompressor.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|error| fail(&error))?;
     let mut columns = Vec::with_capacity(length);
-    decompressor.decompress_to_buffer(frame, &mut columns).map_err(fail)?;
+    decompressor.decompress_to_buffer(frame, &mut columns).map_err(|error| fail(&error))?;
     if columns.len() == length {
         Ok(columns)
     } else {
