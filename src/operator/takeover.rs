@@ -317,9 +317,9 @@ async fn remove_garbage(held: &Held) {
 async fn try_remove_garbage(held: &Held) -> Result<(), StoreError> {
     let mut listed: BTreeSet<String> = held.head.segments.iter().map(|it| held.store.name_of(it)).collect();
     for generation in 1..held.head.generation {
-        if let Some(head) = held.store.retired(generation).await? {
-            listed.extend(head.segments.iter().map(|it| held.store.name_of(it)));
-        }
+        // Where an earlier head was lost nobody can say which segments were its own: none is touched.
+        let Some(head) = held.store.retired(generation).await? else { return Ok(()) };
+        listed.extend(head.segments.iter().map(|it| held.store.name_of(it)));
     }
     for object in held.store.list(&held.head.uid).await? {
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());

@@ -98,7 +98,6 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
         (organism, json!({"pulse": {"u": 20.0}}), config(json!({"pulse": {"u": 20.0}}))),
         (organism, json!({"pulse": {"minPeriod": "20ms"}}), config(json!({"pulse": {"min_period": 0.02}}))),
         (genome, json!({"evolution": "Enabled"}), config(json!({"evolution": "Enabled"}))),
-        (organism, json!({"pulse": {"minPeriod": null}}), config(json!({"pulse": {"min_period": 0.0}}))),
         (organism, json!({"nodes": {"replicas": 3}}), json!({"type": "scale", "from": 5, "p": 3})),
         (organism, json!({"nodes": {"replicas": 0}}), json!({"type": "scale", "from": 3, "p": 1})),
         (genome, json!({"risk": {"window": "1m30s"}}), config(json!({"risk": {"window": 90.0}}))),
@@ -117,7 +116,7 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
 async fn changed_in_mid_beat() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
-        world.create::<Organism>("venom", Value::Null).await;
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "50ms"}})).await;
         world.beating("venom").await;
         for (kind, patch, _) in changes() {
             if kind == "Genome" {

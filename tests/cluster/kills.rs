@@ -128,7 +128,7 @@ async fn two_operators() {
         println!("the earlier operator ended {:?} after the later one's start", started.elapsed());
         assert_eq!(ended.code(), Some(1));
         let log = first.log();
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
+        let errors: Vec<&str> = log.lines().filter(|line| line.contains("took the ledger over")).collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
         let organism = |name: &str| format!("organism {}/{name}", world.namespace);
         assert!(
