@@ -25,8 +25,8 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-pub use scan::{MAX_DEPTH, Scalar, check, scalars};
-pub use text::{push_f64, push_i64, push_str, push_u64};
+pub use scan::{MAX_DEPTH, Scalar, check, read_i64, scalars};
+pub use text::{push_f64, push_i64, push_str, push_u64, read_f64};
 
 /// Why a value or a text has no canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

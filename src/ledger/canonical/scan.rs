@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::NotCanonical;
-use super::text::{is_hex_escaped, push_f64};
+use super::text::{is_hex_escaped, read_f64};
 
 /// How deep arrays and objects may be nested in a text that is to be read back.
 pub const MAX_DEPTH: usize = 100;
@@ -194,20 +194,26 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
 }
 
 /// The number that `text` spells, if that is its canonical spelling.
-pub(super) fn number(text: &str) -> Option<Scalar<'static>> {
+fn number(text: &str) -> Option<Scalar<'static>> {
     if text.bytes().any(|byte| matches!(byte, b'.' | b'e')) {
-        let value: f64 = text.parse().ok().filter(|value: &f64| value.is_finite())?;
-        let mut buffer = Vec::with_capacity(32);
-        push_f64(&mut buffer, value);
-        return (buffer == text.as_bytes()).then_some(Scalar::Float(value));
+        return read_f64(text).map(Scalar::Float);
     }
-    let digits = text.strip_prefix('-');
-    match digits.unwrap_or(text).as_bytes() {
-        [b'0'] if digits.is_none() => Some(Scalar::Unsigned(0)),
-        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => match digits {
-            None => text.parse().ok().map(Scalar::Unsigned),
-            Some(_) => text.parse().ok().map(Scalar::Negative),
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    match digits.as_bytes() {
+        [b'0'] if text.len() == 1 => Some(Scalar::Unsigned(0)),
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => match text.parse() {
+            Ok(value) => Some(Scalar::Unsigned(value)),
+            Err(_) => text.parse().ok().filter(|value| *value < 0).map(Scalar::Negative),
         },
+        _ => None,
+    }
+}
+
+/// The integer that `text` spells, if it is in the range of `i64` and that is its canonical spelling.
+pub fn read_i64(text: &str) -> Option<i64> {
+    match number(text)? {
+        Scalar::Unsigned(value) => value.try_into().ok(),
+        Scalar::Negative(value) => Some(value),
         _ => None,
     }
 }

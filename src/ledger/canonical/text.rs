@@ -91,13 +91,31 @@ pub fn push_f64(out: &mut Vec<u8>, value: f64) {
     debug_assert!(value.is_finite(), "{value} is not a JSON number");
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(value);
-    let size = value.abs();
-    // In this range zmij's layout is Python's.
-    if (1e-4..1e16).contains(&size) || size == 0.0 {
+    if is_plain(value) {
         out.extend_from_slice(text.as_bytes());
     } else {
         push_scientific(out, text);
     }
+}
+
+/// The float that `text` spells, if it is what [`push_f64`] writes.
+pub fn read_f64(text: &str) -> Option<f64> {
+    let value: f64 = text.parse().ok()?;
+    let mut buffer = zmij::Buffer::new();
+    let plain = buffer.format_finite(value);
+    let same = if is_plain(value) {
+        text == plain
+    } else {
+        let mut out = Vec::with_capacity(32);
+        push_scientific(&mut out, plain);
+        value.is_finite() && out == text.as_bytes()
+    };
+    same.then_some(value)
+}
+
+/// Whether `value` is written without exponent. For these zmij's layout is Python's.
+fn is_plain(value: f64) -> bool {
+    (1e-4..1e16).contains(&value.abs()) || value == 0.0
 }
 
 /// Lays the digits of `text`, a float in any notation, out as `d.ddde±xx`.
