@@ -11,6 +11,16 @@ pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Small numbers of either sign as small numbers: 0, -1, 1, -2, 2 are 0, 1, 2, 3, 4.
+pub(super) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+/// The inverse of [`zigzag`].
+pub(super) fn unzigzag(coded: u64) -> i64 {
+    (coded >> 1) as i64 ^ -((coded & 1) as i64)
+}
+
 /// Appends `bytes` behind their length.
 pub(super) fn push_block(out: &mut Vec<u8>, bytes: &[u8]) {
     push_varint(out, bytes.len() as u64);
@@ -90,7 +100,7 @@ impl ResidualWriter {
             self.bytes.push(0);
             push_varint(&mut self.bytes, std::mem::take(&mut self.zeros));
         }
-        push_varint(&mut self.bytes, (residual << 1 ^ residual >> 63) as u64);
+        push_varint(&mut self.bytes, zigzag(residual));
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -117,7 +127,7 @@ impl<'a> ResidualReader<'a> {
             }
             let coded = self.bytes.varint()?;
             if coded != 0 {
-                return Ok((coded >> 1) as i64 ^ -((coded & 1) as i64));
+                return Ok(unzigzag(coded));
             }
             self.zeros = self.bytes.varint()?;
             if self.zeros == 0 {

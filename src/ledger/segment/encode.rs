@@ -1,29 +1,35 @@
 //! Rows to columns.
 
 use super::bytes::{ResidualWriter, push_block};
+use super::plan::plans;
 use super::predict::{Columns, Plan};
 use super::shape::{Code, Kind, Strings};
+use super::survey::Placed;
 use super::table::{Group, Table};
-use super::{EncodeError, MAX_LEAVES};
+use super::{EncodeError, MAX_LEAVES, MAX_STRINGS, within};
 use crate::ledger::canonical::push_f64;
 
 /// The columns of a segment with these rows.
 pub(super) fn columns(table: &Table<'_>) -> Result<Vec<u8>, EncodeError> {
-    let mut writer = Writer::default();
-    let mut groups = Vec::new();
+    let mut width = 0;
+    let mut placed: Vec<Placed<'_, '_>> = Vec::new();
     let mut places = Vec::new();
     for group in &table.groups {
         // A shape that comes once is not worth columns.
-        places.push((group.rows.len() > 1).then_some(groups.len()));
-        if group.rows.len() > 1 {
-            groups.push(Place::new(group, Plan::default(), &mut writer));
+        let repeated = group.rows.len() > 1;
+        places.push(repeated.then_some(placed.len()));
+        if repeated {
+            placed.push((group, width));
+            width += group.width();
         }
     }
-    if writer.columns.len() > MAX_LEAVES {
-        return Err(EncodeError::TooLarge { what: "columns", is: writer.columns.len(), limit: MAX_LEAVES });
-    }
+    within("columns", width, MAX_LEAVES)?;
 
-    let mut next = vec![0; table.groups.len()];
+    let plans = plans(&placed);
+    let mut writer = Writer::default();
+    let groups = placed.iter().zip(plans).map(|(placed, plan)| Place::new(*placed, plan, &mut writer));
+    let groups: Vec<Place<'_, '_>> = groups.collect();
+    let mut next = vec![0; groups.len()];
     let mut successors = vec![0; groups.len() + 1];
     let mut before = 0;
     for index in &table.sequence {
@@ -31,21 +37,18 @@ pub(super) fn columns(table: &Table<'_>) -> Result<Vec<u8>, EncodeError> {
         writer.sequence.push(place as i64 - successors[before] as i64);
         successors[before] = place;
         before = place;
-        let group = &table.groups[*index];
-        match places[*index] {
-            None => push_line(&mut writer.verbatim, group),
-            Some(place) => writer.entry(&groups[place], next[*index], &table.strings),
+        let Some(place) = places[*index] else {
+            writer.verbatim.push_entry(&table.groups[*index]);
+            continue;
+        };
+        // The first entry of a shape is the shape itself.
+        if next[place] > 0 {
+            writer.entry(&groups[place], next[place], &table.strings);
         }
-        next[*index] += 1;
+        next[place] += 1;
     }
+    within("texts", writer.numbered as usize, MAX_STRINGS)?;
     Ok(writer.finish(&groups))
-}
-
-/// A line of text: the timestamp, a space, the data.
-fn push_line(out: &mut Lines, group: &Group<'_>) {
-    push_f64(&mut out.text, group.timestamp);
-    out.text.push(b' ');
-    out.push(group.shape.text());
 }
 
 /// Lines of text.
@@ -59,27 +62,37 @@ impl Lines {
         self.text.extend_from_slice(line.as_bytes());
         self.text.push(b'\n');
     }
+
+    /// The first entry of a group: its timestamp, a space, its data.
+    fn push_entry(&mut self, group: &Group<'_>) {
+        push_f64(&mut self.text, group.timestamp);
+        self.text.push(b' ');
+        self.push(group.shape.text);
+    }
 }
 
 /// A group that gets columns.
 struct Place<'t, 'a> {
     group: &'t Group<'a>,
     plan: Plan,
+    /// The leaves in the order in which they are foretold.
     order: Vec<usize>,
     /// The number of its first column.
     base: usize,
 }
 
 impl<'t, 'a> Place<'t, 'a> {
-    fn new(group: &'t Group<'a>, plan: Plan, writer: &mut Writer) -> Self {
-        let base = writer.columns.len();
-        group.kinds().for_each(|kind| writer.columns.add(kind));
-        writer.residuals.resize_with(writer.columns.len(), ResidualWriter::default);
-        push_line(&mut writer.shapes, group);
-        let order = plan.order(group.width());
+    fn new((group, base): Placed<'t, 'a>, plan: Plan, writer: &mut Writer) -> Self {
+        writer.shapes.push_entry(group);
+        for (kind, code) in group.kinds().zip(group.entry(0)) {
+            let code = writer.number(kind, *code, None);
+            writer.columns.add(kind, code);
+            writer.residuals.push(ResidualWriter::default());
+        }
         for (leaf, formulas) in &plan.steps {
             writer.columns.set_formulas(base + leaf, formulas.clone());
         }
+        let order = plan.order(group.width());
         Self { group, plan, order, base }
     }
 }
@@ -101,14 +114,6 @@ struct Writer {
 impl Writer {
     fn entry(&mut self, place: &Place<'_, '_>, entry: usize, strings: &Strings<'_>) {
         let codes = place.group.entry(entry);
-        if entry == 0 {
-            for (leaf, code) in codes.iter().enumerate() {
-                let column = place.base + leaf;
-                let code = self.number(self.columns.get(column).kind(), *code, None);
-                self.columns.start(column, code);
-            }
-            return;
-        }
         for leaf in &place.order {
             let column = place.base + leaf;
             let code = self.number(self.columns.get(column).kind(), codes[*leaf], Some(strings));
@@ -119,7 +124,7 @@ impl Writer {
     }
 
     /// The code as the reader has it: it meets texts in another order than the table did. One that is
-    /// new goes into `strings` unless it stands in the shape's own line.
+    /// new goes into `strings`, unless it stands in a shape's own line.
     fn number(&mut self, kind: Kind, code: Code, strings: Option<&Strings<'_>>) -> Code {
         if kind != Kind::Text {
             return code;
@@ -140,11 +145,13 @@ impl Writer {
     }
 
     fn finish(self, places: &[Place<'_, '_>]) -> Vec<u8> {
+        let mut plans = Vec::new();
+        places.iter().for_each(|place| place.plan.write(&mut plans));
         let mut out = Vec::with_capacity(4096);
         for lines in [&self.shapes, &self.verbatim, &self.strings] {
             push_block(&mut out, &lines.text);
         }
-        places.iter().for_each(|place| place.plan.write(&mut out));
+        push_block(&mut out, &plans);
         push_block(&mut out, self.sequence.bytes());
         self.residuals.iter().for_each(|residuals| push_block(&mut out, residuals.bytes()));
         out

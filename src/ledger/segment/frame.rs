@@ -7,6 +7,11 @@ use super::{DecodeError, EncodeError};
 
 const LEVEL: i32 = 3;
 
+/// What both sides have in common before the first byte: the columns of a made-up segment, with an entry
+/// of each kind and twenty beats. It is why short segments are small. It belongs to the format's version:
+/// another dictionary is another version.
+pub(super) const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
+
 /// log2 of the largest window, in bytes, that a frame may ask for: what a reader that does not have the
 /// whole segment in memory needs to keep.
 const WINDOW_LOG: u32 = 20;
@@ -14,7 +19,7 @@ const WINDOW_LOG: u32 = 20;
 /// Compresses `columns`.
 pub(super) fn compress(columns: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let fail = |error: &dyn std::fmt::Display| EncodeError::Frame(error.to_string());
-    let mut compressor = Compressor::new(LEVEL).map_err(|error| fail(&error))?;
+    let mut compressor = Compressor::with_dictionary(LEVEL, DICTIONARY).map_err(|error| fail(&error))?;
     compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG)).map_err(|error| fail(&error))?;
     out.extend(compressor.compress(columns).map_err(|error| fail(&error))?);
     Ok(())
@@ -29,7 +34,7 @@ pub(super) fn decompress(frame: &[u8], length: usize) -> Result<Vec<u8>, DecodeE
     if window(frame, length).is_none_or(|window| window > 1 << WINDOW_LOG) {
         return Err(DecodeError::Frame(format!("the window is larger than 2^{WINDOW_LOG} bytes")));
     }
-    let mut decompressor = Decompressor::new().map_err(|error| fail(&error))?;
+    let mut decompressor = Decompressor::with_dictionary(DICTIONARY).map_err(|error| fail(&error))?;
     decompressor.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(|error| fail(&error))?;
     let mut columns = Vec::with_capacity(length);
     decompressor.decompress_to_buffer(frame, &mut columns).map_err(|error| fail(&error))?;

@@ -1,13 +1,13 @@
 //! Prediction: each value is foretold from values seen before, and only the difference is stored.
 
 use super::DecodeError;
-use super::bytes::{Reader, push_varint};
+use super::bytes::{Reader, push_varint, unzigzag, zigzag};
 use super::shape::{Code, Kind, code_of_float, number_of_code};
 
 /// How many tokens a formula may have.
 const MAX_TOKENS: usize = 16;
 /// How many formulas a column may have.
-const MAX_FORMULAS: usize = 4;
+pub(super) const MAX_FORMULAS: usize = 4;
 
 /// A step of a formula in postfix order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +30,7 @@ pub(super) enum Operator {
 }
 
 impl Operator {
+    #[inline(always)]
     pub(super) fn apply(self, a: f64, b: f64) -> f64 {
         match self {
             Operator::Add => a + b,
@@ -60,12 +61,17 @@ impl Formula {
         (depth == 1 && tokens.len() <= MAX_TOKENS).then_some(Self { tokens })
     }
 
-    fn evaluate(&self, columns: &[Column]) -> f64 {
+    pub(super) fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// The value of the formula, where `value(column, back)` gives those of the columns.
+    pub(super) fn evaluate(&self, value: impl Fn(usize, usize) -> f64) -> f64 {
         let mut stack = [0.0; MAX_TOKENS];
         let mut top = 0;
         for token in &self.tokens {
             match *token {
-                Token::Value { column, back } => stack[top] = columns[column].numbers[back],
+                Token::Value { column, back } => stack[top] = value(column, back),
                 Token::Constant(value) => stack[top] = value,
                 Token::Operator(operator) => {
                     top -= 2;
@@ -77,6 +83,13 @@ impl Formula {
         stack[0]
     }
 
+    /// The bytes that it takes.
+    pub(super) fn size(&self) -> usize {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out.len()
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         for token in &self.tokens {
             match *token {
@@ -84,11 +97,18 @@ impl Formula {
                 Token::Operator(Operator::Subtract) => out.push(2),
                 Token::Operator(Operator::Multiply) => out.push(3),
                 Token::Operator(Operator::Divide) => out.push(4),
-                Token::Constant(value) => {
-                    out.push(5);
-                    out.extend_from_slice(&value.to_bits().to_le_bytes());
-                }
-                Token::Value { column, back } => push_varint(out, (6 + 2 * column + back) as u64),
+                Token::Constant(value) => match decimal(value) {
+                    Some((digits, places)) => {
+                        out.push(6);
+                        push_varint(out, zigzag(digits));
+                        out.push(places);
+                    }
+                    None => {
+                        out.push(5);
+                        out.extend_from_slice(&value.to_bits().to_le_bytes());
+                    }
+                },
+                Token::Value { column, back } => push_varint(out, (7 + 2 * column + back) as u64),
             }
         }
         out.push(0);
@@ -98,7 +118,7 @@ impl Formula {
         let mut tokens = Vec::new();
         loop {
             tokens.push(
-                match bytes.number(5 + 2 * columns, "a formula over a column that is not there")? {
+                match bytes.number(6 + 2 * columns, "a formula over a column that is not there")? {
                     0 => break,
                     1 => Token::Operator(Operator::Add),
                     2 => Token::Operator(Operator::Subtract),
@@ -109,7 +129,13 @@ impl Formula {
                         bits.copy_from_slice(bytes.take(8)?);
                         Token::Constant(f64::from_bits(u64::from_le_bytes(bits)))
                     }
-                    value => Token::Value { column: (value - 6) / 2, back: (value - 6) % 2 },
+                    6 => {
+                        let digits = unzigzag(bytes.varint()?);
+                        let power = POWERS.get(usize::from(bytes.byte()?));
+                        let power = power.ok_or(DecodeError::Malformed("a constant with too many places"))?;
+                        Token::Constant(digits as f64 / power)
+                    }
+                    value => Token::Value { column: (value - 7) / 2, back: (value - 7) % 2 },
                 },
             );
             if tokens.len() > MAX_TOKENS {
@@ -117,6 +143,29 @@ impl Formula {
             }
         }
         Formula::new(tokens).ok_or(DecodeError::Malformed("a formula that leaves no number"))
+    }
+}
+
+/// Powers of ten that are exact.
+const POWERS: [f64; 16] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// `value` as digits and the number of them behind the point, if that is shorter than its bits.
+fn decimal(value: f64) -> Option<(i64, u8)> {
+    POWERS.iter().zip(0..).find_map(|(power, places)| {
+        let digits = (value * power).round() as i64;
+        let exact = (digits as f64 / power).to_bits() == value.to_bits();
+        (exact && digits.unsigned_abs() < 1 << 42).then_some((digits, places))
+    })
+}
+
+/// What a number is foretold to be, as the code of a column's next value.
+pub(super) fn code_of_prediction(kind: Kind, number: f64) -> Code {
+    match kind {
+        // The bits of a NaN differ from machine to machine.
+        Kind::Float if number.is_nan() => 0,
+        Kind::Float => code_of_float(number),
+        Kind::Integer | Kind::Bool | Kind::Text => number as i64,
     }
 }
 
@@ -133,8 +182,9 @@ pub(super) struct Column {
 }
 
 impl Column {
-    pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, last: 0, numbers: [0.0; 2], formulas: Vec::new(), current: 0 }
+    fn new(kind: Kind, first: Code) -> Self {
+        let numbers = [number_of_code(kind, first); 2];
+        Self { kind, last: first, numbers, formulas: Vec::new(), current: 0 }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -162,8 +212,9 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    pub(super) fn add(&mut self, kind: Kind) {
-        self.columns.push(Column::new(kind));
+    /// Adds a column with its first value, which is foretold by nothing.
+    pub(super) fn add(&mut self, kind: Kind, code: Code) {
+        self.columns.push(Column::new(kind, code));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -178,13 +229,6 @@ impl Columns {
         self.columns[column].formulas = formulas;
     }
 
-    /// Takes a column's first value, which is foretold by nothing.
-    pub(super) fn start(&mut self, column: usize, code: Code) {
-        let column = &mut self.columns[column];
-        let number = number_of_code(column.kind, code);
-        (column.last, column.numbers) = (code, [number; 2]);
-    }
-
     /// The value that a column is expected to take next.
     pub(super) fn predict(&self, column: usize) -> Code {
         self.predict_by(column, self.columns[column].current)
@@ -195,13 +239,7 @@ impl Columns {
         let Some(formula) = formulas.get(formula) else {
             return *last;
         };
-        let number = formula.evaluate(&self.columns);
-        match kind {
-            // The bits of a NaN differ from machine to machine.
-            Kind::Float if number.is_nan() => 0,
-            Kind::Float => code_of_float(number),
-            Kind::Integer | Kind::Bool | Kind::Text => number as i64,
-        }
+        code_of_prediction(*kind, formula.evaluate(|column, back| self.columns[column].numbers[back]))
     }
 
     /// Takes a column's next value. After a wrong prediction, the formula that would have come nearest

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::ledger::canonical::{NotCanonical, Scalar, push_f64, push_i64, scalars};
+use crate::ledger::canonical::{
+    NotCanonical, Scalar, is_canonical, push_f64, push_i64, read_f64, read_i64, scalars,
+};
 
 /// What a leaf holds. `null` and integers from 2^63 up are no leaves: they belong to the shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,87 +73,75 @@ impl<'a> Strings<'a> {
     }
 }
 
+/// A scalar in a shape's text.
+#[derive(Debug, Clone)]
+pub(super) struct Leaf {
+    /// Where it stands.
+    range: Range<usize>,
+    pub(super) kind: Kind,
+    /// What it is in the shape's own text.
+    pub(super) code: Code,
+}
+
 /// A shape, borrowed from the text of its first entry.
 #[derive(Debug, Clone)]
 pub(super) struct Shape<'a> {
-    text: &'a str,
-    leaves: Vec<(Range<usize>, Kind)>,
+    pub(super) text: &'a str,
+    pub(super) leaves: Vec<Leaf>,
 }
 
 impl<'a> Shape<'a> {
     /// The shape of `text`, if it is canonical.
-    pub(super) fn of(text: &'a str) -> Result<Self, NotCanonical> {
+    pub(super) fn of(text: &'a str, strings: &mut Strings<'a>) -> Result<Self, NotCanonical> {
         let mut leaves = Vec::new();
-        scalars(text, |range, scalar| leaves.extend(kind(scalar).map(|kind| (range, kind))))?;
+        scalars(text, |range, scalar| {
+            let (kind, code) = match scalar {
+                Scalar::Float(value) => (Kind::Float, code_of_float(value)),
+                Scalar::Negative(value) => (Kind::Integer, value),
+                Scalar::Unsigned(value) if value <= i64::MAX as u64 => (Kind::Integer, value as i64),
+                Scalar::Bool(value) => (Kind::Bool, value.into()),
+                Scalar::Text(literal) => (Kind::Text, strings.intern(literal)),
+                Scalar::Unsigned(_) | Scalar::Null => return,
+            };
+            leaves.push(Leaf { range, kind, code });
+        })?;
         Ok(Self { text, leaves })
-    }
-
-    pub(super) fn text(&self) -> &'a str {
-        self.text
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.leaves.len()
-    }
-
-    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        self.leaves.iter().map(|(_, kind)| *kind)
     }
 
     /// The leaves as they stand in the shape's own text.
     pub(super) fn tokens(&self) -> impl Iterator<Item = &'a str> {
-        self.leaves.iter().map(|(range, _)| &self.text[range.clone()])
+        self.leaves.iter().map(|leaf| &self.text[leaf.range.clone()])
     }
 
     /// The text before each leaf, then the text behind the last.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &'a str> {
-        let starts = std::iter::once(0).chain(self.leaves.iter().map(|(range, _)| range.end));
-        let ends = self.leaves.iter().map(|(range, _)| range.start).chain([self.text.len()]);
-        starts.zip(ends).map(|(start, end)| &self.text[start..end])
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &'a [u8]> {
+        let starts = std::iter::once(0).chain(self.leaves.iter().map(|leaf| leaf.range.end));
+        let ends = self.leaves.iter().map(|leaf| leaf.range.start).chain([self.text.len()]);
+        starts.zip(ends).map(|(start, end)| &self.text.as_bytes()[start..end])
     }
 
     /// Texts have the same key exactly if they have the same shape.
-    pub(super) fn key(&self) -> String {
-        let mut key = String::with_capacity(self.text.len());
-        for (piece, kind) in self.pieces().zip(self.kinds().map(Some).chain([None])) {
-            key.push_str(piece);
+    pub(super) fn key(&self) -> Vec<u8> {
+        let kinds = self.leaves.iter().map(|leaf| match leaf.kind {
             // Canonical text has no control characters.
-            key.push(match kind {
-                Some(Kind::Float) => '\u{1}',
-                Some(Kind::Integer) => '\u{2}',
-                Some(Kind::Bool) => '\u{3}',
-                Some(Kind::Text) => '\u{4}',
-                None => '\u{0}',
-            });
-        }
-        key
-    }
-
-    /// Cuts `text` where a text of this shape has its leaves, into `tokens`. `None` if it is of another
-    /// shape; otherwise it is of this one if every token is a canonical scalar of its leaf's kind.
-    pub(super) fn cut<'b>(&self, text: &'b str, tokens: &mut Vec<&'b str>) -> Option<()> {
-        tokens.clear();
-        let mut rest = text;
-        let mut pieces = self.pieces();
-        for ((_, kind), piece) in self.leaves.iter().zip(&mut pieces) {
-            rest = rest.strip_prefix(piece)?;
-            let length = match kind {
-                Kind::Text => literal_length(rest.as_bytes())?,
-                _ => rest.bytes().position(|byte| matches!(byte, b',' | b'}' | b']')).unwrap_or(rest.len()),
-            };
-            let (token, tail) = rest.split_at_checked(length)?;
-            tokens.push(token);
-            rest = tail;
-        }
-        (pieces.next() == Some(rest)).then_some(())
+            Kind::Float => &[1][..],
+            Kind::Integer => &[2],
+            Kind::Bool => &[3],
+            Kind::Text => &[4],
+        });
+        let parts = self.pieces().zip(kinds.chain([&[][..]]));
+        parts.flat_map(|(piece, kind)| [piece, kind]).flatten().copied().collect()
     }
 }
 
-/// The length of the string literal that `bytes` starts with.
-fn literal_length(bytes: &[u8]) -> Option<usize> {
+/// The length of the scalar of this kind that `text` starts with, if there is one.
+pub(super) fn token_length(kind: Kind, text: &[u8]) -> Option<usize> {
+    if kind != Kind::Text {
+        return Some(text.iter().position(|byte| is_end(Some(byte))).unwrap_or(text.len()));
+    }
     let mut at = 1;
     loop {
-        match bytes.get(at)? {
+        match text.get(at)? {
             b'"' => return Some(at + 1),
             b'\\' => at += 2,
             _ => at += 1,
@@ -159,33 +149,22 @@ fn literal_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-fn kind(scalar: Scalar<'_>) -> Option<Kind> {
-    match scalar {
-        Scalar::Float(_) => Some(Kind::Float),
-        Scalar::Negative(_) => Some(Kind::Integer),
-        Scalar::Unsigned(value) => i64::try_from(value).ok().map(|_| Kind::Integer),
-        Scalar::Bool(_) => Some(Kind::Bool),
-        Scalar::Text(_) => Some(Kind::Text),
-        Scalar::Null => None,
-    }
-}
-
-/// The scalar that `token` spells, if that is its canonical spelling.
-pub(super) fn scalar(token: &str) -> Option<Scalar<'_>> {
-    let mut scalar = None;
-    scalars(token, |range, found| scalar = (range.len() == token.len()).then_some(found)).ok()?;
-    scalar
+/// Whether a scalar ends before this byte.
+pub(super) fn is_end(byte: Option<&u8>) -> bool {
+    matches!(byte, None | Some(b',' | b'}' | b']'))
 }
 
 /// The code of a token, if it is a canonical scalar of this kind.
 pub(super) fn code_of_token<'a>(kind: Kind, token: &'a str, strings: &mut Strings<'a>) -> Option<Code> {
-    match (kind, scalar(token)?) {
-        (Kind::Float, Scalar::Float(value)) => Some(code_of_float(value)),
-        (Kind::Integer, Scalar::Negative(value)) => Some(value),
-        (Kind::Integer, Scalar::Unsigned(value)) => value.try_into().ok(),
-        (Kind::Bool, Scalar::Bool(value)) => Some(value.into()),
-        (Kind::Text, Scalar::Text(literal)) => Some(strings.intern(literal)),
-        _ => None,
+    match kind {
+        Kind::Float => read_f64(token).map(code_of_float),
+        Kind::Integer => read_i64(token),
+        Kind::Bool => match token {
+            "false" => Some(0),
+            "true" => Some(1),
+            _ => None,
+        },
+        Kind::Text => (token.starts_with('"') && is_canonical(token)).then(|| strings.intern(token)),
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::shape::{Code, Kind, Shape, Strings, code_of_float, code_of_token};
+use super::shape::{Code, Kind, Shape, Strings, code_of_float, code_of_token, is_end, token_length};
 use super::{EncodeError, Row};
-use crate::ledger::canonical::NotCanonical;
 
 /// All entries of one shape.
 #[derive(Debug)]
@@ -16,18 +15,19 @@ pub(super) struct Group<'a> {
     pub(super) rows: Vec<usize>,
     /// What the columns hold: entry by entry, in each first the timestamp, then the leaves.
     codes: Vec<Code>,
-    /// The leaves of the last entry.
-    tokens: Vec<&'a str>,
+    /// What each leaf had last, and its code.
+    last: Vec<(&'a str, Code)>,
 }
 
 impl<'a> Group<'a> {
     fn new(shape: Shape<'a>, timestamp: f64) -> Self {
-        Self { shape, timestamp, rows: Vec::new(), codes: Vec::new(), tokens: Vec::new() }
+        let last = shape.tokens().zip(&shape.leaves).map(|(token, leaf)| (token, leaf.code)).collect();
+        Self { shape, timestamp, rows: Vec::new(), codes: Vec::new(), last }
     }
 
     /// The number of columns.
     pub(super) fn width(&self) -> usize {
-        self.shape.len() + 1
+        self.shape.leaves.len() + 1
     }
 
     /// What the columns hold in the `entry`-th entry of this shape.
@@ -36,7 +36,40 @@ impl<'a> Group<'a> {
     }
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        std::iter::once(Kind::Float).chain(self.shape.kinds())
+        std::iter::once(Kind::Float).chain(self.shape.leaves.iter().map(|leaf| leaf.kind))
+    }
+
+    /// Takes an entry, unless its text is of another shape.
+    fn take(&mut self, timestamp: f64, text: &'a str, strings: &mut Strings<'a>) -> Option<()> {
+        let start = self.codes.len();
+        self.codes.push(code_of_float(timestamp));
+        let taken = self.take_leaves(text, strings);
+        if taken.is_none() {
+            self.codes.truncate(start);
+        }
+        taken
+    }
+
+    fn take_leaves(&mut self, text: &'a str, strings: &mut Strings<'a>) -> Option<()> {
+        let mut rest = text.as_bytes();
+        let mut pieces = self.shape.pieces();
+        for ((leaf, last), piece) in self.shape.leaves.iter().zip(&mut self.last).zip(&mut pieces) {
+            rest = rest.strip_prefix(piece)?;
+            // Most leaves are as they were: neither parsed nor checked again.
+            let same = rest.strip_prefix(last.0.as_bytes()).filter(|rest| is_end(rest.first()));
+            rest = match same {
+                Some(rest) => rest,
+                None => {
+                    let start = text.len() - rest.len();
+                    let length = token_length(leaf.kind, rest)?;
+                    let token = text.get(start..start + length)?;
+                    *last = (token, code_of_token(leaf.kind, token, strings)?);
+                    &rest[length..]
+                }
+            };
+            self.codes.push(last.1);
+        }
+        (pieces.next() == Some(rest)).then_some(())
     }
 }
 
@@ -56,32 +89,26 @@ impl<'a> Table<'a> {
         let mut keys = BTreeMap::new();
         let mut successors: Vec<usize> = Vec::new();
         let mut last = None;
-        let mut tokens = Vec::new();
         for (row, Row { timestamp, data }) in rows.iter().enumerate() {
             if !timestamp.is_finite() {
                 return Err(EncodeError::NotFinite { row });
             }
-            // Most entries are of the shape that followed the last time: that takes one comparison.
+            // Most entries are of the shape that followed the last time.
             let likely = last.map_or(0, |last: usize| successors[last]);
-            let cut = table.groups.get(likely).and_then(|group| group.shape.cut(data, &mut tokens));
-            let group = match cut.and_then(|()| table.take(likely, *timestamp, &tokens)) {
-                Some(()) => likely,
-                None => {
-                    let shape = Shape::of(data).map_err(|why| EncodeError::NotCanonical { row, why })?;
-                    tokens.clear();
-                    tokens.extend(shape.tokens());
-                    let next = table.groups.len();
-                    let group = *keys.entry(shape.key()).or_insert(next);
-                    if group == next {
-                        successors.push(0);
-                        table.groups.push(Group::new(shape, *timestamp));
-                    }
-                    table.take(group, *timestamp, &tokens).ok_or(EncodeError::NotCanonical {
-                        row,
-                        why: NotCanonical::Unsupported("a scalar"),
-                    })?;
-                    group
+            let strings = &mut table.strings;
+            let taken = table.groups.get_mut(likely).and_then(|group| group.take(*timestamp, data, strings));
+            let group = if taken.is_some() {
+                likely
+            } else {
+                let shape = Shape::of(data, strings).map_err(|why| EncodeError::NotCanonical { row, why })?;
+                let next = table.groups.len();
+                let group = *keys.entry(shape.key()).or_insert(next);
+                if group == next {
+                    successors.push(0);
+                    table.groups.push(Group::new(shape, *timestamp));
                 }
+                table.groups[group].take(*timestamp, data, strings);
+                group
             };
             table.groups[group].rows.push(row);
             table.sequence.push(group);
@@ -90,28 +117,5 @@ impl<'a> Table<'a> {
             }
         }
         Ok(table)
-    }
-
-    /// Takes an entry into a group, unless one of its tokens is no canonical scalar of its leaf's kind.
-    fn take(&mut self, group: usize, timestamp: f64, tokens: &[&'a str]) -> Option<()> {
-        let group = &mut self.groups[group];
-        let start = group.codes.len();
-        let before = start.saturating_sub(group.shape.len());
-        group.codes.push(code_of_float(timestamp));
-        for (leaf, kind) in group.shape.kinds().enumerate() {
-            // A value that stays is neither parsed nor checked again.
-            let code = if group.tokens.get(leaf) == Some(&tokens[leaf]) {
-                group.codes[before + leaf]
-            } else if let Some(code) = code_of_token(kind, tokens[leaf], &mut self.strings) {
-                code
-            } else {
-                group.codes.truncate(start);
-                return None;
-            };
-            group.codes.push(code);
-        }
-        group.tokens.clear();
-        group.tokens.extend_from_slice(tokens);
-        Some(())
     }
 }

@@ -18,10 +18,10 @@ pub(crate) const MISSION: Pace = Pace { period: T_LAMBDA, jitter: 60e-6 };
 pub(crate) const HERTZ: Pace = Pace { period: 1.0, jitter: 1e-3 };
 
 const T_LAMBDA: f64 = 0.004210526315789474;
-const STARTED: f64 = 1782000000.25;
 
 pub(crate) struct Organism {
     pace: Pace,
+    started: f64,
     random: u64,
     beat: u64,
     last: Option<f64>,
@@ -34,10 +34,12 @@ pub(crate) struct Organism {
 }
 
 impl Organism {
-    pub(crate) fn new(pace: Pace) -> Self {
+    /// One that started at `started`, seconds since 1970; how late it beats depends on that too.
+    pub(crate) fn new(pace: Pace, started: f64) -> Self {
         Self {
             pace,
-            random: 1,
+            started,
+            random: started.to_bits(),
             beat: 0,
             last: None,
             integral: 0.0,
@@ -67,7 +69,7 @@ impl Organism {
     fn beat(&mut self, wanted: bool) -> Vec<(f64, String)> {
         self.beat += 1;
         let late = self.pace.jitter * self.random() * self.random();
-        let timestamp = STARTED + self.beat as f64 * self.pace.period + late;
+        let timestamp = self.started + self.beat as f64 * self.pace.period + late;
         let (genome, sensed) = self.anoms;
         let total = genome + sensed;
         let [r, b, e, o] = self.weights;
@@ -109,7 +111,7 @@ impl Organism {
             json!({
                 "type": "pulse",
                 "pulse": {
-                    "pulse_id": self.beat, "timestamp": timestamp, "elapsed": timestamp - STARTED,
+                    "pulse_id": self.beat, "timestamp": timestamp, "elapsed": timestamp - self.started,
                     "t_lambda": T_LAMBDA, "k": 4, "p": 5, "kp": 20,
                 },
                 "features": {"anoms": sensed},
