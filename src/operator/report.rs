@@ -231,10 +231,12 @@ impl Report {
     }
 
     fn beating(&self, out: &mut Conditions<'_>) {
+        // Where it has beaten, the ledger says whether it still does: what is held stops when its last beats are
+        // committed.
         match (&self.hold, &self.view) {
-            (Some(hold), _) => out.set("Beating", "False", hold.reason.as_str(), &hold.message),
+            (Some(hold), None) => out.set("Beating", "False", hold.reason.as_str(), &hold.message),
             (None, None) => {}
-            (None, Some(view)) => match view.standing {
+            (_, Some(view)) => match view.standing {
                 Standing::Beating => out.set("Beating", "True", "Beating", "At its own pace."),
                 Standing::Throttled => out.set(
                     "Beating",

@@ -53,7 +53,7 @@ fn flipped_bytes_of_a_larger_folder_are_found() {
     let place = Place::new();
     place.ok("run --beats 100");
     place.ok("run --beats 100 --p-nodes 4");
-    let flipped = flip(&place, 499);
+    let flipped = flip(&place, 149);
     assert!(flipped > 30, "{flipped}");
 }
 
