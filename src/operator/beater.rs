@@ -191,6 +191,7 @@ impl Loop {
             }
             Command::End { key, flush: false, done } => {
                 self.unschedule(&key);
+                self.ending.remove(&key);
                 self.lives.remove(&key);
                 let _ = done.send(());
                 self.share();

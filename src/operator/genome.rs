@@ -10,9 +10,10 @@ use kube::core::{DeserializeGuard, Resource};
 use kube::runtime::controller::Action as Requeue;
 use serde_json::json;
 
+use super::context::{Context, Living};
 use super::organism::{ReconcileError, call};
 use super::report::Conditions;
-use super::{Context, Key, claim};
+use super::{Key, claim};
 use crate::api;
 
 /// Brings one Genome's claim and condition up to date.
@@ -34,7 +35,7 @@ pub async fn reconcile(
     let status = genome.status.clone().unwrap_or_default();
     if let Some(bound) = &status.bound_to {
         let key = Key { namespace: namespace.as_str().into(), name: bound.name.as_str().into() };
-        let here = |living: super::Living| {
+        let here = |living: Living| {
             living.uid == bound.uid && living.genome.borrow().as_deref() == Some(&genome.name_any())
         };
         if context.living(&key).is_some_and(here) {

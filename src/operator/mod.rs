@@ -2,6 +2,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`context`] | what all reconciliations share: the organisms held here |
 //! | [`organism`] | the Organism's reconciler: dereference, claim, take over, hand over |
 //! | [`genome`] | the Genome's reconciler |
 //! | [`claim`] | which Organism a Genome lives in |
@@ -24,6 +25,7 @@ pub mod beater;
 pub mod budget;
 pub mod claim;
 pub mod committer;
+pub mod context;
 pub mod genome;
 pub mod life;
 pub mod metrics;
@@ -38,7 +40,7 @@ pub mod view;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -51,16 +53,14 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::organism::cores::Cores;
 use beater::Beater;
 use budget::Budget;
-use committer::{Fenced, Held, Notice};
-use life::Wanted;
+use committer::Fenced;
+use context::Context;
 use metrics::Metrics;
-use report::Report;
 
 /// Calm commits under way at once.
 const CALM_COMMITS: usize = 8;
@@ -133,161 +133,6 @@ pub enum OperatorError {
     /// Another operator took over.
     #[error(transparent)]
     Fenced(Fenced),
-}
-
-/// An organism that is held by this process.
-#[derive(Clone)]
-pub struct Living {
-    /// UID of the Organism.
-    pub uid: String,
-    /// What is known of it.
-    pub report: watch::Sender<Report>,
-    /// The Genome it lives by.
-    pub genome: watch::Sender<Option<String>>,
-    /// Writes its status.
-    pub publisher: Arc<Mutex<Option<JoinHandle<()>>>>,
-    /// Present once its ledger is held.
-    pub life: Option<Life>,
-    /// What was last handed to the beater.
-    pub wanted: Option<Wanted>,
-}
-
-/// The tasks of a life.
-#[derive(Clone)]
-pub struct Life {
-    notices: mpsc::UnboundedSender<Notice>,
-    committer: Arc<Mutex<Option<JoinHandle<Held>>>>,
-}
-
-/// What all reconciliations share.
-pub struct Context {
-    /// For everything but ledgers.
-    pub client: Client,
-    /// For ledgers: it never retries by itself.
-    pub ledger_client: Client,
-    /// Name of this operator.
-    pub identity: Arc<str>,
-    /// Owns the lives.
-    pub beater: Beater,
-    /// Shared by the committers.
-    pub committing: Arc<committer::Shared>,
-    /// Shared by the publishers.
-    pub publishing: Arc<publisher::Shared>,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-    living: Mutex<BTreeMap<Key, Living>>,
-}
-
-impl Context {
-    fn table(&self) -> MutexGuard<'_, BTreeMap<Key, Living>> {
-        // A panic while it is held leaves the map itself whole.
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The organism, if it is held here.
-    #[must_use]
-    pub fn living(&self, key: &Key) -> Option<Living> {
-        self.table().get(key).cloned()
-    }
-
-    /// All organisms held here.
-    #[must_use]
-    pub fn keys(&self) -> Vec<Key> {
-        self.table().keys().cloned().collect()
-    }
-
-    /// Whether its ledger is held here.
-    #[must_use]
-    pub fn beats(&self, key: &Key) -> bool {
-        self.table().get(key).is_some_and(|living| living.life.is_some())
-    }
-
-    /// Starts showing it, or shows its present spec.
-    fn show(&self, organism: &api::Organism, key: &Key) {
-        let mut table = self.table();
-        match table.get(key) {
-            None => {
-                let living = organism::show(self, organism, key);
-                table.insert(key.clone(), living);
-            }
-            Some(living) => {
-                let replicas = organism.spec.nodes.replicas.into();
-                living
-                    .report
-                    .send_if_modified(|report| std::mem::replace(&mut report.replicas, replicas) != replicas);
-            }
-        }
-    }
-
-    /// Changes what is known of it.
-    fn report(&self, key: &Key, change: impl FnOnce(&mut Report)) {
-        if let Some(living) = self.table().get(key) {
-            living.report.send_if_modified(|report| {
-                let before = report.clone();
-                change(report);
-                *report != before
-            });
-        }
-    }
-
-    /// Notes the Genome it lives by. Returns the one that it leaves, if that is another.
-    fn set_genome(&self, key: &Key, name: Option<String>) -> Option<String> {
-        let mut left = None;
-        if let Some(living) = self.table().get(key) {
-            living.genome.send_if_modified(|genome| {
-                let changed = *genome != name;
-                if changed {
-                    left = std::mem::replace(genome, name);
-                }
-                changed
-            });
-        }
-        left
-    }
-
-    fn set_life(&self, key: &Key, notices: mpsc::UnboundedSender<Notice>, committer: JoinHandle<Held>) {
-        if let Some(living) = self.table().get_mut(key) {
-            living.life = Some(Life { notices, committer: Arc::new(Mutex::new(Some(committer))) });
-        }
-    }
-
-    fn wanted(&self, key: &Key) -> Option<Wanted> {
-        self.table().get(key).and_then(|living| living.wanted.clone())
-    }
-
-    fn remember(&self, key: &Key, wanted: Wanted) {
-        if let Some(living) = self.table().get_mut(key) {
-            living.wanted = Some(wanted);
-        }
-    }
-
-    fn notice(&self, key: &Key, notice: Notice) {
-        if let Some(life) = self.table().get(key).and_then(|living| living.life.as_ref()) {
-            // A committer that is gone has nothing to lose.
-            let _ = life.notices.send(notice);
-        }
-    }
-
-    /// Ends a life. With `flush` what is pending is committed first.
-    async fn forget(&self, key: &Key, flush: bool) {
-        let Some(living) = self.living(key) else { return };
-        if let Some(life) = &living.life {
-            let committer = life.committer.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(committer) = committer {
-                if !flush {
-                    committer.abort();
-                }
-                self.beater.end(key, flush).await;
-                // The beater has dropped the jobs' sender: the committer ends by itself.
-                let _ = committer.await;
-            }
-        }
-        self.table().remove(key);
-        let publisher = living.publisher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(publisher) = publisher {
-            publisher.abort();
-        }
-    }
 }
 
 /// Runs the operator until `stop` comes or another operator takes over.
@@ -376,8 +221,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         for living in all.into_values() {
             let publisher = living.publisher.clone();
             drop(living);
-            let publisher = publisher.lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(publisher) = publisher {
+            if let Some(publisher) = context::take(&publisher) {
                 // It writes what was committed last, then ends: its report's senders are gone.
                 let _ = publisher.await;
             }

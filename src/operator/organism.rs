@@ -20,11 +20,12 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::committer::{Committer, Held};
+use super::context::{Context, Living};
 use super::life::{Begin, Past, Pause, Wanted};
 use super::publisher::Publisher;
 use super::report::{Hold, HoldReason, Report};
 use super::takeover::{TakeOverError, take_over};
-use super::{Context, Key, Living, claim, spec};
+use super::{Key, claim, spec};
 use crate::api::{self, OnDelete};
 use crate::store::configmap::{ConfigMaps, StoreError, Why};
 
@@ -36,8 +37,6 @@ const HELD: Duration = Duration::from_secs(15);
 const WELL: Duration = Duration::from_secs(600);
 /// Longest time one API call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// How long a deletion waits for pending entries to be committed.
-const FLUSH_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a reconciliation has to be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -267,11 +266,7 @@ async fn finalize(organism: &api::Organism, key: &Key, context: &Arc<Context>) -
     }
     let uid = organism.uid().unwrap_or_default();
     let keep = organism.spec.ledger.on_delete == OnDelete::Retain;
-    let flush = tokio::time::timeout(FLUSH_LIMIT, context.forget(key, keep)).await;
-    if flush.is_err() {
-        tracing::warn!(organism = %key, "entries pending at deletion could not be committed in time");
-        context.forget(key, false).await;
-    }
+    context.forget(key, keep).await;
     let store = ConfigMaps::new(context.ledger_client.clone(), &key.namespace, &key.name, &uid);
     if keep {
         if let Some(found) = store.head().await?
@@ -284,13 +279,7 @@ async fn finalize(organism: &api::Organism, key: &Key, context: &Arc<Context>) -
             store.put_head(&head, &found.resource_version).await?;
         }
     } else {
-        for object in store.list(&uid).await? {
-            let (name, object_uid) = (object.name_any(), object.uid().unwrap_or_default());
-            match store.delete(&name, &object_uid).await {
-                Ok(()) | Err(StoreError { why: Why::Conflict, .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        store.delete_all(&uid).await?;
     }
     claim::release(&context.client, organism, organism.genome_name()).await?;
     match set_finalizer(organism, context, false).await {

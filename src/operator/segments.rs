@@ -9,8 +9,9 @@ use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event};
 
+use super::Key;
 use super::committer::Notice;
-use super::{Context, Key};
+use super::context::Context;
 use crate::store::configmap::ORGANISM_LABEL;
 
 type Object = PartialObjectMeta<ConfigMap>;

@@ -33,7 +33,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 #[error("{verb} ConfigMap {name}: {why}")]
 pub struct StoreError {
     verb: &'static str,
-    name: String,
+    /// `namespace/name` of the object.
+    pub name: String,
     /// What went wrong.
     pub why: Why,
 }
@@ -299,12 +300,29 @@ impl ConfigMaps {
         }
     }
 
+    /// Deletes all objects of ledgers of this Organism's UID, heads too.
+    ///
+    /// # Errors
+    /// [`Why::Content`] when some are there still: somebody's finalizer holds them, or a write under way made
+    /// one more.
+    pub async fn delete_all(&self, uid: &str) -> Result<(), StoreError> {
+        let every = format!("{}*", self.head_name());
+        let (params, of_this_uid) = (DeleteParams::default(), ListParams::default().labels(&label_of(uid)));
+        self.call("delete", &every, self.api.delete_collection(&params, &of_this_uid)).await?;
+        match self.list(uid).await?.first() {
+            None => Ok(()),
+            Some(left) => {
+                Err(self.error("delete", &left.name_any(), Why::Content("it is still there".into())))
+            }
+        }
+    }
+
     /// All objects of ledgers of this Organism's UID, heads too.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, uid: &str) -> Result<Vec<PartialObjectMeta<ConfigMap>>, StoreError> {
-        let mut params = ListParams::default().labels(&format!("{UID_LABEL}={uid}")).limit(500);
+        let mut params = ListParams::default().labels(&label_of(uid)).limit(500);
         let mut items = vec![];
         loop {
             let page = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
@@ -343,6 +361,10 @@ impl ConfigMaps {
             ..ObjectMeta::default()
         }
     }
+}
+
+fn label_of(uid: &str) -> String {
+    format!("{UID_LABEL}={uid}")
 }
 
 /// Index range that the name of a segment states, and the epoch of its writer: `<organism>-ledger-<epoch>-<first>-<count>`.

@@ -1,0 +1,190 @@
+//! What all reconciliations share: clients, the beater, and the organisms that this process holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::beater::Beater;
+use super::committer::{self, Held, Notice};
+use super::life::Wanted;
+use super::metrics::Metrics;
+use super::report::Report;
+use super::{Key, organism, publisher};
+use crate::api;
+
+/// How long the end of a life waits for pending entries to be committed.
+const FLUSH_LIMIT: Duration = Duration::from_secs(20);
+/// How long it waits for the commit under way.
+const COMMIT_LIMIT: Duration = Duration::from_secs(15);
+
+/// An organism that is held by this process.
+#[derive(Clone)]
+pub struct Living {
+    /// UID of the Organism.
+    pub uid: String,
+    /// What is known of it.
+    pub report: watch::Sender<Report>,
+    /// The Genome it lives by.
+    pub genome: watch::Sender<Option<String>>,
+    /// Writes its status.
+    pub publisher: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// Present once its ledger is held.
+    pub life: Option<Life>,
+    /// What was last handed to the beater.
+    pub wanted: Option<Wanted>,
+}
+
+/// The tasks of a life.
+#[derive(Clone)]
+pub struct Life {
+    notices: mpsc::UnboundedSender<Notice>,
+    committer: Arc<Mutex<Option<JoinHandle<Held>>>>,
+}
+
+/// What all reconciliations share.
+pub struct Context {
+    /// For everything but ledgers.
+    pub client: Client,
+    /// For ledgers: it never retries by itself.
+    pub ledger_client: Client,
+    /// Name of this operator.
+    pub identity: Arc<str>,
+    /// Owns the lives.
+    pub beater: Beater,
+    /// Shared by the committers.
+    pub committing: Arc<committer::Shared>,
+    /// Shared by the publishers.
+    pub publishing: Arc<publisher::Shared>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    pub(super) living: Mutex<BTreeMap<Key, Living>>,
+}
+
+impl Context {
+    pub(super) fn table(&self) -> MutexGuard<'_, BTreeMap<Key, Living>> {
+        // A panic while it is held leaves the map itself whole.
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The organism, if it is held here.
+    #[must_use]
+    pub fn living(&self, key: &Key) -> Option<Living> {
+        self.table().get(key).cloned()
+    }
+
+    /// All organisms held here.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.table().keys().cloned().collect()
+    }
+
+    /// Whether its ledger is held here.
+    #[must_use]
+    pub fn beats(&self, key: &Key) -> bool {
+        self.table().get(key).is_some_and(|living| living.life.is_some())
+    }
+
+    /// Starts showing it, or shows its present spec.
+    pub(super) fn show(&self, organism: &api::Organism, key: &Key) {
+        let mut table = self.table();
+        match table.get(key) {
+            None => {
+                let living = organism::show(self, organism, key);
+                table.insert(key.clone(), living);
+            }
+            Some(living) => {
+                let replicas = organism.spec.nodes.replicas.into();
+                living
+                    .report
+                    .send_if_modified(|report| std::mem::replace(&mut report.replicas, replicas) != replicas);
+            }
+        }
+    }
+
+    /// Changes what is known of it.
+    pub(super) fn report(&self, key: &Key, change: impl FnOnce(&mut Report)) {
+        if let Some(living) = self.table().get(key) {
+            living.report.send_if_modified(|report| {
+                let before = report.clone();
+                change(report);
+                *report != before
+            });
+        }
+    }
+
+    /// Notes the Genome it lives by. Returns the one that it leaves, if that is another.
+    pub(super) fn set_genome(&self, key: &Key, name: Option<String>) -> Option<String> {
+        let mut left = None;
+        if let Some(living) = self.table().get(key) {
+            living.genome.send_if_modified(|genome| {
+                let changed = *genome != name;
+                if changed {
+                    left = std::mem::replace(genome, name);
+                }
+                changed
+            });
+        }
+        left
+    }
+
+    pub(super) fn set_life(
+        &self,
+        key: &Key,
+        notices: mpsc::UnboundedSender<Notice>,
+        committer: JoinHandle<Held>,
+    ) {
+        if let Some(living) = self.table().get_mut(key) {
+            living.life = Some(Life { notices, committer: Arc::new(Mutex::new(Some(committer))) });
+        }
+    }
+
+    pub(super) fn wanted(&self, key: &Key) -> Option<Wanted> {
+        self.table().get(key).and_then(|living| living.wanted.clone())
+    }
+
+    pub(super) fn remember(&self, key: &Key, wanted: Wanted) {
+        if let Some(living) = self.table().get_mut(key) {
+            living.wanted = Some(wanted);
+        }
+    }
+
+    pub(super) fn notice(&self, key: &Key, notice: Notice) {
+        if let Some(life) = self.table().get(key).and_then(|living| living.life.as_ref()) {
+            // A committer that is gone has nothing to lose.
+            let _ = life.notices.send(notice);
+        }
+    }
+
+    /// Ends a life. With `flush` what is pending is committed first, if that is possible in time.
+    pub(super) async fn forget(&self, key: &Key, flush: bool) {
+        let Some(living) = self.living(key) else { return };
+        let committer = living.life.as_ref().and_then(|life| take(&life.committer));
+        if let Some(mut committer) = committer {
+            let flushed = flush && timeout(FLUSH_LIMIT, self.beater.end(key, true)).await.is_ok();
+            if !flushed {
+                if flush {
+                    tracing::warn!(organism = %key, "what was pending could not be committed in time");
+                }
+                self.beater.end(key, false).await;
+            }
+            // The beater has dropped the jobs' sender: the committer ends by itself. A call that is cut off may
+            // still reach the API server, so the one under way is waited for.
+            if timeout(COMMIT_LIMIT, &mut committer).await.is_err() {
+                committer.abort();
+            }
+        }
+        self.table().remove(key);
+        if let Some(publisher) = take(&living.publisher) {
+            publisher.abort();
+        }
+    }
+}
+
+pub(super) fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
