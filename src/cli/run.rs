@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use self::heart::Heart;
 use self::keeper::Keeper;
 use super::{Error, complain, host_name, signals};
+use crate::organism::input::Resume;
 use crate::store::directory::Writer;
 
 /// What `venom run` takes.
@@ -69,14 +70,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let stop = signals::stop().map_err(|error| Error::Failed(format!("signals: {error}")))?;
-    writer.take_over()?;
-    let size = writer.head().size;
     let operator = host_name().unwrap_or_else(|| "venom run".into());
+    let reason = writer.take_over(&operator)?;
+    let size = writer.head().size;
     let mut heart = match past {
         None => Heart::new(&wanted)?,
         Some(past) => {
             complain(&format!("{shown}: continued after entry {}, beat {beat}", size.saturating_sub(1)));
-            Heart::again(past.state, size, &wanted, writer.head().epoch, operator)?
+            let resume = Resume { epoch: writer.head().epoch, operator, reason };
+            Heart::again(past.state, size, &wanted, resume)?
         }
     };
     let mut keeper = Keeper::start(writer).map_err(|error| Error::Failed(format!("threads: {error}")))?;

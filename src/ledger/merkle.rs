@@ -8,6 +8,10 @@ use sha3::{Digest, Sha3_256};
 
 use super::Hash;
 
+/// No ledger comes near it (at a million entries a second it lasts 285 years), every JSON reader has it
+/// exactly, and a hostile head cannot make an index overflow.
+pub const LARGEST_INDEX: u64 = (1 << 53) - 1;
+
 /// H(0x00 ‖ entry hash).
 #[must_use]
 pub fn leaf(entry: &Hash) -> Hash {
@@ -38,10 +42,11 @@ pub struct Tree {
 impl Tree {
     /// The tree of `size` leaves with these peaks, as a head or a segment states them.
     ///
-    /// Returns nothing where their number does not fit: one peak for each set bit of `size`.
+    /// Returns nothing where their number does not fit, one peak for each set bit of `size`, or where `size` is
+    /// beyond [`LARGEST_INDEX`].
     #[must_use]
     pub fn from_peaks(size: u64, peaks: Vec<Hash>) -> Option<Self> {
-        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+        (size <= LARGEST_INDEX && peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
     }
 
     /// Appends the entry with this hash.

@@ -233,6 +233,11 @@ impl Committer {
                 Ok(uid) => return Ok(uid),
                 Err(error) => error,
             };
+            if matches!(error.why, Why::Conflict) {
+                let name =
+                    self.held.store.segment_name(self.held.head.epoch, sealed.head.first, sealed.head.count);
+                self.show_stranger(Some(name));
+            }
             self.complain(&error, &mut wait).await;
             // While a segment cannot be made, see whether that is because we are no longer the writer.
             if let Ok(Some(found)) = self.held.store.head().await {
@@ -254,8 +259,11 @@ impl Committer {
             };
             // Whether it happened is for the object itself to say.
             match self.held.store.head().await {
-                // A stranger's object has taken the name: it stays untouched, and we wait for it to go.
-                Ok(Some(Found { head: None, .. })) => self.complain(&error, &mut wait).await,
+                // It stays untouched, and we wait for it to go.
+                Ok(Some(Found { head: None, .. })) => {
+                    self.show_stranger(Some(self.held.store.head_name()));
+                    self.complain(&error, &mut wait).await;
+                }
                 Ok(Some(found)) => {
                     self.held.resource_version = found.resource_version;
                     if found.head.as_ref() == Some(&next) {
@@ -279,8 +287,18 @@ impl Committer {
                 Err(_) => self.complain(&error, &mut wait).await,
             }
         }
+        self.show_stranger(None);
         self.held.head = next;
         Ok(serde_json::to_vec(&self.held.head).map_or(0, |text| text.len() as u64))
+    }
+
+    /// Shows that an object which is not ours has a name that is, or that none has any more.
+    fn show_stranger(&self, name: Option<String>) {
+        self.report.send_if_modified(|report| {
+            let changed = report.stranger != name;
+            report.stranger = name;
+            changed
+        });
     }
 
     fn check_fence(&self, found: Option<&Head>) -> Result<(), Fenced> {
@@ -359,17 +377,14 @@ impl Committer {
             return Ok(());
         }
         let mut head = self.held.head.clone();
-        let parts: Vec<Listed> = head.segments.drain(..count).collect();
-        head.floor = head.segments.first().map_or(head.size, |it| it.first);
+        let parts = head.prune(count);
         let bytes = self.put(head).await?;
         self.shared.budget.wrote(bytes);
         self.remove(&parts).await;
         for part in &parts {
             self.held.lost.remove(&self.held.store.name_of(part));
         }
-        if self.held.lost.is_empty() && matches!(self.held.integrity, Integrity::SegmentLost(..)) {
-            self.held.integrity = Integrity::Verified;
-        }
+        self.held.integrity = integrity(&self.held.head, &self.held.lost, &self.held.store);
         self.show(None);
         Ok(())
     }
@@ -429,7 +444,7 @@ impl Committer {
             }
         }
         self.shared.metrics.lost(fresh.len());
-        self.held.integrity = lost_range(&self.held.head, &self.held.lost, &self.held.store);
+        self.held.integrity = integrity(&self.held.head, &self.held.lost, &self.held.store);
         tracing::error!(organism = %self.key, segments = fresh.len(), integrity = ?self.held.integrity, "segments lost");
         self.show(None);
         self.shared.beater.snapshot(&self.key);
@@ -485,13 +500,19 @@ async fn finished(
     }
 }
 
-/// From the first to the last entry of the segments that are gone.
+/// What is known of losses: from the first to the last entry of the segments that are gone, or what the head
+/// says of the generation before.
 #[must_use]
-pub fn lost_range(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
+pub fn integrity(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
     let mut gone = head.segments.iter().filter(|it| lost.contains(&store.name_of(it)));
-    let Some(first) = gone.next() else { return Integrity::Verified };
-    let last = gone.next_back().unwrap_or(first);
-    Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
+    match (gone.next(), head.lost_tail) {
+        (Some(first), _) => {
+            let last = gone.next_back().unwrap_or(first);
+            Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
+        }
+        (None, Some((first, last))) => Integrity::TailLost(first, last),
+        (None, None) => Integrity::Verified,
+    }
 }
 
 /// The chain after a part of a job: the job's own where the part ends it.

@@ -108,6 +108,8 @@ pub enum Past {
         chain: Chain,
         /// The decision in force.
         decided: Option<Decided>,
+        /// Why beating had stopped.
+        reason: ResumeReason,
     },
 }
 
@@ -149,9 +151,13 @@ impl Life {
     /// A life that has not started yet.
     #[must_use]
     pub fn new(begin: Begin, now: Instant) -> Self {
-        let (state, new, chain, decided) = match begin.past {
-            Past::New { origin, continues } => (None, Some((origin, continues)), Chain::default(), None),
-            Past::Ledger { state, chain, decided } => (Some(*state), None, chain, decided),
+        let (state, new, chain, decided, resume) = match begin.past {
+            Past::New { origin, continues } => {
+                (None, Some((origin, continues)), Chain::default(), None, None)
+            }
+            Past::Ledger { state, chain, decided, reason } => {
+                (Some(*state), None, chain, decided, Some(reason))
+            }
         };
         Self {
             key: begin.key,
@@ -160,7 +166,7 @@ impl Life {
             epoch: begin.epoch,
             operator: begin.operator,
             settled: state.as_ref().and_then(|state| state.pid.settled()),
-            resume: state.is_some().then_some(ResumeReason::Restart),
+            resume,
             state,
             new,
             committed: chain.clone(),
@@ -193,11 +199,12 @@ impl Life {
         if self.running && self.pending.len() < PENDING_RECORDS { self.state.as_mut() } else { None }
     }
 
-    /// Writes a second the API server is asked for at the wanted commit interval.
+    /// Writes a second the API server is asked for at the wanted commit interval: a segment and the head each
+    /// time, and every two seconds the statuses of Organism and Genome.
     #[must_use]
     pub fn writes_per_second(&self) -> f64 {
         let interval = self.wanted.commit_interval.max(self.period(1.0)).as_secs_f64();
-        if self.running { 2.0 / interval + 0.5 } else { 0.0 }
+        if self.running { 2.0 / interval + 1.0 } else { 0.0 }
     }
 
     fn completed(&self) -> bool {

@@ -154,7 +154,7 @@ pub async fn reconcile(
         context.remember(&key, wanted.clone());
         context.beater.want(&key, wanted);
     } else {
-        match take_over(context.ledger_client.clone(), organism).await {
+        match take_over(context.ledger_client.clone(), organism, &context.identity).await {
             Ok((held, past)) => {
                 context.report(&key, |report| report.hold = None);
                 begin(&key, &context, held, past, wanted);

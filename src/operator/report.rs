@@ -111,6 +111,8 @@ pub struct Report {
     pub ledger: Option<LedgerView>,
     /// As far as has been seen.
     pub integrity: Integrity,
+    /// Name of a ConfigMap that is not ours and stands where the ledger has to be written.
+    pub stranger: Option<String>,
     /// spec.nodes.replicas.
     pub replicas: u64,
 }
@@ -209,6 +211,13 @@ impl Report {
     fn ready(&self, out: &mut Conditions<'_>) {
         if let Some(hold) = &self.hold {
             return out.set("Ready", "False", hold.reason.as_str(), &hold.message);
+        }
+        if let Some(name) = &self.stranger {
+            let message = format!(
+                "ConfigMap {name} stands where the ledger is to be written and is not ours; delete it to go on. \
+                 Until then nothing is committed."
+            );
+            return out.set("Ready", "False", "NameTaken", &message);
         }
         let Some(view) = &self.view else {
             return out.set("Ready", "False", "WaitingForFirstCommit", "The ledger is being taken over.");

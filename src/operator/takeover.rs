@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use kube::{Client, ResourceExt};
 
-use super::committer::{Held, lost_range};
+use super::committer::{Held, integrity};
 use super::life::Past;
 use super::report::Integrity;
 use super::view::Decided;
@@ -19,6 +19,7 @@ use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
 use crate::ledger::sealed::SealedError;
 use crate::organism::State;
+use crate::organism::input::ResumeReason;
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
 use crate::store::head::Head;
 
@@ -90,11 +91,15 @@ fn plan(found: Option<Head>, uid: &str, published: Option<&api::LedgerStatus>) -
     }
 }
 
-/// Takes the ledger of `organism` over. Comes back with a head of a higher epoch than any before, written.
+/// Takes the ledger of `organism` over for the operator `holder`. Comes back with a head of a higher epoch than any before, written.
 ///
 /// # Errors
 /// [`TakeOverError`].
-pub async fn take_over(client: Client, organism: &api::Organism) -> Result<(Held, Past), TakeOverError> {
+pub async fn take_over(
+    client: Client,
+    organism: &api::Organism,
+    holder: &str,
+) -> Result<(Held, Past), TakeOverError> {
     let namespace = organism.namespace().unwrap_or_default();
     let name = organism.name_any();
     let uid = organism.uid().unwrap_or_default();
@@ -114,10 +119,10 @@ pub async fn take_over(client: Client, organism: &api::Organism) -> Result<(Held
         Some(Found { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
     };
 
-    let (head, continues, integrity) = match plan(found, &uid, published) {
+    let empty = |generation, epoch| Head::empty(&uid, generation, epoch, holder);
+    let (head, continues) = match plan(found, &uid, published) {
         Plan::GoOn(mut head) => {
-            head.epoch += 1;
-            head.retained = false;
+            let reason = head.take_over(holder);
             let rv = store.put_head(&head, resource_version.as_deref().unwrap_or_default()).await?;
             let mut held = Held {
                 origin: origin(head.generation),
@@ -133,12 +138,12 @@ pub async fn take_over(client: Client, organism: &api::Organism) -> Result<(Held
                     segment.start = None;
                 }
             }
-            held.integrity = lost_range(&held.head, &held.lost, &held.store);
+            held.integrity = integrity(&held.head, &held.lost, &held.store);
             if held.head.size == 0 {
                 let past = Past::New { origin: held.origin.clone(), continues: None };
                 return Ok((held, past));
             }
-            match load(&held, organism).await? {
+            match load(&held, organism, reason).await? {
                 Some(past) => {
                     remove_garbage(&held).await;
                     return Ok((held, past));
@@ -146,30 +151,23 @@ pub async fn take_over(client: Client, organism: &api::Organism) -> Result<(Held
                 // No snapshot is left whose followers are all there.
                 None => {
                     let Held { head, resource_version: rv, store: its, .. } = held;
-                    let (from, to) = (head.floor, head.size.saturating_sub(1));
                     resource_version = Some(rv);
                     its.retire_head(&head).await?;
-                    let next = Head::empty(&uid, head.generation + 1, head.epoch + 1);
-                    return start(
-                        its,
-                        next,
-                        resource_version,
-                        Some(&head),
-                        &origin,
-                        Integrity::TailLost(from, to),
-                    )
-                    .await;
+                    let mut next = empty(head.generation + 1, head.epoch + 1);
+                    next.lost_tail = Some((head.floor, head.size.saturating_sub(1)));
+                    return start(its, next, resource_version, Some(&head), &origin).await;
                 }
             }
         }
-        Plan::Start => (Head::empty(&uid, 1, 1), None, Integrity::Verified),
+        // Segments without a head are of a ledger that was never shown: their names are not used again.
+        Plan::Start => (empty(1, highest_epoch(&store, &uid, &name).await? + 1), None),
         Plan::Continue(old) => {
             store.retire_head(&old).await?;
-            (Head::empty(&uid, old.generation + 1, old.epoch + 1), Some(old), Integrity::Verified)
+            (empty(old.generation + 1, old.epoch + 1), Some(old))
         }
         Plan::Replace(old) => {
-            let next = Head::empty(&uid, 1, old.epoch + 1);
-            let started = start(store, next, resource_version, None, &origin, Integrity::Verified).await?;
+            let next = empty(1, old.epoch + 1);
+            let started = start(store, next, resource_version, None, &origin).await?;
             // What cannot be deleted now belongs to a UID that is gone and is in nobody's way.
             for object in started.0.store.list(&old.uid).await? {
                 let object_uid = object.uid().unwrap_or_default();
@@ -191,10 +189,12 @@ pub async fn take_over(client: Client, organism: &api::Organism) -> Result<(Held
                 None => highest_epoch(&store, &uid, &name).await?,
             };
             let old = head.or_else(|| published.map(|it| published_head(it, &uid)));
-            (Head::empty(&uid, newest + 1, epoch + 1), old, Integrity::TailLost(from, to))
+            let mut next = empty(newest + 1, epoch + 1);
+            next.lost_tail = Some((from, to));
+            (next, old)
         }
     };
-    start(store, head, resource_version, continues.as_ref(), &origin, integrity).await
+    start(store, head, resource_version, continues.as_ref(), &origin).await
 }
 
 /// Starts a generation: writes its empty head.
@@ -204,7 +204,6 @@ async fn start(
     resource_version: Option<String>,
     continues: Option<&Head>,
     origin: &impl Fn(u64) -> Origin,
-    integrity: Integrity,
 ) -> Result<(Held, Past), TakeOverError> {
     let resource_version = match resource_version {
         Some(resource_version) => store.put_head(&head, &resource_version).await?,
@@ -217,6 +216,7 @@ async fn start(
     });
     let origin = origin(head.generation);
     let past = Past::New { origin: origin.clone(), continues };
+    let integrity = integrity(&head, &BTreeSet::new(), &store);
     Ok((Held { store, head, resource_version, origin, lost: BTreeSet::new(), integrity }, past))
 }
 
@@ -224,7 +224,7 @@ async fn start(
 fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
     use crate::ledger::sealed::Hex;
     use crate::ledger::unhex;
-    let mut head = Head::empty(uid, published.generation, 0);
+    let mut head = Head::empty(uid, published.generation, 0, "");
     head.size = published.size;
     head.root = Hex(unhex(&published.merkle_root).unwrap_or_default());
     head.last_hash = Hex(unhex(&published.last_hash).unwrap_or_default());
@@ -255,7 +255,11 @@ async fn lost(held: &Held) -> Result<BTreeSet<String>, StoreError> {
 }
 
 /// The state after the last entry: from the newest segment with a snapshot whose followers are all there.
-async fn load(held: &Held, organism: &api::Organism) -> Result<Option<Past>, TakeOverError> {
+async fn load(
+    held: &Held,
+    organism: &api::Organism,
+    reason: ResumeReason,
+) -> Result<Option<Past>, TakeOverError> {
     let name = held.store.head_name();
     let end = held.head.chain().ok_or_else(|| TakeOverError::Head(name.clone()))?;
     let segments = &held.head.segments;
@@ -289,7 +293,7 @@ async fn load(held: &Held, organism: &api::Organism) -> Result<Option<Past>, Tak
     let state = replay.finish().map_err(|mismatch| TakeOverError::Replay { name, mismatch })?;
     Ok(state.map(|state| {
         let decided = decided(decision, &state, organism);
-        Past::Ledger { state: Box::new(state), chain: end, decided }
+        Past::Ledger { state: Box::new(state), chain: end, decided, reason }
     }))
 }
 

@@ -4,9 +4,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::merkle::Tree;
+use crate::ledger::merkle::{LARGEST_INDEX, Tree};
 use crate::ledger::sealed::{Hex, Sealed, Start};
 use crate::ledger::{Chain, hex};
+use crate::organism::input::ResumeReason;
 
 /// The head of a ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,10 +19,17 @@ pub struct Head {
     pub floor: u64,
     /// Counts the ledgers of this name from 1. Not metadata.generation.
     pub generation: u64,
+    /// Name of the writer that took the ledger over last.
+    #[serde(default)]
+    pub holder: String,
     /// Injection entries committed in this generation.
     pub injected_total: u64,
     /// Hash of the last entry.
     pub last_hash: Hex,
+    /// First and last index of what the generation before had published and lost: the reason for this one.
+    /// Kept for as long as this generation's own genesis is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_tail: Option<(u64, u64)>,
     /// Peaks of the tree over all entries since genesis.
     pub peaks: Vec<Hex>,
     /// The Organism was deleted and its ledger is to stay.
@@ -40,7 +48,7 @@ pub struct Head {
 /// A segment that a head lists. Written as an array, in the order of these fields: a head is rewritten at
 /// every commit and has to stay small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Row", into = "Row")]
+#[serde(try_from = "Row", into = "Row")]
 pub struct Listed {
     /// Index of its first entry.
     pub first: u64,
@@ -60,10 +68,15 @@ pub struct Listed {
 
 type Row = (u64, u64, u64, String, u64, u8, Option<(u64, f64)>);
 
-impl From<Row> for Listed {
-    fn from((first, count, epoch, object, bytes, level, start): Row) -> Self {
+impl TryFrom<Row> for Listed {
+    type Error = &'static str;
+
+    fn try_from((first, count, epoch, object, bytes, level, start): Row) -> Result<Self, Self::Error> {
+        if first.max(count).max(bytes) > LARGEST_INDEX / 2 {
+            return Err("a segment's first, count or bytes is too large");
+        }
         let start = start.map(|(index, time)| Start { index, time });
-        Self { first, count, epoch, object, bytes, level, start }
+        Ok(Self { first, count, epoch, object, bytes, level, start })
     }
 }
 
@@ -99,20 +112,32 @@ impl Listed {
 impl Head {
     /// The head of a ledger without entries.
     #[must_use]
-    pub fn empty(uid: &str, generation: u64, epoch: u64) -> Self {
+    pub fn empty(uid: &str, generation: u64, epoch: u64, holder: &str) -> Self {
         let tree = Tree::default();
         Self {
             epoch,
             floor: 0,
             generation,
+            holder: holder.to_owned(),
             injected_total: 0,
             last_hash: Hex::default(),
+            lost_tail: None,
             peaks: vec![],
             retained: false,
             root: Hex(tree.root()),
             segments: vec![],
             size: 0,
             uid: uid.to_owned(),
+        }
+    }
+
+    /// Makes it the writer `holder`'s: no earlier one can write it any more. Returns what the next `resume` says.
+    pub fn take_over(&mut self, holder: &str) -> ResumeReason {
+        self.epoch += 1;
+        self.retained = false;
+        match std::mem::replace(&mut self.holder, holder.to_owned()) == holder {
+            true => ResumeReason::Restart,
+            false => ResumeReason::TakeOver,
         }
     }
 
@@ -131,6 +156,16 @@ impl Head {
         self.peaks = chain.tree().peaks().iter().copied().map(Hex).collect();
         self.injected_total += injections;
         self.segments.push(listed);
+    }
+
+    /// Takes the oldest `count` segments off the list. Returns them.
+    pub fn prune(&mut self, count: usize) -> Vec<Listed> {
+        let pruned = self.segments.drain(..count).collect();
+        self.floor = self.segments.first().map_or(self.size, |it| it.first);
+        if self.floor > 0 {
+            self.lost_tail = None;
+        }
+        pruned
     }
 
     /// Bytes of all listed segments.
@@ -209,7 +244,7 @@ mod tests {
     use super::*;
 
     fn head(segments: &[(u64, u8, bool)]) -> Head {
-        let mut head = Head::empty("", 1, 1);
+        let mut head = Head::empty("", 1, 1, "");
         for &(bytes, level, start) in segments {
             let first = head.size;
             let start = start.then_some(Start { index: first, time: 0.0 });
@@ -270,7 +305,36 @@ mod tests {
         let head = head(&[(100, 0, true)]);
         let text = serde_json::to_string(&head).unwrap();
         assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
-        assert!(Head::empty("", 1, 1).chain().is_some());
+        assert!(Head::empty("", 1, 1, "").chain().is_some());
         assert!(head.chain().is_none(), "seven entries without a peak");
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        let row = |first: u64, count: u64| format!(r#"[{first},{count},1,"",1,0,null]"#);
+        assert!(serde_json::from_str::<Listed>(&row(7, 7)).is_ok());
+        for row in [row(u64::MAX, 1), row(1, u64::MAX), row(1 << 53, 1)] {
+            assert!(serde_json::from_str::<Listed>(&row).is_err(), "{row}");
+        }
+        let peaks = vec![[0; 32]; 64];
+        assert!(Tree::from_peaks(u64::MAX, peaks).is_none());
+    }
+
+    #[test]
+    fn who_takes_a_head_over_is_its_holder() {
+        let mut head = Head::empty("", 1, 1, "alpha");
+        assert_eq!((head.take_over("alpha"), head.epoch), (ResumeReason::Restart, 2));
+        assert_eq!((head.take_over("beta"), head.epoch), (ResumeReason::TakeOver, 3));
+        assert_eq!(head.holder, "beta");
+    }
+
+    #[test]
+    fn a_lost_tail_is_told_of_until_the_genesis_is_pruned() {
+        let mut head = head(&[(100, 0, true), (100, 0, true)]);
+        head.lost_tail = Some((0, 6));
+        assert_eq!(head.prune(0), []);
+        assert_eq!((head.floor, head.lost_tail), (0, Some((0, 6))));
+        assert_eq!(head.prune(1).len(), 1);
+        assert_eq!((head.floor, head.lost_tail), (7, None));
     }
 }

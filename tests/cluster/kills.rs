@@ -151,7 +151,7 @@ async fn two_operators() {
         live.continues(&before);
         let resumes = live.check().inputs_of("resume").into_iter().cloned().collect::<Vec<_>>();
         assert_eq!(resumes.len(), 1, "{resumes:?}");
-        assert_eq!(resumes[0]["epoch"], 2);
+        assert_eq!((&resumes[0]["epoch"], &resumes[0]["reason"]), (&json!(2), &json!("takeover")));
         live.check_status(&status);
         assert!(second.runs());
         world.ledger("other").await.check();

@@ -11,7 +11,7 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Genesis, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::organism::cores::Cores;
-use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
+use crate::organism::input::{ConfigChange, Resume, Scale};
 use crate::organism::pid::{History, PidStep};
 use crate::organism::{Action, Arbiter, Beat, Input, State, VERSION, beat};
 
@@ -98,19 +98,12 @@ impl Heart {
 
     /// One that beat before and stood in `state` after `entries`: a resume, what is wanted differently now,
     /// and a snapshot.
-    pub(super) fn again(
-        state: State,
-        entries: u64,
-        wanted: &Wanted,
-        epoch: u64,
-        operator: String,
-    ) -> Result<Self, Error> {
+    pub(super) fn again(state: State, entries: u64, wanted: &Wanted, resume: Resume) -> Result<Self, Error> {
         let now = wall();
         let old = (state.genome, state.config);
         let version = (*state.version != *VERSION).then(|| VERSION.to_owned());
         let mut heart = Self::at(state, entries);
 
-        let resume = Resume { epoch, operator, reason: ResumeReason::Restart };
         heart.input(now, &Input::Resume(resume))?;
         let mut change = ConfigChange::between((&old.0, &old.1), (&wanted.genome, &wanted.config));
         if version.is_some() {

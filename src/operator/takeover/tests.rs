@@ -1,7 +1,7 @@
 use super::*;
 
 fn head(uid: &str, generation: u64, size: u64) -> Head {
-    Head { size, ..Head::empty(uid, generation, 3) }
+    Head { size, ..Head::empty(uid, generation, 3, "") }
 }
 
 fn published(generation: u64, size: u64) -> api::LedgerStatus {

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes_and_nothing_else() {
-        let head = Head::empty("", 1, 1);
+        let head = Head::empty("", 1, 1, "");
         let text = text(&head).unwrap();
         assert_eq!(parse(text.as_bytes()).unwrap(), head);
         for at in 0..text.len() {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_an_altered_one() {
-        let mut value: Value = serde_json::from_str(&text(&Head::empty("", 1, 1)).unwrap()).unwrap();
+        let mut value: Value = serde_json::from_str(&text(&Head::empty("", 1, 1, "")).unwrap()).unwrap();
         value.as_object_mut().unwrap().remove("sha3");
         value["format"] = 2.into();
         value["more"] = "of a later version".into();

@@ -13,6 +13,7 @@ use crate::ledger::replay::Replay;
 use crate::ledger::sealed::{MergeError, SealError};
 use crate::ledger::{Chain, Sealed};
 use crate::organism::State;
+use crate::organism::input::ResumeReason;
 
 /// A check of the folder holds its lock for an instant: a writer that meets one tries again.
 const LOCK_TRIES: u32 = 20;
@@ -53,7 +54,7 @@ impl Writer {
         fs::create_dir_all(folder.segments_path()).at(path)?;
         let lock = lock(&folder.lock_path())?;
         let Some(head) = existing(&folder)? else {
-            let head = Head::empty("", 1, 0);
+            let head = Head::empty("", 1, 0, "");
             let writer =
                 Self { folder, _lock: lock, head, end: Chain::default(), origin: None, merges: true };
             return Ok((writer, None));
@@ -65,20 +66,21 @@ impl Writer {
         Ok((Self { folder, _lock: lock, head, end, origin, merges: true }, past))
     }
 
-    /// Makes this process the writer: raises the epoch, and removes what a killed writer left.
+    /// Makes `holder` the writer: raises the epoch, and removes what a killed writer left. Returns what a
+    /// `resume` has to say.
     ///
     /// # Errors
     /// [`FolderError`].
-    pub fn take_over(&mut self) -> Result<(), FolderError> {
+    pub fn take_over(&mut self, holder: &str) -> Result<ResumeReason, FolderError> {
         let mut head = self.head.clone();
-        head.epoch += 1;
+        let reason = head.take_over(holder);
         self.put(head)?;
         for stray in self.folder.strays(&self.head)? {
             if let Stray::Leftover(path) = stray {
                 fs::remove_file(&path).at(&path)?;
             }
         }
-        Ok(())
+        Ok(reason)
     }
 
     /// The head as it is committed.
