@@ -109,6 +109,43 @@ async fn missing_deleted_and_back() {
     .await;
 }
 
+/// A genomeRef that is turned to a Genome that cannot be had: beating stops, the old one is free, and turning
+/// back goes on where it stopped.
+#[tokio::test]
+async fn turned_to_one_that_cannot_be_had() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": "20ms"}});
+        world.create::<Organism>("venom", spec.clone()).await;
+        world.create::<Organism>("other", spec).await;
+        world.beating("venom").await;
+        world.beating("other").await;
+        for (name, reason) in [("nowhere", "GenomeNotFound"), ("other", "GenomeInUse")] {
+            world.patch_organism("venom", json!({"genomeRef": {"name": name}})).await;
+            let status = world.condition("venom", "Ready", "False", reason).await;
+            assert!(message(&status, "Ready").contains(name), "{}", message(&status, "Ready"));
+            world.condition("venom", "Beating", "False", "GenomeNotFound").await;
+            bound_to(&world, "venom", None).await;
+            let before = world.ledger("venom").await;
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(world.ledger("venom").await.head.size, before.head.size, "it beats");
+
+            world.patch_organism("venom", json!({"genomeRef": null})).await;
+            world.beating("venom").await;
+            bound_to(&world, "venom", Some("venom")).await;
+            world.beats_more("venom", 10).await;
+            let live = world.ledger("venom").await;
+            live.continues(&before);
+            let summary = live.check();
+            let resumes = summary.inputs_of("resume");
+            assert_eq!(resumes.last().unwrap()["reason"], "genomeBack");
+        }
+        bound_to(&world, "other", Some("other")).await;
+        world.beating("other").await;
+    })
+    .await;
+}
+
 async fn deleted_for_good(world: &World, genome: &str, organism: &str) {
     world.genomes.delete(genome, &DeleteParams::default()).await.unwrap();
     let status = world.condition(organism, "Ready", "False", "GenomeNotFound").await;

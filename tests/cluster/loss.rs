@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::sleep;
 use venom::api::{Organism, OrganismStatus};
@@ -175,6 +175,9 @@ async fn the_head_is_lost_while_nobody_looks() {
         let old = Live::listed(&store, before.head.clone()).await.unwrap();
         println!("of generation 1: {} entries, gaps {:?}", old.entries.len(), old.gaps);
         assert!(old.gaps.is_empty(), "segments of generation 1 were removed");
+        world.beats_more("venom", 10).await;
+        let status = world.condition("venom", "LedgerIntact", "False", "TailLost").await;
+        assert_eq!(message(&status, "LedgerIntact"), says, "a restart does not mend it");
     })
     .await;
 }
@@ -213,6 +216,58 @@ async fn the_head_is_lost_under_way() {
         assert_eq!(after.head.generation, 1);
         after.continues(&live);
         after.check();
+    })
+    .await;
+}
+
+/// Somebody writes something else into the head's object: it stays untouched, nothing is committed, and the
+/// condition says what to do. When it is gone the ledger goes on as if nothing had been.
+#[tokio::test]
+async fn a_stranger_in_the_heads_place() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": SLOW}})).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 60).await;
+        let before = world.ledger("venom").await;
+        let patch = json!({"metadata": {"labels": null}, "data": {"head": null, "theirs": "1"}});
+        world.maps.patch("venom-ledger", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        let status = world.condition("venom", "Ready", "False", "NameTaken").await;
+        let says = message(&status, "Ready");
+        assert!(says.contains("venom-ledger") && says.contains("delete it"), "{says}");
+        let theirs = world.maps.get("venom-ledger").await.unwrap();
+        assert_eq!(theirs.data.unwrap(), [("theirs".to_owned(), "1".to_owned())].into());
+        assert_eq!(status.ledger.unwrap().size, world.status("venom").await.ledger.unwrap().size);
+
+        world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
+        world.beating("venom").await;
+        world.beats_more("venom", 60).await;
+        let live = world.ledger("venom").await;
+        live.continues(&before);
+        assert_eq!((live.head.generation, live.check().from), (1, Some(0)));
+        assert!(live.gaps.is_empty());
+    })
+    .await;
+}
+
+/// A loss is told of for as long as it lies in what is kept.
+#[tokio::test]
+async fn a_loss_that_is_pruned_is_past() {
+    in_world(async |world| {
+        // All that one organism may keep: pruned after seconds.
+        let _operator = world.operator_with("alpha", &["--ledger-total-bytes", "16Ki"]);
+        let spec = json!({"pulse": {"minPeriod": SLOW}, "ledger": {"commitInterval": "100ms"}});
+        world.create::<Organism>("venom", spec).await;
+        world.beating("venom").await;
+        let gap = remove_segment(&world, "venom", false).await;
+        world.until("venom", "the loss to be told", |it| lost(it, &gap)).await;
+        world.condition("venom", "LedgerIntact", "True", "RetainReduced").await;
+        let head = head(&world, "venom").await;
+        assert!(head.floor >= gap.end(), "the floor {} has not passed the gap", head.floor);
+        // So little is kept that it is pruned while it is read.
+        world.patch_organism("venom", json!({"suspend": true})).await;
+        world.condition("venom", "Ready", "True", "Suspended").await;
+        world.ledger("venom").await.check();
     })
     .await;
 }
