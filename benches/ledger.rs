@@ -161,9 +161,19 @@ fn segment(pace: &str, size: usize, period: f64, jitter: f64) {
         .take(size)
         .cloned()
         .collect();
-    let sealed = Sealed::seal(None, &before, &run).unwrap_or_else(|error| panic!("{error}"));
-    let one = Sealed::seal(None, &before, &run[..1]).unwrap_or_else(|error| panic!("{error}"));
-    let seal = median(|| time(|| drop(black_box(Sealed::seal(None, &before, &run)))));
+    let after = |run: &[Record]| {
+        let mut chain = before.clone();
+        for record in run {
+            let _ = chain.record(record);
+        }
+        chain
+    };
+    let seal = |run: &[Record], after: &Chain| {
+        Sealed::seal(None, &before, after, run).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let end = after(&run);
+    let (sealed, one) = (seal(&run, &end), seal(&run[..1], &after(&run[..1])));
+    let seal = median(|| time(|| drop(black_box(seal(&run, &end)))));
     let open = median(|| time(|| drop(black_box(sealed.open()))));
     println!(
         "segment of {size:>5} beats, {pace:<5} {:>6.1} bytes a beat, {:>5} for one beat alone, sealed in {:>7.0} µs, opened in {:>7.0} µs",

@@ -11,7 +11,7 @@ use super::merkle::Tree;
 use super::segment::{self, DecodeError, EncodeError, Row};
 use super::{Chain, Hash, canonical, hex, unhex};
 
-/// Version of the head and of the encoding behind it.
+/// Version of the head. The encoding behind it states its own.
 const FORMAT: u32 = 1;
 
 /// The hex text of a hash.
@@ -50,7 +50,7 @@ pub struct SegmentHead {
     pub count: u64,
     /// Index of the first entry.
     pub first: u64,
-    /// Version of this head and of the encoding.
+    /// Version of this head. The encoding states its own.
     pub format: u32,
     /// Hash of the last entry.
     pub last_hash: Hex,
@@ -120,21 +120,22 @@ pub enum MergeError {
 }
 
 impl Sealed {
-    /// Seals the entries that follow `before`.
+    /// Seals the entries that lead from `before` to `after`, two ends of one chain.
     ///
     /// # Errors
     /// [`SealError`].
     pub fn seal<'a>(
         origin: Option<&Origin>,
         before: &Chain,
+        after: &Chain,
         records: impl IntoIterator<Item = &'a Record>,
     ) -> Result<Self, SealError> {
-        let mut texts: Vec<(f64, Box<str>)> = Vec::new();
+        let mut texts = vec![];
         let mut scratch = Vec::new();
         for record in records {
-            record.write(&mut scratch, &mut |timestamp, data| texts.push((timestamp, data.into())))?;
+            record.write(&mut scratch, &mut |timestamp, data| texts.push((timestamp, data.to_owned())))?;
         }
-        Self::from_texts(origin, before, &texts)
+        Ok(Self::of(origin, before, after, &texts)?)
     }
 
     /// Makes segments that lie side by side one, checking each.
@@ -144,34 +145,33 @@ impl Sealed {
     pub fn merge(origin: Option<&Origin>, parts: &[Self]) -> Result<Self, MergeError> {
         let Some(first) = parts.first() else { return Err(MergeError::Gap(0)) };
         let before = first.before()?;
-        let mut texts = Vec::new();
-        let mut end = (first.head.first, first.head.previous_hash);
+        let (mut texts, mut after) = (vec![], before.clone());
         for part in parts {
-            if (part.head.first, part.head.previous_hash) != end {
+            if part.before()? != after {
                 return Err(MergeError::Gap(part.head.first));
             }
-            texts.extend(part.open()?.into_iter().map(|entry| (entry.timestamp, entry.data)));
-            end = (part.head.first + part.head.count, part.head.last_hash);
+            let SegmentHead { count, columns, .. } = part.head;
+            for (timestamp, data) in
+                segment::decode(&part.entries, count, columns).map_err(SealedError::from)?
+            {
+                after.append(timestamp, &data);
+                texts.push((timestamp, data));
+            }
+            part.ends_at(&after)?;
         }
-        Ok(Self::from_texts(origin, &before, &texts)?)
+        Ok(Self::of(origin, &before, &after, &texts).map_err(SealError::from)?)
     }
 
-    fn from_texts(
+    fn of(
         origin: Option<&Origin>,
         before: &Chain,
-        texts: &[(f64, Box<str>)],
-    ) -> Result<Self, SealError> {
-        let mut after = before.clone();
-        let mut start = None;
-        for (timestamp, data) in texts {
-            if start.is_none() && is_start(data) {
-                start = Some(Start { index: after.size(), time: *timestamp });
-            }
-            after.append(*timestamp, data);
-        }
+        after: &Chain,
+        texts: &[(f64, String)],
+    ) -> Result<Self, EncodeError> {
         let rows: Vec<Row<'_>> =
             texts.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect();
         let encoded = segment::encode(&rows)?;
+        let start = (before.size()..).zip(texts).find(|(_, (_, data))| is_start(data));
         Ok(Self {
             head: SegmentHead {
                 columns: encoded.columns,
@@ -182,7 +182,7 @@ impl Sealed {
                 origin: origin.cloned(),
                 peaks: before.tree().peaks().iter().copied().map(Hex).collect(),
                 previous_hash: Hex(*before.last_hash()),
-                start,
+                start: start.map(|(index, (time, _))| Start { index, time: *time }),
             },
             entries: encoded.bytes,
         })
@@ -208,7 +208,7 @@ impl Sealed {
     /// [`SealedError`].
     pub fn open(&self) -> Result<Vec<Entry>, SealedError> {
         let mut chain = self.before()?;
-        let SegmentHead { count, columns, first, last_hash, .. } = &self.head;
+        let SegmentHead { count, columns, .. } = &self.head;
         let rows = segment::decode(&self.entries, *count, *columns)?;
         let mut entries = Vec::with_capacity(rows.len());
         for (timestamp, data) in rows {
@@ -216,10 +216,16 @@ impl Sealed {
             let hash = chain.append(timestamp, &data);
             entries.push(Entry { index, timestamp, data: data.into(), previous_hash, hash });
         }
-        if *chain.last_hash() != last_hash.0 {
-            return Err(SealedError::LastHash { first: *first, last: first + count.saturating_sub(1) });
-        }
+        self.ends_at(&chain)?;
         Ok(entries)
+    }
+
+    fn ends_at(&self, chain: &Chain) -> Result<(), SealedError> {
+        let SegmentHead { count, first, last_hash, .. } = &self.head;
+        if *chain.last_hash() == last_hash.0 {
+            return Ok(());
+        }
+        Err(SealedError::LastHash { first: *first, last: first + count.saturating_sub(1) })
     }
 
     /// The readable head, one line of canonical JSON.

@@ -5,13 +5,15 @@
 //! next take-over deletes. A head of a higher epoch means that another operator took over: this process ends
 //! and takes nothing back, so two operators can never fork a chain, and no rule rests on time.
 
+mod merge;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 
+use self::merge::{Merge, MergeError, finished};
 use super::Key;
 use super::beater::Beater;
 use super::budget::Budget;
@@ -19,7 +21,7 @@ use super::life::Job;
 use super::metrics::Metrics;
 use super::report::{Integrity, LedgerView, Report};
 use crate::ledger::entry::{Origin, Record};
-use crate::ledger::sealed::{self, SealError};
+use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why};
 use crate::store::head::{Head, Listed, largest_merge};
@@ -102,14 +104,16 @@ pub struct Committer {
     retain: u64,
     shared: Arc<Shared>,
     report: watch::Sender<Report>,
-    merging: Option<JoinHandle<Result<Merged, MergeError>>>,
+    merging: Option<Merge>,
+    /// Segments that cannot be merged with their neighbours.
+    unmergeable: BTreeSet<String>,
 }
 
 impl Committer {
     /// A committer of the ledger that is held.
     #[must_use]
     pub fn new(key: Key, held: Held, shared: Arc<Shared>, report: watch::Sender<Report>) -> Self {
-        Self { key, held, retain: u64::MAX, shared, report, merging: None }
+        Self { key, held, retain: u64::MAX, shared, report, merging: None, unmergeable: BTreeSet::new() }
     }
 
     /// Commits jobs and looks at notices until both channels close. Hands the ledger back then.
@@ -126,13 +130,10 @@ impl Committer {
                 biased;
                 job = jobs.recv() => match job {
                     Some(job) => self.job(job).await,
-                    None => return self.held,
+                    None => return self.end().await,
                 },
                 Some(notice) = notices.recv() => self.notice(notice).await,
-                merged = finished(&mut self.merging) => {
-                    self.merging = None;
-                    self.finish_merge(merged).await
-                }
+                (parts, merged) = finished(&mut self.merging) => self.finish_merge(parts, merged).await,
             };
             if let Err(fenced) = done {
                 // The receiver ends the process; nothing more may be written here.
@@ -140,6 +141,14 @@ impl Committer {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// Whoever deletes the ledger next must not meet a merge that is still making its object.
+    async fn end(self) -> Held {
+        if let Some(merging) = self.merging {
+            merging.end().await;
+        }
+        self.held
     }
 
     /// One job: 1. commit its entries, 2. show its view, 3. acknowledge, 4. tidy up.
@@ -150,9 +159,8 @@ impl Committer {
         if !job.records.is_empty() {
             if self.held.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
                 // Merging has fallen behind: what is pending meanwhile makes the next segment larger.
-                let merged = finished(&mut self.merging).await;
-                self.merging = None;
-                self.finish_merge(merged).await?;
+                let (parts, merged) = finished(&mut self.merging).await;
+                self.finish_merge(parts, merged).await?;
             }
             // Never closed.
             let _turn = if job.urgent { None } else { shared.calm.acquire().await.ok() };
@@ -189,23 +197,21 @@ impl Committer {
     /// Stores the job's entries. Returns the bytes written.
     async fn commit(&mut self, job: &Job) -> Result<u64, Fenced> {
         let mut bytes = 0;
-        let mut before = job.before.clone();
         let mut injections = job.injections;
-        for part in self.seal(&job.before, &job.records) {
-            let after = chain_after(&before, &part, job);
+        for (part, after) in self.seal(&job.before, &job.after, &job.records) {
             let object = self.create(&part).await?;
             let mut head = self.held.head.clone();
             head.add(Listed::new(&part, head.epoch, object, 0), &after, std::mem::take(&mut injections));
             bytes += part.entries.len() as u64 + self.put(head).await?;
-            before = after;
         }
         Ok(bytes)
     }
 
-    /// The entries as one segment, or as several where one would be too large.
-    fn seal(&self, before: &Chain, records: &[Record]) -> Vec<Sealed> {
-        match Sealed::seal(Some(&self.held.origin), before, records) {
-            Ok(sealed) => vec![sealed],
+    /// The entries between two ends of the chain as one segment, or as several where one would be too large,
+    /// each with the end of the chain after it.
+    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Vec<(Sealed, Chain)> {
+        match Sealed::seal(Some(&self.held.origin), before, after, records) {
+            Ok(sealed) => vec![(sealed, after.clone())],
             Err(SealError::Encode(error)) if records.len() > 1 => {
                 tracing::debug!(organism = %self.key, %error, "sealed in halves");
                 let (left, right) = records.split_at(records.len() / 2);
@@ -214,8 +220,8 @@ impl Committer {
                     // They were recorded once already.
                     let _ = middle.record(record);
                 }
-                let mut parts = self.seal(before, left);
-                parts.extend(self.seal(&middle, right));
+                let mut parts = self.seal(before, &middle, left);
+                parts.extend(self.seal(&middle, after, right));
                 parts
             }
             Err(error) => {
@@ -334,26 +340,31 @@ impl Committer {
         if self.merging.is_some() {
             return;
         }
-        let there = |it: &Listed| !self.held.lost.contains(&self.held.store.name_of(it));
+        let there = |it: &Listed| {
+            let name = self.held.store.name_of(it);
+            !self.held.lost.contains(&name) && !self.unmergeable.contains(&name)
+        };
         let Some(range) = self.held.head.mergeable(largest_merge(retain), there) else { return };
         let parts = self.held.head.segments[range].to_vec();
-        let merge = merge(
-            self.shared.clone(),
-            self.held.store.clone(),
-            self.held.origin.clone(),
-            self.held.head.epoch,
-            parts,
-        );
-        self.merging = Some(tokio::spawn(merge));
+        let Held { store, origin, head, .. } = &self.held;
+        self.merging =
+            Some(Merge::start(self.shared.clone(), store.clone(), origin.clone(), head.epoch, parts));
     }
 
     /// Puts the merged segment into the head in place of its parts, then deletes these.
-    async fn finish_merge(&mut self, merged: Result<Merged, MergeError>) -> Result<(), Fenced> {
-        let Merged { parts, listed } = match merged {
-            Ok(merged) => merged,
+    async fn finish_merge(
+        &mut self,
+        parts: Vec<Listed>,
+        merged: Result<Listed, MergeError>,
+    ) -> Result<(), Fenced> {
+        let listed = match merged {
+            Ok(listed) => listed,
             Err(error) => {
-                // Merging can wait; the next commit tries again.
+                // Merging can wait; the next commit tries again, unless it would end the same way.
                 tracing::warn!(organism = %self.key, %error, "not merged");
+                if matches!(error, MergeError::Merge(_)) {
+                    self.unmergeable.extend(parts.iter().map(|it| self.held.store.name_of(it)));
+                }
                 return Ok(());
             }
         };
@@ -452,54 +463,6 @@ impl Committer {
     }
 }
 
-/// Segments made one, stored and not listed yet.
-struct Merged {
-    parts: Vec<Listed>,
-    listed: Listed,
-}
-
-/// Why segments stay as they are.
-#[derive(Debug, thiserror::Error)]
-enum MergeError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Merge(#[from] sealed::MergeError),
-    #[error("the task failed: {0}")]
-    Task(#[from] tokio::task::JoinError),
-}
-
-/// Reads adjacent segments and stores them as one.
-async fn merge(
-    shared: Arc<Shared>,
-    store: ConfigMaps,
-    origin: Origin,
-    epoch: u64,
-    parts: Vec<Listed>,
-) -> Result<Merged, MergeError> {
-    // Decoding takes memory: one merge at a time. The semaphore is never closed.
-    let _turn = shared.merging.acquire().await.ok();
-    let mut sealed = Vec::with_capacity(parts.len());
-    for part in &parts {
-        let segment = store.listed(part).await?;
-        sealed.push(segment.ok_or_else(|| store.missing(&store.name_of(part)))?);
-    }
-    let merged = tokio::task::spawn_blocking(move || Sealed::merge(Some(&origin), &sealed)).await??;
-    let object = store.create_segment(&merged, epoch).await?;
-    let level = parts.first().map_or(0, |it| it.level) + 1;
-    Ok(Merged { listed: Listed::new(&merged, epoch, object, level), parts })
-}
-
-/// Comes back when the merge under way has ended; never where there is none.
-async fn finished(
-    merging: &mut Option<JoinHandle<Result<Merged, MergeError>>>,
-) -> Result<Merged, MergeError> {
-    match merging {
-        Some(task) => task.await?,
-        None => std::future::pending().await,
-    }
-}
-
 /// What is known of losses: from the first to the last entry of the segments that are gone, or what the head
 /// says of the generation before.
 #[must_use]
@@ -513,16 +476,4 @@ pub fn integrity(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> In
         (None, Some((first, last))) => Integrity::TailLost(first, last),
         (None, None) => Integrity::Verified,
     }
-}
-
-/// The chain after a part of a job: the job's own where the part ends it.
-fn chain_after(before: &Chain, part: &Sealed, job: &Job) -> Chain {
-    if part.head.first + part.head.count == job.after.size() {
-        return job.after.clone();
-    }
-    let mut chain = before.clone();
-    for entry in part.open().unwrap_or_default() {
-        chain.append(entry.timestamp, &entry.data);
-    }
-    chain
 }

@@ -186,36 +186,44 @@ impl Head {
         hex(&self.root.0)
     }
 
-    /// Eight adjacent segments, as a range of `segments`, that are worth being one: of one level and together
-    /// at most `largest` bytes. Where segments have become many all the same, the eight smallest neighbours.
+    /// Eight adjacent segments, as a range of `segments`, that are worth being one: of one level, together at
+    /// most `largest` bytes and [`LARGEST_COUNT`] entries. Where segments have become many all the same, the
+    /// longest run of neighbours that may be one, whatever their level; of equal ones the smallest.
     /// Only segments that are `there` are looked at.
     #[must_use]
     pub fn mergeable(&self, largest: u64, there: impl Fn(&Listed) -> bool) -> Option<std::ops::Range<usize>> {
-        let bytes = |eight: &[Listed]| eight.iter().map(|it| it.bytes).sum::<u64>();
-        let windows = || {
-            let windows = self.segments.windows(MERGE).enumerate();
-            windows
-                .filter(|(_, eight)| eight.windows(2).all(|pair| pair[0].end() == pair[1].first))
-                .filter(|(_, eight)| eight.iter().all(&there))
+        let bytes = |run: &[Listed]| run.iter().map(|it| it.bytes).sum::<u64>();
+        let runs = |length: usize, largest: u64| {
+            self.segments
+                .windows(length)
+                .enumerate()
+                .filter(|(_, run)| run.windows(2).all(|pair| pair[0].end() == pair[1].first))
+                .filter(|(_, run)| run.iter().map(|it| it.count).sum::<u64>() <= LARGEST_COUNT)
+                .filter(move |(_, run)| bytes(run) <= largest)
+                .filter(|(_, run)| run.iter().all(&there))
         };
-        let mut of_one_level =
-            windows().filter(|(_, eight)| eight.iter().all(|it| it.level == eight[0].level));
-        let ripe = of_one_level.find(|(_, eight)| bytes(eight) <= largest);
-        let many =
-            || (self.segments.len() >= MANY).then(|| windows().min_by_key(|(_, eight)| bytes(eight)))?;
-        let (at, _) = ripe.or_else(|| many().filter(|(_, eight)| bytes(eight) <= LARGEST_MERGE))?;
-        Some(at..at + MERGE)
+        let of_one_level = |run: &[Listed]| run.iter().all(|it| it.level == run[0].level);
+        if let Some((at, _)) = runs(MERGE, largest).find(|(_, run)| of_one_level(run)) {
+            return Some(at..at + MERGE);
+        }
+        if self.segments.len() < MANY {
+            return None;
+        }
+        (2..=MERGE).rev().find_map(|length| {
+            let (at, _) = runs(length, LARGEST_MERGE).min_by_key(|(_, run)| bytes(run))?;
+            Some(at..at + length)
+        })
     }
 
-    /// How many of the oldest segments have to go for the rest to be at most `retain` bytes, while a genesis
-    /// or snapshot stands in what remains.
+    /// How many of the oldest segments have to go for the rest to be at most `retain` bytes and [`MOST`]
+    /// segments, while a genesis or snapshot stands in what remains.
     #[must_use]
     pub fn prunable(&self, retain: u64) -> usize {
         let mut bytes = self.bytes();
         let mut prune = 0;
         for (at, segment) in self.segments.iter().enumerate() {
             let rest = &self.segments[at + 1..];
-            if bytes <= retain || !rest.iter().any(|it| it.start.is_some()) {
+            if (bytes <= retain && rest.len() < MOST) || !rest.iter().any(|it| it.start.is_some()) {
                 break;
             }
             bytes -= segment.bytes;
@@ -227,10 +235,15 @@ impl Head {
 
 /// How many segments of one level become one of the next.
 const MERGE: usize = 8;
-/// From this number on segments are merged whatever their level: an organism has at most 80 objects.
+/// From this number on segments are merged whatever their level.
 const MANY: usize = 64;
+/// Segments beyond this number are pruned: with the head, what is being committed and what is being merged an
+/// organism has at most 80 objects.
+const MOST: usize = 74;
 /// A segment of this size is never merged again.
 pub const LARGEST_MERGE: u64 = 512 * 1024;
+/// Nor is one of so many entries: a beat takes a few bytes there and more than a kilobyte once it is decoded.
+const LARGEST_COUNT: u64 = 1 << 17;
 
 /// The largest segment that merging may make where `retain` bytes are kept. A quarter, so that pruning whole
 /// segments stays close to the bound.
@@ -290,6 +303,33 @@ mod tests {
         let levels: Vec<_> = (0..64).map(|at| (1_000, (at % 2) as u8, false)).collect();
         assert_eq!(head(&levels[..63]).mergeable(100, |_| true), None);
         assert!(head(&levels).mergeable(100, |_| true).is_some());
+    }
+
+    #[test]
+    fn few_bytes_may_be_many_entries() {
+        let mut head = head(&[(10, 0, false); 8]);
+        head.size = 0;
+        for segment in &mut head.segments {
+            (segment.first, segment.count) = (head.size, LARGEST_COUNT / 8);
+            head.size += segment.count;
+        }
+        assert_eq!(head.mergeable(1_000, |_| true), Some(0..8));
+        head.segments[7].count += 1;
+        assert_eq!(head.mergeable(1_000, |_| true), None);
+    }
+
+    #[test]
+    fn many_that_cannot_be_eight_are_fewer_and_beyond_that_pruned() {
+        let mut head = head(&[(10, 0, true); 80]);
+        for (at, segment) in (0..).zip(&mut head.segments) {
+            (segment.first, segment.count) = (at * 50_000, 50_000);
+        }
+        assert_eq!(head.mergeable(1_000, |_| true), Some(0..2), "three are too many entries");
+        assert_eq!(head.prunable(u64::MAX), 6);
+        for (at, segment) in (0..).zip(&mut head.segments) {
+            (segment.first, segment.count) = (at * 100_000, 100_000);
+        }
+        assert_eq!(head.mergeable(1_000, |_| true), None);
     }
 
     #[test]

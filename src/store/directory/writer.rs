@@ -103,11 +103,11 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        let sealed = Sealed::seal(self.origin.as_ref(), &self.end, records).at(self.folder.path())?;
         let mut end = self.end.clone();
         for record in records {
             end.record(record).map_err(SealError::from).at(self.folder.path())?;
         }
+        let sealed = Sealed::seal(self.origin.as_ref(), &self.end, &end, records).at(self.folder.path())?;
         let listed = self.write_segment(&sealed, 0)?;
         let mut head = self.head.clone();
         head.add(listed, &end, injections);
