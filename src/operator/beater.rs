@@ -245,7 +245,7 @@ impl Loop {
             return;
         }
         let readings: Vec<_> = opened.iter().map(|open| open.reading.clone()).collect();
-        let flows = self.arbiter.time_wrap(&readings);
+        let flows = self.arbiter.time_wrap(readings);
         for ((key, open), flows) in keys.into_iter().zip(opened).zip(flows) {
             let Some(life) = self.lives.get_mut(key) else { continue };
             let before = life.action();

@@ -1,10 +1,13 @@
 //! The arbiter: runs the cores side by side, weighs what they say, decides.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use super::cores::{Balance, Cores, Entropy, Finite, Flows, Optimize, Reading, Regen, guard};
+use super::cores::{Balance, Cores, Entropy, Failure, Finite, Flows, Optimize, Reading, Regen, guard};
 use super::genome::{Thresholds, Weights};
 
 /// What an organism does about a beat.
@@ -101,46 +104,85 @@ pub fn decide(details: &Details, thresholds: &Thresholds) -> Action {
 }
 
 /// Runs the four cores of any number of organisms on four workers.
+///
+/// A beat's cores take less time than waking a thread does: whoever asks takes part, so that a batch never
+/// waits for a worker that the system has not scheduled yet.
 pub struct Arbiter {
     cores: Cores,
-    workers: rayon::ThreadPool,
+    workers: Vec<SyncSender<Arc<Batch>>>,
 }
 
+/// The system gave no thread.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no thread for a core: {0}")]
+pub struct NoThread(String);
+
 impl Arbiter {
-    /// An arbiter with the given cores and four worker threads.
+    /// An arbiter with the given cores and four worker threads, which end with it.
     ///
     /// # Errors
-    /// When the system gives no threads.
-    pub fn new(cores: Cores) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(4)
-            .thread_name(|worker| format!("venom-core-{worker}"))
-            .build()?;
-        Ok(Self { cores, workers })
+    /// [`NoThread`].
+    pub fn new(cores: Cores) -> Result<Self, NoThread> {
+        let start = |worker: usize| {
+            // One batch may wait. A worker that is behind is passed over: the batch is done without it.
+            let (sender, batches) = sync_channel::<Arc<Batch>>(1);
+            std::thread::Builder::new()
+                .name(format!("venom-core-{worker}"))
+                .spawn(move || batches.iter().for_each(|batch| batch.help(&cores)))
+                .map_err(|error| NoThread(error.to_string()))?;
+            Ok(sender)
+        };
+        Ok(Self { cores, workers: (0..4).map(start).collect::<Result<_, _>>()? })
     }
 
     /// The cores of all `readings`, in parallel: one worker takes Regen of all of them, one Balance, one
     /// Entropy, one Optimize, so that a batch costs one hand-over however many organisms are due.
     #[must_use]
-    pub fn time_wrap(&self, readings: &[Reading]) -> Vec<Flows> {
-        fn each<T: Finite>(
-            core: fn(&Reading) -> T,
-            readings: &[Reading],
-        ) -> Vec<Result<T, super::cores::Failure>> {
-            readings.iter().map(|reading| guard(core, reading)).collect()
+    pub fn time_wrap(&self, readings: Vec<Reading>) -> Vec<Flows> {
+        let batch = Arc::new(Batch { readings, ..Batch::default() });
+        for worker in &self.workers {
+            let _ = worker.try_send(batch.clone());
         }
-        let (mut regen, mut balance, mut entropy, mut optimize) = (vec![], vec![], vec![], vec![]);
-        self.workers.in_place_scope(|scope| {
-            scope.spawn(|_| regen = each(self.cores.regen, readings));
-            scope.spawn(|_| balance = each(self.cores.balance, readings));
-            scope.spawn(|_| entropy = each(self.cores.entropy, readings));
-            scope.spawn(|_| optimize = each(self.cores.optimize, readings));
-        });
-        regen
-            .into_iter()
-            .zip(balance)
-            .zip(entropy.into_iter().zip(optimize))
-            .map(|((regen, balance), (entropy, optimize))| Flows { regen, balance, entropy, optimize })
-            .collect()
+        batch.help(&self.cores);
+        let all = batch.regen.wait().iter().zip(batch.balance.wait());
+        let all = all.zip(batch.entropy.wait().iter().zip(batch.optimize.wait()));
+        all.map(|((regen, balance), (entropy, optimize))| Flows {
+            regen: regen.clone(),
+            balance: balance.clone(),
+            entropy: entropy.clone(),
+            optimize: optimize.clone(),
+        })
+        .collect()
+    }
+}
+
+type Results<T> = OnceLock<Vec<Result<T, Failure>>>;
+
+/// Four pieces of work, each taken by whoever comes first.
+#[derive(Default)]
+struct Batch {
+    readings: Vec<Reading>,
+    taken: AtomicUsize,
+    regen: Results<Regen>,
+    balance: Results<Balance>,
+    entropy: Results<Entropy>,
+    optimize: Results<Optimize>,
+}
+
+impl Batch {
+    /// Does what nobody has taken yet.
+    fn help(&self, cores: &Cores) {
+        fn each<T: Finite>(results: &Results<T>, core: fn(&Reading) -> T, readings: &[Reading]) {
+            results.get_or_init(|| readings.iter().map(|reading| guard(core, reading)).collect());
+        }
+        loop {
+            match self.taken.fetch_add(1, Ordering::Relaxed) {
+                0 => each(&self.regen, cores.regen, &self.readings),
+                1 => each(&self.balance, cores.balance, &self.readings),
+                2 => each(&self.entropy, cores.entropy, &self.readings),
+                3 => each(&self.optimize, cores.optimize, &self.readings),
+                _ => return,
+            }
+        }
     }
 }

@@ -193,7 +193,7 @@ impl Heart {
     fn beat(&mut self, arbiter: &Arbiter) -> Result<f64, Error> {
         let now = wall();
         let opened = beat::open(&mut self.state, now).map_err(|error| Error::Failed(error.to_string()))?;
-        let flows = arbiter.time_wrap(std::slice::from_ref(&opened.reading)).remove(0);
+        let flows = arbiter.time_wrap(vec![opened.reading.clone()]).remove(0);
         let beat = beat::close(&mut self.state, opened, flows);
         let t_lambda = beat.pulse.t_lambda;
         self.tally.count(&beat);
