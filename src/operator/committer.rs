@@ -61,6 +61,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Calm commits take turns here, so that urgent ones find the API server free.
     pub calm: Semaphore,
+    /// As many urgent ones at once as the API server takes.
+    pub urgent: Semaphore,
     /// Merging decodes whole segments: one at a time keeps memory flat.
     pub merging: Semaphore,
     /// Where a fenced committer reports; the process ends.
@@ -163,7 +165,8 @@ impl Committer {
                 self.finish_merge(parts, merged).await?;
             }
             // Never closed.
-            let _turn = if job.urgent { None } else { shared.calm.acquire().await.ok() };
+            let turns = if job.urgent { &shared.urgent } else { &shared.calm };
+            let _turn = turns.acquire().await.ok();
             let bytes = self.commit(&job).await?;
             shared.budget.wrote(bytes);
             shared.metrics.committed(job.urgent, bytes, started.elapsed());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +14,7 @@ use super::committer::{self, Held, Notice};
 use super::life::Wanted;
 use super::metrics::Metrics;
 use super::report::Report;
+use super::segments::FirstLists;
 use super::{Key, organism, publisher};
 use crate::api;
 
@@ -62,6 +63,10 @@ pub struct Context {
     pub publishing: Arc<publisher::Shared>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// When this operator started.
+    pub started: Instant,
+    /// What lies in the cluster at the start.
+    pub first_lists: FirstLists,
     pub(super) living: Mutex<BTreeMap<Key, Living>>,
 }
 

@@ -16,6 +16,9 @@ use super::report::Conditions;
 use super::{Key, claim};
 use crate::api;
 
+/// For so long after the start claims are not looked into.
+const STARTING: Duration = Duration::from_secs(10);
+
 /// Brings one Genome's claim and condition up to date.
 ///
 /// # Errors
@@ -40,6 +43,10 @@ pub async fn reconcile(
         };
         if context.living(&key).is_some_and(here) {
             return Ok(Requeue::await_change());
+        }
+        if context.started.elapsed() < STARTING {
+            // Most likely its Organism is about to be seen: asking for each would double the calls of a start.
+            return Ok(Requeue::requeue(STARTING));
         }
     }
     if claim::release_if_stale(&context.client, genome).await? {

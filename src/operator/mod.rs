@@ -62,10 +62,16 @@ use committer::Fenced;
 use context::Context;
 use metrics::Metrics;
 
-/// Calm commits under way at once.
+/// Calm commits under way at once. All these bounds are there for the start, when every organism wants
+/// everything at once: each call under way takes a connection, and an API server that is asked a thousand
+/// things together answers none of them in time.
 const CALM_COMMITS: usize = 8;
+/// Urgent commits under way at once.
+const URGENT_COMMITS: usize = 32;
+/// Status writes under way at once.
+const STATUS_WRITES: usize = 8;
 /// Reconciliations under way at once.
-const RECONCILERS: u16 = 64;
+const RECONCILERS: u16 = 32;
 /// How long a stop may take before what is pending is left to the next take-over, which has lost nothing
 /// that was committed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -163,6 +169,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             budget: budget.clone(),
             metrics: metrics.clone(),
             calm: Semaphore::new(CALM_COMMITS),
+            urgent: Semaphore::new(URGENT_COMMITS),
             merging: Semaphore::new(1),
             fenced,
         }),
@@ -171,11 +178,14 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             client: client.clone(),
             budget,
             metrics: metrics.clone(),
+            turn: Semaphore::new(STATUS_WRITES),
             gone,
         }),
         client,
         ledger_client,
         metrics: metrics.clone(),
+        started: std::time::Instant::now(),
+        first_lists: segments::FirstLists::new(scopes(&options.namespaces).len()),
         living: Mutex::new(BTreeMap::new()),
     });
 
@@ -350,7 +360,7 @@ async fn segment_watch(
     let api: Api<PartialObjectMeta<ConfigMap>> = scoped(&context.client, namespace.as_ref());
     let events = watcher(api, config).default_backoff();
     tokio::select! {
-        () = segments::watch(context.clone(), events) => {}
+        () = segments::notice(context.clone(), events) => {}
         () = stop => {}
     }
 }

@@ -154,7 +154,8 @@ pub async fn reconcile(
         context.remember(&key, wanted.clone());
         context.beater.want(&key, wanted);
     } else {
-        match take_over(context.ledger_client.clone(), organism, &context.identity).await {
+        let there = context.first_lists.take(&uid).await;
+        match take_over(context.ledger_client.clone(), organism, &context.identity, there).await {
             Ok((held, past)) => {
                 context.report(&key, |report| report.hold = None);
                 begin(&key, &context, held, past, wanted);

@@ -15,7 +15,7 @@ use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::Key;
@@ -43,6 +43,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Status writes take turns.
+    pub turn: Semaphore,
     /// Told of an Organism that is gone although our finalizer was on it.
     pub gone: mpsc::UnboundedSender<(Key, String)>,
 }
@@ -151,6 +153,9 @@ impl Publisher {
     }
 
     async fn write(&mut self, report: &Report, next: api::OrganismStatus) -> Written {
+        let shared = self.shared.clone();
+        // Never closed.
+        let _turn = shared.turn.acquire().await.ok();
         let written = self.organism.write(&organism_patch(&next), &self.shared).await;
         if matches!(written, Written::Done) {
             self.organism_status = next;

@@ -12,6 +12,7 @@ use kube::{Client, ResourceExt};
 use super::committer::{Held, integrity};
 use super::life::Past;
 use super::report::Integrity;
+use super::segments::Objects;
 use super::view::Decided;
 use crate::api;
 use crate::ledger::Chain;
@@ -91,7 +92,8 @@ fn plan(found: Option<Head>, uid: &str, published: Option<&api::LedgerStatus>) -
     }
 }
 
-/// Takes the ledger of `organism` over for the operator `holder`. Comes back with a head of a higher epoch than any before, written.
+/// Takes the ledger of `organism` over for the operator `holder`. `there` are its objects, where a list of
+/// them was made already. Comes back with a head of a higher epoch than any before, written.
 ///
 /// # Errors
 /// [`TakeOverError`].
@@ -99,6 +101,7 @@ pub async fn take_over(
     client: Client,
     organism: &api::Organism,
     holder: &str,
+    there: Option<Objects>,
 ) -> Result<(Held, Past), TakeOverError> {
     let namespace = organism.namespace().unwrap_or_default();
     let name = organism.name_any();
@@ -119,6 +122,10 @@ pub async fn take_over(
         Some(Found { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
     };
 
+    let there = match there {
+        Some(there) => there,
+        None => list(&store, &uid).await?,
+    };
     let empty = |generation, epoch| Head::empty(&uid, generation, epoch, holder);
     let (head, continues) = match plan(found, &uid, published) {
         Plan::GoOn(mut head) => {
@@ -132,7 +139,7 @@ pub async fn take_over(
                 lost: BTreeSet::new(),
                 integrity: Integrity::Verified,
             };
-            held.lost = lost(&held).await?;
+            held.lost = lost(&held, &there).await?;
             for segment in &mut held.head.segments {
                 if held.lost.contains(&held.store.name_of(segment)) {
                     segment.start = None;
@@ -145,7 +152,7 @@ pub async fn take_over(
             }
             match load(&held, organism, reason).await? {
                 Some(past) => {
-                    remove_garbage(&held).await;
+                    remove_garbage(&held, &there).await;
                     return Ok((held, past));
                 }
                 // No snapshot is left whose followers are all there.
@@ -160,7 +167,7 @@ pub async fn take_over(
             }
         }
         // Segments without a head are of a ledger that was never shown: their names are not used again.
-        Plan::Start => (empty(1, highest_epoch(&store, &uid, &name).await? + 1), None),
+        Plan::Start => (empty(1, highest_epoch(&there, &name) + 1), None),
         Plan::Continue(old) => {
             store.retire_head(&old).await?;
             (empty(old.generation + 1, old.epoch + 1), Some(old))
@@ -186,7 +193,7 @@ pub async fn take_over(
             // The epoch of a head that is gone is not known. Names of segments carry it.
             let epoch = match &head {
                 Some(head) => head.epoch,
-                None => highest_epoch(&store, &uid, &name).await?,
+                None => highest_epoch(&list(&store, &uid).await?, &name),
             };
             let old = head.or_else(|| published.map(|it| published_head(it, &uid)));
             let mut next = empty(newest + 1, epoch + 1);
@@ -231,27 +238,29 @@ fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
     head
 }
 
-async fn highest_epoch(store: &ConfigMaps, uid: &str, name: &str) -> Result<u64, StoreError> {
+fn highest_epoch(there: &Objects, name: &str) -> u64 {
+    let epochs = there.iter().filter_map(|(object, _)| parse_segment_name(name, object));
+    epochs.map(|(epoch, ..)| epoch).max().unwrap_or_default()
+}
+
+async fn list(store: &ConfigMaps, uid: &str) -> Result<Objects, StoreError> {
     let objects = store.list(uid).await?;
-    Ok(objects
-        .iter()
-        .filter_map(|object| parse_segment_name(name, &object.name_any()))
-        .map(|(epoch, ..)| epoch)
-        .max()
-        .unwrap_or_default())
+    Ok(objects.iter().map(|object| (object.name_any(), object.uid().unwrap_or_default())).collect())
 }
 
 /// Names of listed segments that are not there, or are not the objects that were listed.
-async fn lost(held: &Held) -> Result<BTreeSet<String>, StoreError> {
-    let there: BTreeSet<(String, String)> = held
-        .store
-        .list(&held.head.uid)
-        .await?
-        .into_iter()
-        .map(|object| (object.name_any(), object.uid().unwrap_or_default()))
-        .collect();
-    let listed = held.head.segments.iter().map(|it| (held.store.name_of(it), it.object.clone()));
-    Ok(listed.filter(|it| !there.contains(it)).map(|(name, _)| name).collect())
+async fn lost(held: &Held, there: &Objects) -> Result<BTreeSet<String>, StoreError> {
+    let mut lost = BTreeSet::new();
+    for listed in &held.head.segments {
+        let name = held.store.name_of(listed);
+        // The list may be older than the segment: ask.
+        if !there.contains(&(name.clone(), listed.object.clone()))
+            && held.store.listed(listed).await?.is_none()
+        {
+            lost.insert(name);
+        }
+    }
+    Ok(lost)
 }
 
 /// The state after the last entry: from the newest segment with a snapshot whose followers are all there.
@@ -312,25 +321,24 @@ fn decided(replayed: Option<Decision>, state: &State, organism: &api::Organism) 
 }
 
 /// Deletes segments that no head lists, retired ones included, and that an earlier epoch wrote.
-async fn remove_garbage(held: &Held) {
-    if let Err(error) = try_remove_garbage(held).await {
+async fn remove_garbage(held: &Held, there: &Objects) {
+    if let Err(error) = try_remove_garbage(held, there).await {
         tracing::warn!(%error, "garbage stays until the next take-over");
     }
 }
 
-async fn try_remove_garbage(held: &Held) -> Result<(), StoreError> {
+async fn try_remove_garbage(held: &Held, there: &Objects) -> Result<(), StoreError> {
     let mut listed: BTreeSet<String> = held.head.segments.iter().map(|it| held.store.name_of(it)).collect();
     for generation in 1..held.head.generation {
         // Where an earlier head was lost nobody can say which segments were its own: none is touched.
         let Some(head) = held.store.retired(generation).await? else { return Ok(()) };
         listed.extend(head.segments.iter().map(|it| held.store.name_of(it)));
     }
-    for object in held.store.list(&held.head.uid).await? {
-        let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
-        let garbage = parse_segment_name(&held.origin.name, &name)
-            .is_some_and(|(epoch, ..)| epoch < held.head.epoch && !listed.contains(&name));
+    for (name, uid) in there {
+        let garbage = parse_segment_name(&held.origin.name, name)
+            .is_some_and(|(epoch, ..)| epoch < held.head.epoch && !listed.contains(name));
         if garbage {
-            match held.store.delete(&name, &uid).await {
+            match held.store.delete(name, uid).await {
                 Ok(()) | Err(StoreError { why: Why::Conflict, .. }) => {}
                 Err(error) => return Err(error),
             }

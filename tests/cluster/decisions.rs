@@ -126,8 +126,8 @@ async fn changed_in_mid_beat() {
                 let generation = world.patch_organism("venom", patch).await;
                 observed(&world, generation).await;
             }
-            world.beats_more("venom", 12).await;
         }
+        world.beats_more("venom", 20).await;
         let t_lambda = 0.002 * 20.0_f64.ln() / (1.0 - 1.0 / 8.0);
         let shown = world.status("venom").await.t_lambda.unwrap();
         assert!((shown - t_lambda).abs() < 1e-6, "status.tLambda is {shown}, k 8 and P 1 make {t_lambda}");
@@ -146,7 +146,7 @@ async fn changed_in_mid_beat() {
             )
             .await;
         observed(&world, generation).await;
-        world.beats_more("venom", 50).await;
+        world.beats_more("venom", 20).await;
         operator.kill();
         let _operator = world.operator("beta");
         // The head alone: decoding the whole ledger at each look takes longer than the look's limit.
@@ -156,7 +156,7 @@ async fn changed_in_mid_beat() {
             if epoch == 2 { Ok(()) } else { Err(format!("epoch {epoch}")) }
         })
         .await;
-        world.beats_more("venom", 50).await;
+        world.beats_more("venom", 20).await;
         let live = world.ledger("venom").await;
         live.continues(&before);
         let summary = live.check();
