@@ -1,6 +1,4 @@
 //! A live ledger: read through the library, checked by it, and checked by `rederive`, which is not it.
-use std::time::Duration;
-
 use venom::api::OrganismStatus;
 use venom::ledger::replay::Replay;
 use venom::ledger::sealed::Sealed;
@@ -8,6 +6,7 @@ use venom::ledger::{Entry, hex};
 use venom::store::configmap::ConfigMaps;
 use venom::store::{Head, Listed};
 
+use crate::harness::eventually;
 use crate::rederive::{Before, Summary, rederive};
 
 /// A ledger as it was committed at one moment.
@@ -25,21 +24,22 @@ impl Live {
     /// Reads a ledger while it is written: where a segment is gone that was listed, it was merged or pruned,
     /// unless the head still lists it.
     pub async fn read(store: &ConfigMaps) -> Self {
-        for _ in 0..50 {
+        eventually("a head whose segments are all there when they are read", async || {
             let head = store.head().await.unwrap().expect("no head").head.expect("a stranger's head");
-            if let Some(live) = Self::listed(store, head.clone()).await {
-                return live;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the head changes faster than its segments can be read");
+            let (size, segments) = (head.size, head.segments.len());
+            let live = Self::listed(store, head).await;
+            live.ok_or_else(|| format!("{segments} segments, {size} entries, of which some were gone"))
+        })
+        .await
     }
 
     /// What `head` lists; nothing where the ledger went on meanwhile and a part of it is gone.
     pub async fn listed(store: &ConfigMaps, head: Head) -> Option<Self> {
         let (mut segments, mut entries, mut gaps) = (vec![], vec![], vec![]);
-        for listed in &head.segments {
-            match store.listed(listed).await.unwrap() {
+        // All at once: one after the other they would be merged meanwhile.
+        let read = futures::future::join_all(head.segments.iter().map(|listed| store.listed(listed))).await;
+        for (listed, sealed) in head.segments.iter().zip(read) {
+            match sealed.unwrap() {
                 Some(sealed) => {
                     let from = entries.len();
                     entries.extend(sealed.open().unwrap());

@@ -146,7 +146,7 @@ impl Run {
         ];
         let Entry { index, timestamp, ref data } = entry;
         let kind = data["type"].as_str().ok_or("data without a type")?.to_owned();
-        types(&kind, "", "", data)?;
+        types(&kind, &[], data)?;
         *self.summary.types.entry(kind.clone()).or_default() += 1;
         if kind == "genesis" && index != 0 {
             return Err("a genesis that is not the first entry".into());
@@ -319,26 +319,33 @@ fn alike(want: &Value, got: &Value, allowed: Allowed) -> Result<(), (String, Str
     }
 }
 
-/// "Numbers": which are integers and which are floats.
-fn types(kind: &str, parent: &str, key: &str, value: &Value) -> Result<(), String> {
-    match value {
-        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| types(kind, key, name, value)),
-        Value::Array(items) => items.iter().try_for_each(|item| match item.as_array() {
-            Some(pair) if pair.len() == 2 && pair[0].is_f64() && pair[1].is_u64() => Ok(()),
-            _ => types(kind, parent, key, item),
-        }),
-        Value::Number(number) => {
-            let whole = match key {
-                "index" | "pulse_id" | "beat" | "k" | "p" | "anoms" | "total_anoms" | "size" | "entry"
-                | "generation" | "epoch" => true,
-                "kp" => parent == "pulse",
-                "from" => kind == "scale",
-                _ => false,
-            };
-            let right = if whole { number.is_u64() } else { number.is_f64() };
-            let wanted = if whole { "a whole number" } else { "a float" };
-            if right { Ok(()) } else { Err(format!("{kind}: {parent}.{key} is {number}, not {wanted}")) }
+/// "Numbers": which are integers and which are floats. `path` are the keys that lead to `value`. (Handing a key
+/// on as the parent of the next one instead is miscompiled with optimisation by rustc 1.95, LLVM 22.1.2.)
+fn types(kind: &str, path: &[&str], value: &Value) -> Result<(), String> {
+    let number = match value {
+        Value::Object(fields) => {
+            return fields.iter().try_for_each(|(name, value)| types(kind, &[path, &[name]].concat(), value));
         }
-        _ => Ok(()),
-    }
+        Value::Array(items) => {
+            return items.iter().try_for_each(|item| match item.as_array() {
+                Some(pair) if pair.len() == 2 && pair[0].is_f64() && pair[1].is_u64() => Ok(()),
+                _ => types(kind, path, item),
+            });
+        }
+        Value::Number(number) => number,
+        _ => return Ok(()),
+    };
+    let whole = match path {
+        [.., "pulse", "kp"] => true,
+        [
+            ..,
+            "index" | "pulse_id" | "beat" | "k" | "p" | "anoms" | "total_anoms" | "size" | "entry"
+            | "generation" | "epoch",
+        ] => true,
+        [.., "from"] => kind == "scale",
+        _ => false,
+    };
+    let right = if whole { number.is_u64() } else { number.is_f64() };
+    let wanted = if whole { "a whole number" } else { "a float" };
+    if right { Ok(()) } else { Err(format!("{kind}: {} is {number}, not {wanted}", path.join("."))) }
 }
