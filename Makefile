@@ -2,6 +2,7 @@
 
 CLUSTER := e2e/cluster/cluster
 TEST_CLUSTER := test
+SCRIPTS := e2e/demo e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke .ci/run
 
 .PHONY: help demo test test-fast test-cluster lint crds bench cluster-down
 
@@ -22,7 +23,7 @@ test-cluster: ## tests against a real API server: the one of KUBECONFIG, or one 
 lint: ## formatting, clippy, shell scripts
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR e2e/demo e2e/cluster/cluster e2e/cluster/smoke .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR $(SCRIPTS); fi
 
 crds: ## crds/ made anew from src/api
 	cargo run --quiet -- crds --dir crds
