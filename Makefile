@@ -2,12 +2,12 @@
 
 CLUSTER := e2e/cluster/cluster
 TEST_CLUSTER := test
-SCRIPTS := e2e/demo e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke .ci/run
+SCRIPTS := e2e/demo e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke charts/manifest .ci/run
 
-.PHONY: help demo test test-fast test-cluster lint crds bench cluster-down
+.PHONY: help demo test test-fast test-cluster lint crds manifests bench cluster-down
 
 help: ## what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: ## a real cluster on this machine, an organism beating in it, an anomaly and what follows
 	e2e/demo
@@ -24,9 +24,15 @@ lint: ## formatting, clippy, shell scripts
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR $(SCRIPTS); fi
+	@charts/manifest check
 
-crds: ## crds/ made anew from src/api
+crds: ## crds/ and the chart's copy of it made anew from src/api
 	cargo run --quiet -- crds --dir crds
+	cargo run --quiet -- crds --dir charts/venom/files/crds
+
+manifests: crds ## charts/venom.yaml made anew from the chart
+	$(CLUSTER) build helm
+	charts/manifest >charts/venom.yaml.new && mv charts/venom.yaml.new charts/venom.yaml
 
 bench: ## ratios measured side by side (release build)
 	cargo bench --bench ledger
