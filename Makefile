@@ -2,9 +2,9 @@
 
 CLUSTER := e2e/cluster/cluster
 TEST_CLUSTER := test
-SCRIPTS := e2e/demo e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke charts/manifest .ci/run
+SCRIPTS := e2e/demo e2e/run e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke charts/manifest .ci/run
 
-.PHONY: help demo test test-fast test-cluster lint crds manifests bench cluster-down
+.PHONY: help demo test test-fast test-cluster e2e lint crds manifests bench cluster-down
 
 help: ## what there is to make
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,9 +20,13 @@ test-fast: ## tests that need no cluster
 test-cluster: ## tests against a real API server: the one of KUBECONFIG, or one raised for them
 	cargo test --test cluster
 
+e2e: ## the operator as a pod, installed as users do; PROVIDER=kind takes kind instead of this machine (root)
+	PROVIDER=$(PROVIDER) e2e/run
+
 lint: ## formatting, clippy, shell scripts
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --test e2e -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR $(SCRIPTS); fi
 	@charts/manifest check
 

@@ -1,0 +1,114 @@
+//! Installed, it works: from the chart for all namespaces or for some, and from the plain manifest.
+use serde_json::json;
+use venom::api::Organism;
+
+use crate::harness::eventually;
+use crate::site::{SYSTEM, TEAM_A, TEAM_B, in_repository, on_site, run};
+use crate::world::World;
+
+/// The README's walk, in a namespace that admits restricted pods only.
+#[tokio::test]
+async fn the_chart_installs() {
+    on_site(async |site| {
+        // Were it admitted, this cluster would check no pod, and our pod's admission would say nothing.
+        let image = format!("{}:{}", site.image.0, site.image.1);
+        let loose = ["run", "loose", "-n", SYSTEM, "--image", &image, "--dry-run=server"];
+        let refused = run("kubectl", &loose, "").unwrap_err();
+        assert!(refused.contains("violates PodSecurity"), "{refused}");
+
+        site.release("install", &[]);
+        site.kubectl(&["apply", "-n", TEAM_A, "-f", &in_repository("examples/organism.yaml")]);
+        let world = site.world(TEAM_A);
+        world.beating("venom").await;
+
+        // The same Event once more is a patch of the first one, which needs a right of its own. Events of an
+        // Organism are a second apart; those between are left out.
+        let apart = std::time::Duration::from_millis(1500);
+        tokio::time::sleep(apart).await;
+        quarantine(&world).await;
+        tokio::time::sleep(apart).await;
+        world.patch_genome("venom", json!({"risk": {"anoms": 0}})).await;
+        decided(&world, "NOOP").await;
+        tokio::time::sleep(apart).await;
+        quarantine(&world).await;
+        let counts = "jsonpath={.items[?(@.reason=='Quarantine')].series.count}";
+        eventually("an Event that is counted", async || {
+            match site.kubectl(&["get", "events.v1.events.k8s.io", "-n", TEAM_A, "-o", counts]).as_str() {
+                "" => Err("none".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        // Eight small segments become one, and are deleted. Slower than T_Λ, so that reading can keep up.
+        let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "500ms"}});
+        world.patch_organism("venom", spec).await;
+        eventually("a merged segment", async || {
+            let head = world.store("venom").await.head().await.unwrap().unwrap().head.unwrap();
+            if head.segments.iter().any(|it| it.level > 0) {
+                Ok(())
+            } else {
+                Err(head.segments.len().to_string())
+            }
+        })
+        .await;
+        world.ledger("venom").await.check();
+
+        world.delete_organism("venom").await;
+        world.gone("venom").await;
+        assert_eq!(world.ledger_objects("venom").await, Vec::<String>::new());
+        site.nothing_was_refused();
+    })
+    .await;
+}
+
+/// With `namespaces` it needs no right elsewhere, and does nothing there.
+#[tokio::test]
+async fn the_chart_installs_for_some_namespaces() {
+    on_site(async |site| {
+        let namespaces = format!("namespaces={{{TEAM_A},{SYSTEM}}}");
+        site.release("install", &["--set", &namespaces]);
+        let (world, elsewhere) = (site.world(TEAM_A), site.world(TEAM_B));
+        elsewhere.create::<Organism>("venom", json!({})).await;
+        world.create::<Organism>("venom", json!({})).await;
+        // It starts all its watches before any of them is answered.
+        world.beating("venom").await;
+        let untouched = elsewhere.organisms.get("venom").await.unwrap();
+        assert_eq!((untouched.metadata.finalizers, untouched.status.is_some()), (None, false));
+
+        let roles = site.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]);
+        let own = ["/venom", "/venom-operator"];
+        assert!(!roles.lines().any(|role| own.iter().any(|it| role.ends_with(it))), "{roles}");
+        site.nothing_was_refused();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_plain_manifest_installs() {
+    on_site(async |site| {
+        // Its own namespace, as the manifest has it.
+        site.kubectl(&["delete", "namespace", SYSTEM, "--timeout=60s"]);
+        site.apply_manifest();
+        let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
+        assert_eq!(site.kubectl(&["get", "namespace", SYSTEM, "-o", label]), "restricted");
+        let world = site.world(TEAM_A);
+        world.create::<Organism>("venom", json!({})).await;
+        world.beating("venom").await;
+        quarantine(&world).await;
+        site.nothing_was_refused();
+    })
+    .await;
+}
+
+async fn quarantine(world: &World) {
+    world.patch_genome("venom", json!({"risk": {"anoms": 20}})).await;
+    decided(world, "QUARANTINE").await;
+}
+
+async fn decided(world: &World, action: &str) {
+    world
+        .until("venom", action, |status| {
+            status.decision.as_ref().is_some_and(|decision| decision.action.as_str() == action)
+        })
+        .await;
+}

@@ -1,0 +1,94 @@
+//! What happens to Organisms while operators come and go: pods deleted, releases upgraded, uninstalled and
+//! installed again.
+use serde_json::json;
+use venom::api::Organism;
+
+use crate::harness::eventually;
+use crate::ledger::Live;
+use crate::site::{SYSTEM, on_site};
+use crate::site::{Site, TEAM_A};
+use crate::world::World;
+
+#[tokio::test]
+async fn a_deleted_pod_is_replaced() {
+    on_site(async |site| {
+        site.release("install", &[]);
+        let world = organism(site).await;
+        let mut live = world.ledger("venom").await;
+        // With time to commit what is pending; then without, when the old one may still run beside the new one.
+        for how in [&["--wait=true"][..], &["--grace-period=0", "--force"][..]] {
+            let old = site.pod().await;
+            site.kubectl(&[&["delete", "pod", &old, "-n", SYSTEM][..], how].concat());
+            live = taken_over(&world, &live).await;
+            assert_ne!(site.pod().await, old);
+        }
+        site.nothing_was_refused();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_goes_on_and_an_uninstallation_keeps() {
+    on_site(async |site| {
+        site.release("install", &[]);
+        let world = organism(site).await;
+        let live = world.ledger("venom").await;
+
+        site.release("upgrade", &["--set", "budgets.writes=40/s", "--set", "logFormat=json"]);
+        let live = taken_over(&world, &live).await;
+        let first = site.log().lines().next().unwrap_or_default().to_owned();
+        assert!(first.starts_with('{'), "the new settings are in force: {first}");
+        site.nothing_was_refused();
+
+        let before = world.organisms.get("venom").await.unwrap();
+        site.helm(&["uninstall", "venom", "-n", SYSTEM, "--wait", "--timeout=60s"]);
+        eventually("the pod to be gone", async || {
+            let pods = site.kubectl(&["get", "pods", "-n", SYSTEM, "-o", "name"]);
+            if pods.is_empty() { Ok(()) } else { Err(pods) }
+        })
+        .await;
+        let kept = world.organisms.get("venom").await.unwrap();
+        assert_eq!((kept.metadata.uid, kept.spec), (before.metadata.uid, before.spec));
+        assert!(kept.metadata.deletion_timestamp.is_none());
+        let kept = world.ledger("venom").await;
+        kept.continues(&live);
+        kept.check();
+
+        site.release("install", &[]);
+        taken_over(&world, &kept).await;
+        site.nothing_was_refused();
+    })
+    .await;
+}
+
+/// An Organism that beats.
+async fn organism(site: &Site) -> World {
+    let world = site.world(TEAM_A);
+    // Slower than T_Λ, so that checking takes less than beating.
+    let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "100ms"}});
+    world.create::<Organism>("venom", spec).await;
+    world.beating("venom").await;
+    world.beats_more("venom", 10).await;
+    world
+}
+
+/// Waits until another operator has gone on with the ledger `before`, and checks that nothing committed is
+/// lost. Returns it as it is now.
+async fn taken_over(world: &World, before: &Live) -> Live {
+    let epoch = before.head.epoch + 1;
+    eventually(&format!("entries of epoch {epoch}"), async || {
+        let head = world.store("venom").await.head().await.unwrap().unwrap().head.unwrap();
+        let goes_on = head.epoch >= epoch && head.segments.last().is_some_and(|it| it.epoch >= epoch);
+        if goes_on { Ok(()) } else { Err(format!("epoch {}", head.epoch)) }
+    })
+    .await;
+    let live = world.ledger("venom").await;
+    assert_eq!(live.head.epoch, epoch, "one epoch a take-over");
+    live.continues(before);
+    let summary = live.check();
+    let resumes = summary.inputs_of("resume");
+    assert_eq!(resumes.last().unwrap()["epoch"], epoch);
+    world.beats_more("venom", 10).await;
+    world.beating("venom").await;
+    live
+}

@@ -1,0 +1,79 @@
+//! Who may do what: the operator, and users.
+use std::collections::BTreeSet;
+
+use crate::harness::eventually;
+use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
+
+/// All that it may. What it needs is seen where it works: see `nothing_was_refused`.
+const OPERATOR: [&str; 6] = [
+    "organisms.genesis.venom.dev get list watch patch",
+    "organisms.genesis.venom.dev/status patch",
+    "genomes.genesis.venom.dev get list watch create",
+    "genomes.genesis.venom.dev/status patch",
+    "configmaps get list watch create update delete deletecollection",
+    "events.events.k8s.io create patch",
+];
+
+#[tokio::test]
+async fn everybody_may_do_what_they_do_and_no_more() {
+    on_site(async |site| {
+        site.release("install", &[]);
+        users(site).await;
+        let wanted: BTreeSet<String> = OPERATOR.iter().map(|&it| it.to_owned()).collect();
+        assert_eq!(rights(site, TEAM_B), wanted, "for all namespaces");
+        let namespaces = format!("namespaces={{{TEAM_A}}}");
+        site.release("upgrade", &["--set", &namespaces]);
+        assert_eq!(rights(site, TEAM_A), wanted, "in a namespace that is listed");
+        for elsewhere in [TEAM_B, SYSTEM] {
+            assert_eq!(rights(site, elsewhere), BTreeSet::new(), "in {elsewhere}, which is not");
+        }
+    })
+    .await;
+}
+
+/// The roles for users, by themselves and as parts of the cluster's own.
+async fn users(site: &Site) {
+    for role in ["venom-viewer", "venom-injector", "venom-editor", "view", "edit"] {
+        let (name, user) = (format!("--clusterrole={role}"), format!("--user=of-{role}"));
+        site.kubectl(&["create", "rolebinding", role, "-n", TEAM_A, &name, &user]);
+    }
+    for (role, verb, kind, may) in [
+        ("venom-viewer", "list", "organisms", true),
+        ("venom-viewer", "patch", "genomes", false),
+        ("venom-injector", "patch", "genomes", true),
+        ("venom-injector", "patch", "organisms", false),
+        ("venom-editor", "create", "organisms", true),
+        ("venom-editor", "patch", "organisms/status", false),
+        ("view", "watch", "genomes", true),
+        ("view", "patch", "genomes", false),
+        ("edit", "delete", "organisms", true),
+        ("edit", "patch", "organisms/scale", true),
+    ] {
+        let (kind, part) = kind.split_once('/').unwrap_or((kind, ""));
+        let (kind, part) = (format!("{kind}.genesis.venom.dev"), format!("--subresource={part}"));
+        let user = format!("--as=of-{role}");
+        // The cluster adds aggregated rules in its own time.
+        eventually(&format!("{role} {verb} {kind} {part}: {may}"), async || {
+            let told = site.can_i(&[verb, &kind, &part, "-n", TEAM_A, &user]);
+            if told == may { Ok(()) } else { Err(told.to_string()) }
+        })
+        .await;
+    }
+}
+
+/// What the operator may do there, apart from what everybody may.
+fn rights(site: &Site, namespace: &str) -> BTreeSet<String> {
+    let user = format!("--as=system:serviceaccount:{SYSTEM}:venom");
+    let printed = site.kubectl(&["auth", "can-i", "--list", "--no-headers", "-n", namespace, &user]);
+    let everybodys = ["authorization.k8s.io", "authentication.k8s.io", "certificates.k8s.io"];
+    // Columns: resources, URLs, names, verbs; of a rule about URLs the first is empty.
+    let rules = printed.lines().filter(|line| !line.starts_with([' ', '[']));
+    rules
+        .filter(|line| !everybodys.iter().any(|group| line.contains(group)))
+        .map(|line| {
+            let mut columns = line.split('[');
+            let resource = columns.next().unwrap().trim();
+            format!("{resource} {}", columns.next_back().unwrap().trim_end_matches(']'))
+        })
+        .collect()
+}

@@ -1,0 +1,213 @@
+//! The cluster that the suite is given: helm and kubectl on it, and its way back to what it was.
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use futures::FutureExt;
+use kube::Client;
+use tokio::sync::Mutex;
+
+use crate::harness::eventually;
+use crate::world::World;
+
+/// Where the operator lives: the plain manifest says so, and the chart does as well here.
+pub const SYSTEM: &str = "venom-system";
+/// Two namespaces of users.
+pub const TEAM_A: &str = "venom-e2e-a";
+pub const TEAM_B: &str = "venom-e2e-b";
+
+/// What is cluster-wide and stays after an uninstallation.
+const CRDS: [&str; 2] = ["organisms.genesis.venom.dev", "genomes.genesis.venom.dev"];
+
+/// A cluster without VENOM.
+pub struct Site {
+    client: Client,
+    /// The image that its nodes have or can pull: repository and tag.
+    pub image: (String, String),
+}
+
+/// Runs `case` on the cluster, one at a time: CRDs are there once. Afterwards nothing of it is left, failed
+/// or not.
+pub async fn on_site(case: impl AsyncFnOnce(&Site)) {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let site = Site::find().await.unwrap_or_else(|why| panic!("no cluster for e2e: {why}"));
+    let outcome = AssertUnwindSafe(case(&site)).catch_unwind().await;
+    if outcome.is_err() {
+        println!("--- the operator's log:\n{}", site.try_log());
+        println!(
+            "--- pods:\n{}",
+            run("kubectl", &["describe", "pods", "-n", SYSTEM], "").unwrap_or_else(|it| it)
+        );
+    }
+    site.clean();
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+impl Site {
+    async fn find() -> Result<Self, String> {
+        let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(_), Some(image)) = (given("KUBECONFIG"), given("VENOM_IMAGE")) else {
+            return Err(
+                "set KUBECONFIG, and VENOM_IMAGE to an image that it can run; or use `make e2e`".into()
+            );
+        };
+        for program in ["helm", "kubectl"] {
+            run(program, &["version"], "").map_err(|why| format!("{program}: {why}"))?;
+        }
+        // Deleting CRDs deletes every Organism: never those of somebody else.
+        let there = run("kubectl", &["get", "crds", "-o", "name"], "")?;
+        if there.contains("genesis.venom.dev") {
+            let command = format!("kubectl delete crd {}", CRDS.join(" "));
+            return Err(format!("VENOM is installed on it; take another one, or remove it first: {command}"));
+        }
+        let client = Client::try_default().await.map_err(|error| error.to_string())?;
+        let (repository, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
+        let site = Self { client, image: (repository.to_owned(), tag.to_owned()) };
+        for (namespace, level) in [(SYSTEM, "restricted"), (TEAM_A, "privileged"), (TEAM_B, "privileged")] {
+            site.kubectl(&["create", "namespace", namespace]);
+            let label = format!("pod-security.kubernetes.io/enforce={level}");
+            site.kubectl(&["label", "namespace", namespace, &label]);
+        }
+        Ok(site)
+    }
+
+    /// Takes off all that a case can have put on. Nothing here fails a test: what it left would fail the next.
+    fn clean(&self) {
+        let quietly = |program: &str, args: &[&str]| {
+            if let Err(why) = run(program, args, "") {
+                println!("cleaning up: {program} {}: {why}", args.join(" "));
+            }
+        };
+        // While the operator is there to put their ledgers away.
+        for namespace in [TEAM_A, TEAM_B] {
+            let _ = run("kubectl", &["delete", "organisms", "--all", "-n", namespace, "--timeout=20s"], "");
+        }
+        quietly(
+            "helm",
+            &["uninstall", "venom", "-n", SYSTEM, "--ignore-not-found", "--wait", "--timeout=60s"],
+        );
+        let kinds = "clusterrole,clusterrolebinding";
+        quietly("kubectl", &["delete", kinds, "-l", "app.kubernetes.io/part-of=venom", "--timeout=60s"]);
+        quietly(
+            "kubectl",
+            &["delete", "deployment", "--all", "-n", SYSTEM, "--cascade=foreground", "--timeout=60s"],
+        );
+        // The operator that put finalizers on has ended.
+        for namespace in [TEAM_A, TEAM_B] {
+            let names = run("kubectl", &["get", "organisms", "-n", namespace, "-o", "name"], "");
+            for name in names.unwrap_or_default().lines() {
+                let patch = r#"{"metadata":{"finalizers":null}}"#;
+                quietly("kubectl", &["patch", name, "-n", namespace, "--type=merge", "-p", patch]);
+            }
+        }
+        quietly("kubectl", &["delete", "crd", CRDS[0], CRDS[1], "--ignore-not-found", "--timeout=60s"]);
+        quietly("kubectl", &["delete", "namespace", SYSTEM, TEAM_A, TEAM_B, "--timeout=60s"]);
+    }
+
+    /// Runs kubectl and returns what it printed.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        run("kubectl", args, "").unwrap_or_else(|why| panic!("kubectl {}: {why}", args.join(" ")))
+    }
+
+    /// What `kubectl auth can-i` answers, which exits with 1 for no.
+    pub fn can_i(&self, args: &[&str]) -> bool {
+        run("kubectl", &[&["auth", "can-i"], args].concat(), "").is_ok_and(|said| said == "yes")
+    }
+
+    /// Runs helm and returns what it printed.
+    pub fn helm(&self, args: &[&str]) -> String {
+        run("helm", args, "").unwrap_or_else(|why| panic!("helm {}: {why}", args.join(" ")))
+    }
+
+    /// `helm install` or `helm upgrade` of the chart, and waits until the operator is ready.
+    pub fn release(&self, verb: &str, more: &[&str]) {
+        let chart = in_repository("charts/venom");
+        let (repository, tag) = &self.image;
+        let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
+        let mut args =
+            vec![verb, "venom", &*chart, "-n", SYSTEM, "--set", &*repository, "--set-string", &*tag];
+        args.extend(["--wait", "--timeout=60s"]);
+        args.extend(more);
+        self.helm(&args);
+    }
+
+    /// Applies the plain manifest, the image named in it.
+    pub fn apply_manifest(&self) {
+        let text = std::fs::read_to_string(in_repository("charts/venom.yaml")).unwrap();
+        let (repository, tag) = &self.image;
+        let named = text.replace("image: venom:0.1.0", &format!("image: {repository}:{tag}"));
+        assert_ne!(named, text, "the manifest names an image");
+        run("kubectl", &["apply", "-f", "-"], &named).unwrap_or_else(|why| panic!("kubectl apply: {why}"));
+        self.kubectl(&["rollout", "status", "deployment/venom", "-n", SYSTEM, "--timeout=60s"]);
+    }
+
+    /// A namespace with what its users do in it.
+    pub fn world(&self, namespace: &str) -> World {
+        World::new(self.client.clone(), namespace, None)
+    }
+
+    /// Name of the operator's pod, once there is one that is ready and no other.
+    pub async fn pod(&self) -> String {
+        let format = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status} \
+                      {.metadata.deletionTimestamp}{'\\n'}{end}";
+        eventually("one pod of the operator, ready", async || {
+            let printed = self.kubectl(&["get", "pods", "-n", SYSTEM, "-o", format]);
+            let pods: Vec<Vec<&str>> =
+                printed.lines().map(|line| line.split_whitespace().collect()).collect();
+            match pods.as_slice() {
+                [pod] if pod.get(1..) == Some(&["True"][..]) => Ok(pod[0].to_owned()),
+                _ => Err(printed),
+            }
+        })
+        .await
+    }
+
+    /// What the operator's pod has said.
+    pub fn log(&self) -> String {
+        self.kubectl(&["logs", "deployment/venom", "-n", SYSTEM, "--tail=-1"])
+    }
+
+    fn try_log(&self) -> String {
+        run("kubectl", &["logs", "deployment/venom", "-n", SYSTEM, "--tail=100"], "")
+            .unwrap_or_else(|why| why)
+    }
+
+    /// Checks that the API server refused the operator nothing: neither its log nor its counters say so. A
+    /// refused Event is only counted.
+    pub fn nothing_was_refused(&self) {
+        let log = self.log();
+        let said =
+            log.lines().find(|line| line.to_lowercase().contains("forbidden") || line.contains("ERROR"));
+        assert_eq!(said, None, "in the operator's log");
+        let path = format!("/api/v1/namespaces/{SYSTEM}/services/venom:metrics/proxy/metrics");
+        let metrics = self.kubectl(&["get", "--raw", &path]);
+        assert!(metrics.contains("\nvenom_organisms "), "the Service leads to the metrics: {metrics}");
+        let counted = metrics.lines().find(|line| line.starts_with("venom_api_errors_total{what=\"event\"}"));
+        assert_eq!(counted, None, "in the operator's metrics");
+    }
+}
+
+/// Runs a program, with `input` on its stdin; its stderr is the error.
+pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> {
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    // It may end without reading: what it says is the answer then.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+/// The path of something in this repository.
+pub fn in_repository(path: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+}
