@@ -3,6 +3,7 @@
 //! It never runs ahead of the head: what it shows comes from the committer, after the commit. A decision or
 //! a condition that changed is written at once, the rest at the status interval.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SPACING: Duration = Duration::from_millis(200);
 /// Two Events of one organism are at least this far apart.
 const EVENT_SPACING: Duration = Duration::from_secs(1);
+/// So many Events of one organism may wait.
+const EVENTS: usize = 8;
 
 /// What all publishers share.
 pub struct Shared {
@@ -59,6 +62,7 @@ pub struct Publisher {
     genome_name: watch::Receiver<Option<String>>,
     shared: Arc<Shared>,
     last_event: Option<Instant>,
+    events: VecDeque<Event>,
 }
 
 /// An object whose status is written.
@@ -101,6 +105,7 @@ impl Publisher {
             key,
             shared,
             last_event: None,
+            events: VecDeque::new(),
         }
     }
 
@@ -109,46 +114,45 @@ impl Publisher {
         let mut last: Option<Instant> = None;
         loop {
             let report = reports.borrow_and_update().clone();
-            let now = Timestamp::now();
-            let next = report.organism_status(&self.key.name, &self.organism_status, now);
-            let change = Change::between(&self.organism_status, &next);
-            let wait = match change {
+            let next = report.organism_status(&self.key.name, &self.organism_status, Timestamp::now());
+            let wait = match Change::between(&self.organism_status, &next) {
                 Change::None => None,
                 Change::Numbers => Some(self.shared.budget.status_interval()),
                 Change::Standing => Some(SPACING),
             };
-            match wait.map(|wait| last.map_or_else(Instant::now, |last| last + wait)) {
-                Some(due) if due <= Instant::now() => {
-                    self.announce(&next).await;
-                    let retry = match self.write(&report, next).await {
-                        Written::Done => None,
-                        Written::Gone => {
-                            // The receiver lives as long as the operator.
-                            let _ = self.shared.gone.send((self.key.clone(), self.organism.uid.clone()));
-                            return;
-                        }
-                        Written::Failed => Some(RETRY),
-                    };
-                    last = Some(Instant::now());
-                    if let Some(retry) = retry {
-                        tokio::time::sleep(retry).await;
-                    }
-                }
-                Some(due) => tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
-                    changed = reports.changed() => if changed.is_err() {
-                        let report = reports.borrow().clone();
-                        let next = report.organism_status(&self.key.name, &self.organism_status, now);
-                        self.write(&report, next).await;
-                        return;
-                    },
-                },
-                None => {
-                    if reports.changed().await.is_err() {
+            let due = wait.map(|wait| last.map_or_else(Instant::now, |last| last + wait));
+            if due.is_some_and(|due| due <= Instant::now()) {
+                match self.write(&report, next).await {
+                    Written::Done => {}
+                    Written::Gone => {
+                        // The receiver lives as long as the operator.
+                        let _ = self.shared.gone.send((self.key.clone(), self.organism.uid.clone()));
                         return;
                     }
+                    Written::Failed => tokio::time::sleep(RETRY).await,
                 }
+                last = Some(Instant::now());
+                continue;
             }
+            tokio::select! {
+                () = until(due) => {}
+                () = until(self.event_due()) => self.announce().await,
+                changed = reports.changed() => if changed.is_err() {
+                    let report = reports.borrow().clone();
+                    return self.end(&report).await;
+                },
+            }
+        }
+    }
+
+    /// The last status and the Events that still wait: there will be no other moment for them.
+    async fn end(mut self, report: &Report) {
+        let next = report.organism_status(&self.key.name, &self.organism_status, Timestamp::now());
+        if Change::between(&self.organism_status, &next) != Change::None {
+            self.write(report, next).await;
+        }
+        while !self.events.is_empty() {
+            self.announce().await;
         }
     }
 
@@ -158,6 +162,10 @@ impl Publisher {
         let _turn = shared.turn.acquire().await.ok();
         let written = self.organism.write(&organism_patch(&next), &self.shared).await;
         if matches!(written, Written::Done) {
+            // Of more than wait already the newest go: they come from an organism that flutters.
+            if let Some(event) = event(&self.organism_status, &next).filter(|_| self.events.len() < EVENTS) {
+                self.events.push_back(event);
+            }
             self.organism_status = next;
         }
         self.write_genome(report).await;
@@ -194,17 +202,27 @@ impl Publisher {
         }
     }
 
-    /// An Event for a decision or a condition that changed.
-    async fn announce(&mut self, next: &api::OrganismStatus) {
-        let Some(event) = event(&self.organism_status, next) else { return };
-        if self.last_event.is_some_and(|last| last.elapsed() < EVENT_SPACING) {
-            return;
-        }
+    fn event_due(&self) -> Option<Instant> {
+        self.events.front()?;
+        Some(self.last_event.map_or_else(Instant::now, |last| last + EVENT_SPACING))
+    }
+
+    /// Sends the oldest Event that waits.
+    async fn announce(&mut self) {
+        let Some(event) = self.events.pop_front() else { return };
         self.last_event = Some(Instant::now());
         let publish = self.shared.recorder.publish(&event, &self.reference);
         if !matches!(tokio::time::timeout(CALL_LIMIT, publish).await, Ok(Ok(()))) {
             self.shared.metrics.api_error("event");
         }
+    }
+}
+
+/// Comes at `due`; never where there is nothing to come.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
