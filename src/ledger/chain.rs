@@ -89,9 +89,14 @@ impl Chain {
     pub fn append(&mut self, timestamp: f64, data: &str) -> Hash {
         let index = self.size();
         let hash = Entry::link(&mut self.scratch, index, timestamp, data, &self.last_hash);
+        self.push(hash);
+        hash
+    }
+
+    /// Appends an entry that is known by its hash, which somebody has checked.
+    pub fn push(&mut self, hash: Hash) {
         self.tree.push(&hash);
         self.last_hash = hash;
-        hash
     }
 
     /// Appends all entries of `record`. Returns the index of the first.

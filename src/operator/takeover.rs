@@ -290,7 +290,7 @@ async fn load(
         }
         let mut after = before;
         for entry in sealed.open().map_err(wrong)? {
-            after.append(entry.timestamp, &entry.data);
+            after.push(entry.hash);
             replay.feed(entry).map_err(|mismatch| TakeOverError::Replay { name: name.clone(), mismatch })?;
         }
         chain = Some(after);
