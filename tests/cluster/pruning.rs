@@ -5,7 +5,7 @@ use serde_json::json;
 use venom::api::Organism;
 use venom::store::Head;
 
-use crate::harness::within;
+use crate::harness::{eventually, within};
 use crate::world::in_world;
 
 /// What the operator leaves to its one organism: the least that a spec can ask for takes minutes to fill.
@@ -62,20 +62,21 @@ async fn pruned_to_its_bound() {
         );
         assert!(most <= 80, "{most} objects");
 
-        // No more patches: what is published and what is there are of one moment.
+        // No more beats; when the last merge is shown, what is published and what is there are of one moment.
         world.patch_organism("venom", json!({"suspend": true})).await;
         world.condition("venom", "Ready", "True", "Suspended").await;
-        let live = world.ledger("venom").await;
-        let status = world.status("venom").await;
+        let (live, status) = eventually("what is there to be published", async || {
+            let (live, status) = (world.ledger("venom").await, world.status("venom").await);
+            let there = (live.head.segments.len() as u64, live.head.bytes());
+            let shown = status.ledger.as_ref().map(|it| (u64::from(it.segments), it.bytes));
+            if shown == Some(there) { Ok((live, status)) } else { Err(format!("{shown:?}, {there:?}")) }
+        })
+        .await;
         live.check_status(&status);
         let summary = live.check();
         let stated = status.ledger.unwrap();
         assert_eq!(stated.size, live.head.size);
         assert_eq!(stated.merkle_root, summary.root);
-        assert_eq!(
-            (u64::from(stated.segments), stated.bytes),
-            (live.head.segments.len() as u64, live.head.bytes())
-        );
         let from = stated.replayable_from.unwrap();
         assert_eq!(Some(from.index), summary.from);
         let start = &live.entries[usize::try_from(from.index - live.head.floor).unwrap()];
