@@ -10,6 +10,7 @@
 //! | [`organism`] | the engine: one beat is one function | numbers |
 //! | [`ledger`] | entries, chain, Merkle tree, segments, replay | the engine's types |
 //! | [`store`] | where ledgers live: ConfigMaps, a folder | I/O |
+//! | [`mesh`] | how an injection gets from any node to who holds the ledger | sockets, TLS; no ledger |
 //! | [`api`] | the two custom resources: fields, defaults, rules | Kubernetes' types |
 //! | [`operator`] | reconcilers, beater, committer, publisher | all of the above |
 //! | [`cli`] | one file a subcommand | all of the above |
@@ -25,6 +26,9 @@
 //!
 //! - `organism/` and `ledger/` know no clock, no I/O, no tokio, no Kubernetes, no `HashMap`: time comes in as
 //!   an argument. Operator, `venom run`, replay and tests run the same beat function.
+//! - `mesh/` knows no Kubernetes, no ledger and no engine; `mesh/gossip.rs`, the protocol, knows no
+//!   clock, no I/O and no chance either: a simulated network runs what real nodes run. What a peer is called
+//!   comes from its certificate, never from what it says.
 //! - The segment codec does not use `organism/`: a codec that predicts with the engine would prove nothing.
 //! - Only the committer writes the objects of a ledger that is held, and only the publisher writes a status.
 //!   Nothing is shown that is not committed.
@@ -35,6 +39,7 @@
 pub mod api;
 pub mod cli;
 pub mod ledger;
+pub mod mesh;
 pub mod operator;
 pub mod organism;
 pub mod store;

@@ -52,6 +52,28 @@ fn engine_and_ledger_know_no_clock_no_io_no_runtime() {
 }
 
 #[test]
+fn the_mesh_knows_no_kubernetes_and_no_ledger() {
+    for under in ["src/mesh"] {
+        assert_absent(
+            under,
+            &["kube", "k8s", "crate::api", "crate::ledger", "crate::organism", "crate::store"],
+        );
+    }
+}
+
+#[test]
+fn the_protocol_of_the_mesh_knows_no_clock_no_io_no_chance() {
+    let words = ["std::fs", "std::io", "std::net", "tokio", "SystemTime", "Instant", "fastrand", "HashMap"];
+    for (path, text) in sources("src/mesh") {
+        if ["gossip.rs", "event.rs", "name.rs"].iter().any(|name| path.ends_with(name)) {
+            for line in code(&text) {
+                assert!(!words.iter().any(|word| line.contains(word)), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn the_segment_codec_does_not_use_the_engine() {
     assert_absent("src/ledger/segment", &["organism"]);
 }

@@ -1,0 +1,474 @@
+//! How injections get to the ledger, each once: the state of one peer, without clock, sockets or chance.
+//!
+//! Time comes in as an argument, messages come in by [`Gossip::receive`], and everything that is to be done
+//! comes out of [`Gossip::output`]. The network may lose, double and reorder messages, and peers may vanish.
+//!
+//! - An injection that a peer takes in or hears of is *pending* there until it hears what became of it. It goes
+//!   to all other peers at once; to a peer whose link comes up; and again from time to time.
+//! - A *collector* holds the ledger. It hands each injection to it once, and says what became of it. That
+//!   spreads the same way, and a peer that still offers a settled injection is told.
+//! - The collector's memory of ids outlasts every copy that may still be on its way. An injection lives
+//!   [`LIFE`] from the moment a peer took it in, so copies of an id whose first try was [`LIFE`] ago are gone
+//!   after twice that; the collector remembers [`REMEMBER`]. A collector that starts again is told the ids of
+//!   that time from its ledger ([`Gossip::remember`]). It takes nobody's word on what is in the ledger.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::event::{Dose, Event, Id, Injectable, Outcome};
+use super::name::Identity;
+use super::wire::{Message, Sent, Settled, shortened};
+
+/// Time since any fixed moment of this process.
+pub type Now = Duration;
+
+/// How long an injection that nobody acknowledged is kept and offered, and how long a client may try again.
+pub const LIFE: Duration = Duration::from_secs(600);
+/// How long ids that are settled are known.
+pub const REMEMBER: Duration = Duration::from_secs(1800);
+/// An id that says it will be made later than this from now has a wrong clock behind it.
+const AHEAD: Duration = Duration::from_secs(300);
+/// Pending injections are offered again after this; then the pause doubles, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// At most so many are offered at once, oldest first.
+const OFFERED: usize = 1000;
+
+/// A link to a peer; a new link to the same peer is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u64);
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Injections pending. A full store takes no more in.
+    pub pending: usize,
+    /// Injections settled. Beyond it a node forgets the oldest, a collector takes no more in.
+    pub settled: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { pending: 10_000, settled: 200_000 }
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send this to one peer.
+    Send(PeerId, Message),
+    /// Send this to all peers but the one it came from.
+    Broadcast(Option<PeerId>, Message),
+    /// An injection for the ledger: comes once, only at a collector; [`Gossip::answer`] is to follow.
+    Collect(Event),
+    /// This peer hears of an injection for the first time.
+    Heard(Event),
+    /// What became of an injection.
+    Settled(Event, Outcome),
+}
+
+/// How an injection stands that was asked for at this peer's door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Under way.
+    Pending,
+    /// Settled before: a retry.
+    Settled(Outcome),
+}
+
+/// Why an injection is not taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It never will be as it stands.
+    #[error("{0}")]
+    Wrong(String),
+    /// Too many are pending.
+    #[error("too many injections wait for the ledger; try again with the same id")]
+    Full,
+    /// Too old to be known for sure.
+    #[error(
+        "the id was made more than 10 minutes ago and is not known here: whether it is in the ledger, only the ledger says"
+    )]
+    Gone,
+}
+
+/// A peer said what no peer of this mesh says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+#[derive(Clone, Debug)]
+struct Pending {
+    event: Event,
+    arrived: Now,
+    age_then: Duration,
+    /// Handed to the ledger, which will answer.
+    collected: bool,
+}
+
+impl Pending {
+    fn age(&self, now: Now) -> Duration {
+        self.age_then + now.saturating_sub(self.arrived)
+    }
+}
+
+/// What happened that a metric should show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Injections of peers that found no room; they are offered again.
+    pub full: u64,
+    /// Injections that nobody acknowledged in [`LIFE`].
+    pub expired: u64,
+    /// Injections that were known already.
+    pub known: u64,
+}
+
+/// One peer.
+#[derive(Clone, Debug)]
+pub struct Gossip {
+    me: Identity,
+    organism: String,
+    collector: bool,
+    injectable: Injectable,
+    limits: Limits,
+    peers: BTreeMap<PeerId, Identity>,
+    /// By order of arrival.
+    pending: BTreeMap<u64, Pending>,
+    arrivals: BTreeMap<Id, u64>,
+    settled: BTreeMap<Id, (Event, Outcome)>,
+    /// When each is to be forgotten, soonest first.
+    forget: VecDeque<(Now, Id)>,
+    seq: u64,
+    arrival: u64,
+    offer_at: Now,
+    pause: Duration,
+    turn: u64,
+    counts: Counts,
+    out: VecDeque<Output>,
+}
+
+impl Gossip {
+    /// A peer of the mesh of `organism`.
+    #[must_use]
+    pub fn new(
+        me: Identity,
+        organism: &str,
+        collector: bool,
+        injectable: Injectable,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            me,
+            organism: organism.to_owned(),
+            collector,
+            injectable,
+            limits,
+            peers: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            forget: VecDeque::new(),
+            seq: 0,
+            arrival: 0,
+            offer_at: Duration::ZERO,
+            pause: FIRST_PAUSE,
+            turn: 0,
+            counts: Counts::default(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to be done.
+    pub fn output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many injections are pending.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// How an injection stands, where it is known.
+    #[must_use]
+    pub fn standing(&self, id: &Id) -> Option<Standing> {
+        match self.settled.get(id) {
+            Some((_, outcome)) => Some(Standing::Settled(outcome.clone())),
+            None => self.arrivals.contains_key(id).then_some(Standing::Pending),
+        }
+    }
+
+    /// A link came up: what is pending is offered.
+    pub fn connected(&mut self, now: Now, peer: PeerId, identity: &Identity) {
+        self.peers.insert(peer, identity.clone());
+        self.hurry(now);
+        self.offer(now, peer);
+    }
+
+    /// A link that had lost messages of ours is whole again.
+    pub fn whole(&mut self, now: Now, peer: PeerId) {
+        if self.peers.contains_key(&peer) {
+            self.offer(now, peer);
+        }
+    }
+
+    /// A link is gone.
+    pub fn disconnected(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+    }
+
+    /// A client injects through this peer. `wall` is the time since 1970.
+    ///
+    /// # Errors
+    /// [`Refusal`]: then nothing was taken in.
+    pub fn inject(&mut self, now: Now, wall: Duration, id: Id, dose: Dose) -> Result<Standing, Refusal> {
+        dose.check(self.injectable).map_err(Refusal::Wrong)?;
+        let known = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.dose);
+        if known.or_else(|| self.settled.get(&id).map(|it| it.0.dose)).is_some_and(|known| known != dose) {
+            return Err(Refusal::Wrong("the id was used for another injection; make a new one".into()));
+        }
+        if let Some(standing) = self.standing(&id) {
+            return Ok(standing);
+        }
+        if let Some(made) = id.made() {
+            if wall.saturating_sub(made) > LIFE {
+                return Err(Refusal::Gone);
+            }
+            if made.saturating_sub(wall) > AHEAD {
+                return Err(Refusal::Wrong("the id was made in the future; set the clock right".into()));
+            }
+        }
+        if self.full() {
+            return Err(Refusal::Full);
+        }
+        self.seq += 1;
+        let event = Event { id, origin: self.me.clone(), seq: self.seq, dose };
+        let sent = Sent::new(&event, 0, &self.me);
+        self.take(now, event, Duration::ZERO);
+        self.out.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
+        Ok(Standing::Pending)
+    }
+
+    /// A message came in.
+    ///
+    /// # Errors
+    /// [`Violation`]: the link is to be closed.
+    pub fn receive(&mut self, now: Now, peer: PeerId, message: Message) -> Result<(), Violation> {
+        // A message of a link that is gone already may still come in.
+        let Some(sender) = self.peers.get(&peer).cloned() else { return Ok(()) };
+        match message {
+            Message::Hello(_) => Err(Violation("said hello twice".into())),
+            Message::Ping => Ok(()),
+            Message::Events(events) => self.events(now, peer, &sender, events),
+            Message::Settled(settled) => self.news(now, peer, &sender, settled),
+        }
+    }
+
+    /// The ledger's answer about an injection that was collected. Only at a collector.
+    pub fn answer(&mut self, now: Now, event: Event, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Refused { reason } => Outcome::Refused { reason: shortened(reason) },
+            Outcome::Busy { reason } => Outcome::Busy { reason: shortened(reason) },
+            committed @ Outcome::Committed { .. } => committed,
+        };
+        let news = Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() };
+        self.settle(now + REMEMBER, event, outcome);
+        self.out.push_back(Output::Broadcast(None, Message::Settled(vec![news])));
+    }
+
+    /// An injection that the ledger holds as `entry` since `age`; oldest first.
+    pub fn remember(&mut self, now: Now, event: Event, entry: u64, age: Duration) {
+        if let Some(left) = REMEMBER.checked_sub(age) {
+            self.settle(now + left, event, Outcome::Committed { entry });
+        }
+    }
+
+    /// Time passes. To be called several times a second.
+    pub fn tick(&mut self, now: Now) {
+        while self.forget.front().is_some_and(|it| it.0 <= now) {
+            let over = self.forget.pop_front();
+            over.and_then(|(_, id)| self.settled.remove(&id));
+        }
+        // The ledger answers about what it was handed, however long that takes.
+        let over: Vec<u64> = self
+            .pending
+            .iter()
+            .filter_map(|(&at, it)| (!it.collected && it.age(now) >= LIFE).then_some(at))
+            .collect();
+        for at in over {
+            self.counts.expired += 1;
+            if let Some(gone) = self.pending.remove(&at) {
+                self.arrivals.remove(&gone.event.id);
+            }
+        }
+        if !self.pending.is_empty() && now >= self.offer_at {
+            self.offer_at = now + self.pause;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.offer_again(now);
+        }
+    }
+
+    /// To the operator, where it is linked, and to one other peer in turn.
+    fn offer_again(&mut self, now: Now) {
+        let operators = self.peers.iter().filter(|it| it.1.is_operator()).map(|it| *it.0);
+        let mut targets: Vec<PeerId> = operators.collect();
+        let others: Vec<PeerId> =
+            self.peers.iter().filter(|it| !it.1.is_operator()).map(|it| *it.0).collect();
+        self.turn += 1;
+        targets.extend(others.get((self.turn % (others.len() as u64).max(1)) as usize));
+        for peer in targets {
+            self.offer(now, peer);
+        }
+    }
+
+    fn hurry(&mut self, now: Now) {
+        self.pause = FIRST_PAUSE;
+        self.offer_at = self.offer_at.min(now + FIRST_PAUSE);
+    }
+
+    fn offer(&mut self, now: Now, peer: PeerId) {
+        let sent = |it: &Pending| Sent::new(&it.event, millis(it.age(now)), &self.me);
+        let events: Vec<Sent> = self.pending.values().take(OFFERED).map(sent).collect();
+        self.out.extend(Message::events(events).into_iter().map(|message| Output::Send(peer, message)));
+    }
+
+    fn full(&self) -> bool {
+        let known = self.pending.len() + self.settled.len();
+        self.pending.len() >= self.limits.pending || (self.collector && known >= self.limits.settled)
+    }
+
+    fn take(&mut self, now: Now, event: Event, age: Duration) {
+        if self.pending.is_empty() {
+            self.offer_at = now + FIRST_PAUSE;
+        }
+        self.arrival += 1;
+        self.arrivals.insert(event.id.clone(), self.arrival);
+        let collected = self.collector;
+        let pending = Pending { event: event.clone(), arrived: now, age_then: age, collected };
+        self.pending.insert(self.arrival, pending);
+        self.hurry(now);
+        self.out.push_back(Output::Heard(event.clone()));
+        if collected {
+            self.out.push_back(Output::Collect(event));
+        }
+    }
+
+    fn events(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        sender: &Identity,
+        sent: Vec<Sent>,
+    ) -> Result<(), Violation> {
+        let (mut onward, mut known) = (vec![], vec![]);
+        for sent in sent {
+            let age = Duration::from_millis(sent.age);
+            let event = self.event(sender, sent)?;
+            if let Some((event, outcome)) = self.settled.get(&event.id) {
+                self.counts.known += 1;
+                known.push(Settled { event: Sent::new(event, 0, &self.me), outcome: outcome.clone() });
+            } else if self.arrivals.contains_key(&event.id) {
+                self.counts.known += 1;
+            } else if age >= LIFE {
+                self.counts.expired += 1;
+            } else if self.full() {
+                self.counts.full += 1;
+            } else if self.collector
+                && let Err(reason) = event.dose.check(self.injectable)
+            {
+                self.answer(now, event, Outcome::Refused { reason });
+            } else {
+                onward.push(Sent::new(&event, millis(age), &self.me));
+                self.take(now, event, age);
+            }
+        }
+        self.out.extend(Message::settled(known).into_iter().map(|message| Output::Send(peer, message)));
+        self.pass_on(peer, Message::events(onward));
+        Ok(())
+    }
+
+    fn news(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        sender: &Identity,
+        news: Vec<Settled>,
+    ) -> Result<(), Violation> {
+        let mut onward = vec![];
+        for Settled { event, outcome } in news {
+            let event = self.event(sender, event)?;
+            // What is in the ledger, a collector knows from the ledger.
+            if self.collector {
+                continue;
+            }
+            let pending = self.arrivals.contains_key(&event.id);
+            let new = match (&outcome, self.settled.get(&event.id)) {
+                // Nobody keeps this in mind, so it travels only as far as somebody waits.
+                (Outcome::Busy { .. }, _) => pending,
+                (_, None) => true,
+                // A collector that started again may have forgotten that it refused.
+                (Outcome::Committed { .. }, Some((_, Outcome::Refused { .. }))) => true,
+                _ => false,
+            };
+            if !new {
+                continue;
+            }
+            if !pending && !self.settled.contains_key(&event.id) {
+                self.out.push_back(Output::Heard(event.clone()));
+            }
+            onward.push(Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() });
+            self.settle(now + REMEMBER, event, outcome);
+            self.hurry(now);
+        }
+        self.pass_on(peer, Message::settled(onward));
+        Ok(())
+    }
+
+    fn pass_on(&mut self, from: PeerId, messages: Vec<Message>) {
+        self.out.extend(messages.into_iter().map(|message| Output::Broadcast(Some(from), message)));
+    }
+
+    /// What `sender` sent, if it may send it.
+    fn event(&self, sender: &Identity, sent: Sent) -> Result<Event, Violation> {
+        if sent.origin.as_ref() == Some(sender) {
+            return Err(Violation("named itself as an origin: its certificate does that".into()));
+        }
+        let origin = sent.origin.unwrap_or_else(|| sender.clone());
+        let ours = origin.organism().is_none_or(|organism| organism == self.organism)
+            && origin.trust_domain() == self.me.trust_domain();
+        if !ours {
+            return Err(Violation(format!("passed on an injection of {origin}, which is not of this mesh")));
+        }
+        // What may be injected can differ for a while where it is being changed; what is no dose cannot.
+        let any = Injectable { min: f64::MIN, max: f64::MAX };
+        sent.dose.check(any).map_err(|reason| Violation(format!("sent an injection that {reason}")))?;
+        Ok(Event { id: sent.id, origin, seq: sent.seq, dose: sent.dose })
+    }
+
+    fn settle(&mut self, until: Now, event: Event, outcome: Outcome) {
+        if let Some(at) = self.arrivals.remove(&event.id) {
+            self.pending.remove(&at);
+        }
+        if !matches!(outcome, Outcome::Busy { .. }) {
+            if self.settled.insert(event.id.clone(), (event.clone(), outcome.clone())).is_none() {
+                self.forget.push_back((until, event.id.clone()));
+            }
+            if !self.collector && self.settled.len() > self.limits.settled {
+                let oldest = self.forget.pop_front();
+                oldest.and_then(|(_, id)| self.settled.remove(&id));
+            }
+        }
+        self.out.push_back(Output::Settled(event, outcome));
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
