@@ -15,7 +15,7 @@ demo: ## a real cluster on this machine, an organism beating in it, an anomaly a
 test: test-fast test-cluster ## every test, fast ones first
 
 test-fast: ## tests that need no cluster
-	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test cli
+	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test cli --test mesh
 
 test-cluster: ## tests against a real API server: the one of KUBECONFIG, or one raised for them
 	cargo test --test cluster
@@ -41,6 +41,7 @@ manifests: crds ## charts/venom.yaml made anew from the chart
 bench: ## ratios measured side by side (release build)
 	cargo bench --bench ledger
 	cargo bench --bench operator
+	cargo bench --bench mesh
 
 cluster-down: ## ends the cluster that the tests raised
 	$(CLUSTER) down --name $(TEST_CLUSTER)

@@ -11,6 +11,7 @@
 //! | [`ledger`] | entries, chain, Merkle tree, segments, replay | the engine's types |
 //! | [`store`] | where ledgers live: ConfigMaps, a folder | I/O |
 //! | [`mesh`] | how an injection gets from any node to who holds the ledger | sockets, TLS; no ledger |
+//! | [`node`] | a node as a process: certificate, doors, peers | the mesh |
 //! | [`api`] | the two custom resources: fields, defaults, rules | Kubernetes' types |
 //! | [`operator`] | reconcilers, beater, committer, publisher | all of the above |
 //! | [`cli`] | one file a subcommand | all of the above |
@@ -26,7 +27,7 @@
 //!
 //! - `organism/` and `ledger/` know no clock, no I/O, no tokio, no Kubernetes, no `HashMap`: time comes in as
 //!   an argument. Operator, `venom run`, replay and tests run the same beat function.
-//! - `mesh/` knows no Kubernetes, no ledger and no engine; `mesh/gossip.rs`, the protocol, knows no
+//! - `mesh/` and `node/` know no Kubernetes, no ledger and no engine; `mesh/gossip.rs`, the protocol, knows no
 //!   clock, no I/O and no chance either: a simulated network runs what real nodes run. What a peer is called
 //!   comes from its certificate, never from what it says.
 //! - The segment codec does not use `organism/`: a codec that predicts with the engine would prove nothing.
@@ -40,6 +41,7 @@ pub mod api;
 pub mod cli;
 pub mod ledger;
 pub mod mesh;
+pub mod node;
 pub mod operator;
 pub mod organism;
 pub mod store;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use venom::cli::{self, crds, ledger, operator, run};
+use venom::cli::{self, crds, inject, ledger, mesh, node, operator, run};
 
 /// An auditable autopilot for a group of pods.
 #[derive(Parser)]
@@ -19,6 +19,12 @@ enum Command {
     Run(run::Args),
     /// Run the operator
     Operator(operator::Args),
+    /// Run a node: a peer of the mesh
+    Node(node::Args),
+    /// Inject anomalies or a model weight through a node
+    Inject(inject::Args),
+    /// Make certificates for a mesh without a cluster
+    Mesh(mesh::Args),
     /// Print the two CustomResourceDefinitions as YAML
     Crds(crds::Args),
     /// Read a ledger and check it
@@ -32,6 +38,9 @@ fn main() -> ExitCode {
     let done = match parsed {
         Ok(Cli { command: Command::Run(args) }) => run::run(&args),
         Ok(Cli { command: Command::Operator(args) }) => operator::run(&args),
+        Ok(Cli { command: Command::Node(args) }) => node::run(&args),
+        Ok(Cli { command: Command::Inject(args) }) => inject::run(&args),
+        Ok(Cli { command: Command::Mesh(args) }) => mesh::run(&args),
         Ok(Cli { command: Command::Crds(args) }) => crds::run(&args),
         Ok(Cli { command: Command::Ledger(args) }) => ledger::run(&args),
         Err(error) => return cli::usage(name, &error),

@@ -4,7 +4,10 @@
 //! is 2 for wrong usage, 1 for a check that failed or anything else that did not work, 0 else.
 
 pub mod crds;
+pub mod inject;
 pub mod ledger;
+pub mod mesh;
+pub mod node;
 pub mod operator;
 pub mod run;
 pub mod signals;

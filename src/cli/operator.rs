@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 /// Log lines go to stderr; RUST_LOG chooses which.
-fn log(format: LogFormat) {
+pub(super) fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

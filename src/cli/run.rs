@@ -3,18 +3,23 @@
 //! 1. [`wanted`]: what flags and file ask for, refused before anything is made;
 //! 2. open the ledger's folder: genesis, or resume and what differs from what was last recorded;
 //! 3. [`heart`]: beat at the organism's pace, while the [`keeper`] commits on a thread of its own;
+//!    With `--mesh`, the [`body`] is a node beside it, which takes injections from other nodes and hands them in;
 //! 4. [`summary`]: read the folder again, check it, and say what came out.
 
+mod body;
 mod bounds;
 mod heart;
 mod keeper;
+mod past;
 mod progress;
 mod summary;
 mod wanted;
 
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
 
-use self::heart::Heart;
+use self::body::Body;
+use self::heart::{Heart, Wake};
 use self::keeper::Keeper;
 use super::{Error, complain, host_name, signals};
 use crate::organism::input::Resume;
@@ -51,6 +56,24 @@ pub struct Args {
     /// The ledger's folder, which is made, or continued if it holds one
     #[arg(long, value_name = "DIR", default_value = "venom-ledger")]
     ledger: PathBuf,
+    /// Join a mesh, as the one who holds the ledger
+    #[arg(long)]
+    mesh: bool,
+    /// Where peers are let in [default: 9000]
+    #[arg(long, value_name = "PORT", requires = "mesh")]
+    mesh_port: Option<u16>,
+    /// Peers; a host may stand for many addresses
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "mesh", value_parser = super::node::peer)]
+    peers: Vec<String>,
+    /// The operator's folder of venom mesh init [default: venom-mesh/operator, made if it is missing]
+    #[arg(long, value_name = "DIR", requires = "mesh")]
+    mesh_identity: Option<PathBuf>,
+    /// Where injections are taken, on 127.0.0.1 [default: 8001]
+    #[arg(long, value_name = "PORT", requires = "mesh")]
+    inject_port: Option<u16>,
+    /// Weights of the model that may be injected
+    #[arg(long, value_name = "MIN..MAX", default_value = "0.01..1", requires = "mesh", value_parser = super::node::injectable)]
+    injectable: crate::mesh::Injectable,
 }
 
 /// Beats.
@@ -69,9 +92,14 @@ pub fn run(args: &Args) -> Result<(), Error> {
         ));
         return Ok(());
     }
-    let stop = signals::stop().map_err(|error| Error::Failed(format!("signals: {error}")))?;
+    let (wake, woken) = channel();
+    let stop = wake.clone();
+    // The heart may be gone: then it has stopped already.
+    signals::on_stop(move || drop(stop.send(Wake::Stop)))
+        .map_err(|error| Error::Failed(format!("signals: {error}")))?;
     let operator = host_name().unwrap_or_else(|| "venom run".into());
     let reason = writer.take_over(&operator)?;
+    let body = args.mesh.then(|| Body::start(args, &writer, wake.clone())).transpose()?;
     let size = writer.head().size;
     let mut heart = match past {
         None => Heart::new(&wanted)?,
@@ -81,10 +109,14 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Heart::again(past.state, size, &wanted, resume)?
         }
     };
-    let mut keeper = Keeper::start(writer).map_err(|error| Error::Failed(format!("threads: {error}")))?;
-    let beaten = heart.beat_on(limit, wanted.commit_interval, &mut keeper, &stop);
+    let answers = body.as_ref().map(Body::answers);
+    let mut keeper =
+        Keeper::start(writer, answers).map_err(|error| Error::Failed(format!("threads: {error}")))?;
+    let beaten = heart.beat_on(limit, wanted.commit_interval, &mut keeper, &woken);
     // A keeper that stopped knows better why than the heart, which only found it gone.
     let writer = keeper.finish()?;
+    // Last, so that whoever waits still hears what was committed.
+    drop(body);
     beaten?;
     summary::print(&heart, writer.folder())
 }

@@ -1,7 +1,6 @@
 //! SIGINT and SIGTERM.
 
 use std::io;
-use std::sync::mpsc::{Receiver, channel};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,13 +31,12 @@ impl Stop {
     }
 }
 
-/// For loops without a runtime: a message comes when the process is asked to stop. Asked twice, it ends at
+/// For loops without a runtime: `told` is called when the process is asked to stop. Asked twice, it ends at
 /// once.
 ///
 /// # Errors
 /// When the system gives no thread or no signals.
-pub fn stop() -> io::Result<Receiver<()>> {
-    let (sender, receiver) = channel();
+pub fn on_stop(told: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let mut stop = {
         let _entered = runtime.enter();
@@ -47,11 +45,10 @@ pub fn stop() -> io::Result<Receiver<()>> {
     std::thread::Builder::new().name("venom-signals".into()).spawn(move || {
         runtime.block_on(async {
             stop.asked().await;
-            // The receiver may be gone: then what was to be stopped has ended already.
-            let _ = sender.send(());
+            told();
             stop.asked().await;
             std::process::exit(INTERRUPTED);
         });
     })?;
-    Ok(receiver)
+    Ok(())
 }

@@ -4,24 +4,45 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::super::Error;
-use super::keeper::Keeper;
+use super::keeper::{Job, Keeper};
 use super::progress::Progress;
 use super::wanted::Wanted;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Genesis, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
+use crate::mesh::{Answers, Event, Outcome};
 use crate::organism::cores::Cores;
-use crate::organism::input::{ConfigChange, Resume, Scale};
+use crate::organism::input::{ConfigChange, Injection, Resume, Scale};
 use crate::organism::pid::{History, PidStep};
 use crate::organism::{Action, Arbiter, Beat, Input, State, VERSION, beat};
 
 /// At most so many records go into one commit, which is one segment.
 const SEGMENT_RECORDS: usize = 4_000;
 
+/// An injection makes an organism due now, but not sooner than this after the last beat that one brought on.
+const EARLY_BEATS: Duration = Duration::from_millis(20);
+
+/// What wakes the heart before its deadline.
+pub(super) enum Wake {
+    /// Somebody stops it.
+    Stop,
+    /// Somebody injects; what becomes of it, `Answers` is to be told.
+    Inject(Event, Answers),
+}
+
+/// An injection that was recorded.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub(super) event: Event,
+    pub(super) entry: u64,
+}
+
 /// A living organism.
 pub(super) struct Heart {
     state: State,
-    pending: Vec<Record>,
+    pending: Job,
+    /// When an injection may bring a beat on again.
+    early: Instant,
     since_snapshot: u64,
     /// What this run has come to.
     pub(super) tally: Tally,
@@ -116,12 +137,23 @@ impl Heart {
         if from != p {
             heart.input(now, &Input::Scale(Scale { from, p }))?;
         }
-        heart.snapshot(now)?;
+        if heart.state.waits() {
+            // No snapshot may stand where an injection waits for its pulse: it comes after that one.
+            heart.since_snapshot = SNAPSHOT_EVERY;
+        } else {
+            heart.snapshot(now)?;
+        }
         Ok(heart)
     }
 
     fn at(state: State, entries: u64) -> Self {
-        Self { state, pending: vec![], since_snapshot: 0, tally: Tally::new(entries) }
+        Self {
+            state,
+            pending: Job::default(),
+            early: Instant::now(),
+            since_snapshot: 0,
+            tally: Tally::new(entries),
+        }
     }
 
     /// The state after the last beat.
@@ -131,7 +163,7 @@ impl Heart {
 
     fn append(&mut self, record: Record) {
         self.tally.entries += record.entries();
-        self.pending.push(record);
+        self.pending.records.push(record);
     }
 
     fn input(&mut self, now: f64, input: &Input) -> Result<(), Error> {
@@ -140,20 +172,19 @@ impl Heart {
     }
 
     fn snapshot(&mut self, now: f64) -> Result<(), Error> {
-        // No input ever waits for its pulse here: nothing is injected and nothing sensed.
         self.append(Record::snapshot(now, &self.state).map_err(bad_number)?);
         self.since_snapshot = 0;
         Ok(())
     }
 
-    /// Beats until beat `limit`, or until `stop` says so; commits what is pending every `commit_interval` and
-    /// at the end.
+    /// Beats until beat `limit`, or until it is woken to stop; commits what is pending every
+    /// `commit_interval`, with an injection at once, and at the end.
     pub(super) fn beat_on(
         &mut self,
         limit: Option<u64>,
         commit_interval: Duration,
         keeper: &mut Keeper,
-        stop: &Receiver<()>,
+        woken: &Receiver<Wake>,
     ) -> Result<(), Error> {
         let arbiter = Arbiter::new(Cores::default())
             .map_err(|error| Error::Failed(format!("threads for the cores: {error}")))?;
@@ -163,16 +194,27 @@ impl Heart {
         // What was recorded before the first beat is committed at once.
         let mut commit_at = started;
         while limit.is_none_or(|limit| self.state.beat < limit) {
-            if Instant::now() >= commit_at || self.pending.len() >= SEGMENT_RECORDS {
+            let due = Instant::now() >= commit_at || self.pending.records.len() >= SEGMENT_RECORDS;
+            // An injection and the beat that takes it in are committed together: whoever continues this ledger
+            // finds none that waits.
+            if !self.state.waits() && (due || !self.pending.injections.is_empty()) {
                 if keeper.commit(std::mem::take(&mut self.pending)).is_err() {
                     break;
                 }
                 commit_at = Instant::now() + commit_interval;
             }
-            match stop.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT)) {
+            match woken.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT)) {
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => continue,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Wake::Inject(event, answers)) => {
+                    self.inject(event, &answers)?;
+                    deadline = deadline.min(self.early.max(Instant::now()));
+                    continue;
+                }
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.state.waits() {
+                self.early = Instant::now() + EARLY_BEATS;
             }
             let t_lambda = self.beat(&arbiter)?;
             self.tally.took = started.elapsed();
@@ -183,9 +225,32 @@ impl Heart {
             (deadline, missed) = next_deadline(deadline, period, Instant::now());
             self.tally.missed += missed;
         }
+        if self.state.waits() {
+            self.beat(&arbiter)?;
+        }
         progress.end(&self.tally, &self.state);
         // An error here is one of the keeper, which tells it itself.
         let _ = keeper.commit(std::mem::take(&mut self.pending));
+        Ok(())
+    }
+
+    /// Records an injection, which is answered once it is committed; or answers that it cannot be now.
+    fn inject(&mut self, event: Event, answers: &Answers) -> Result<(), Error> {
+        let injection = Injection {
+            anoms: event.dose.anoms,
+            from: Some(event.origin.to_string()),
+            id: event.id.to_string(),
+            ml_weight: event.dose.ml_weight,
+            ..Injection::default()
+        };
+        let input = Input::Injection(injection);
+        if let Err(refused) = self.state.apply(&input) {
+            answers.answer(event, Outcome::Busy { reason: refused.to_string() });
+            return Ok(());
+        }
+        let entry = self.tally.entries;
+        self.append(Record::input(wall(), &input).map_err(bad_number)?);
+        self.pending.injections.push(Recorded { event, entry });
         Ok(())
     }
 

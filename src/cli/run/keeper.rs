@@ -4,15 +4,25 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::heart::Recorded;
 use crate::ledger::entry::Record;
+use crate::mesh::{Answers, Outcome};
 use crate::store::directory::{FolderError, Writer};
 
 /// At most so many commits wait; then the heart waits, and skips beats. No entry is ever dropped.
 const WAITING: usize = 2;
 
+/// What is to be committed at once.
+#[derive(Default)]
+pub(super) struct Job {
+    pub(super) records: Vec<Record>,
+    /// The injections among them.
+    pub(super) injections: Vec<Recorded>,
+}
+
 /// The thread that commits.
 pub(super) struct Keeper {
-    jobs: SyncSender<Vec<Record>>,
+    jobs: SyncSender<Job>,
     thread: JoinHandle<Result<Writer, FolderError>>,
 }
 
@@ -21,17 +31,18 @@ pub(super) struct Keeper {
 pub(super) struct Stopped;
 
 impl Keeper {
-    /// Starts the thread.
-    pub(super) fn start(writer: Writer) -> io::Result<Self> {
+    /// Starts the thread. What injections became is said in `answers`, once they are committed.
+    pub(super) fn start(writer: Writer, answers: Option<Answers>) -> io::Result<Self> {
         let (jobs, receiver) = sync_channel(WAITING);
-        let thread =
-            std::thread::Builder::new().name("venom-keeper".into()).spawn(move || keep(writer, &receiver))?;
+        let thread = std::thread::Builder::new()
+            .name("venom-keeper".into())
+            .spawn(move || keep(writer, &receiver, answers))?;
         Ok(Self { jobs, thread })
     }
 
-    /// Hands records over to be committed. None of them is an injection.
-    pub(super) fn commit(&mut self, records: Vec<Record>) -> Result<(), Stopped> {
-        self.jobs.send(records).map_err(|_| Stopped)
+    /// Hands records over to be committed.
+    pub(super) fn commit(&mut self, job: Job) -> Result<(), Stopped> {
+        self.jobs.send(job).map_err(|_| Stopped)
     }
 
     /// Waits until all is committed.
@@ -41,9 +52,14 @@ impl Keeper {
     }
 }
 
-fn keep(mut writer: Writer, jobs: &Receiver<Vec<Record>>) -> Result<Writer, FolderError> {
-    for records in jobs {
-        writer.commit(&records, 0)?;
+fn keep(mut writer: Writer, jobs: &Receiver<Job>, answers: Option<Answers>) -> Result<Writer, FolderError> {
+    for Job { records, injections } in jobs {
+        writer.commit(&records, injections.len() as u64)?;
+        for Recorded { event, entry } in injections {
+            if let Some(answers) = &answers {
+                answers.answer(event, Outcome::Committed { entry });
+            }
+        }
     }
     Ok(writer)
 }

@@ -1,0 +1,188 @@
+//! A node: a peer of the mesh as a process, with its doors.
+//!
+//! [`Node::start`] gets a certificate, joins the mesh and opens the doors; [`source`] sees to the next
+//! certificate, and names of peers are looked up again and again, so that pods may come and go.
+//! `venom run --mesh` is a node too, one that holds the ledger.
+
+pub mod client;
+pub mod door;
+pub mod folder;
+pub mod source;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::{TcpListener, lookup_host};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::source::{NoCertificate, Source};
+use crate::mesh::{Bounds, Collected, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach};
+
+/// Names of peers are looked up this often.
+const LOOK_UP: Duration = Duration::from_secs(5);
+/// Addresses in all: an organism has 1,000 nodes at most.
+const MOST_ADDRESSES: usize = 2_000;
+
+/// What a node needs to know. A port 0 is any that is free.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Peers, each HOST:PORT; a host may stand for many addresses, its own among them.
+    pub peers: Vec<String>,
+    /// Where peers are let in, on all addresses.
+    pub mesh_port: u16,
+    /// Where metrics and probes are served, on all addresses.
+    pub http_port: Option<u16>,
+    /// Where injections are taken, on 127.0.0.1.
+    pub inject_port: u16,
+    /// Where the certificate comes from.
+    pub source: Source,
+    /// Weights that may be injected.
+    pub injectable: Injectable,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No certificate.
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
+    /// A port cannot be had.
+    #[error("port {0}: {1}; choose another one")]
+    Port(u16, io::Error),
+    /// The system refused something else.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A counter's name is taken.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Node {
+    /// The peer.
+    pub mesh: Mesh,
+    /// Where peers are let in.
+    pub mesh_address: SocketAddr,
+    /// Where metrics and probes are served.
+    pub http_address: Option<SocketAddr>,
+    /// Where injections are taken.
+    pub inject_address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Starts a node; where there is a `ledger`, one that holds it and knows those injections of it. Needs a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn start(
+        options: Options,
+        ledger: Option<Vec<Known>>,
+    ) -> Result<(Self, Option<Collected>), NodeError> {
+        let credentials = options.source.obtain().await?;
+        let listener = everywhere(options.mesh_port).await?;
+        let mesh_address = listener.local_addr()?;
+        let http = match options.http_port {
+            Some(port) => Some(everywhere(port).await?),
+            None => None,
+        };
+        let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let inject = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port));
+        let inject = inject.await.map_err(|error| NodeError::Port(options.inject_port, error))?;
+        let inject_address = inject.local_addr()?;
+
+        let metrics = Arc::new(Metrics::new()?);
+        let (current, credentials) = watch::channel(credentials);
+        let (found, addresses) = watch::channel(vec![]);
+        let mesh = MeshOptions {
+            credentials: credentials.clone(),
+            addresses,
+            reach: Reach::All,
+            listener: Some(listener),
+            injectable: options.injectable,
+            metrics: metrics.clone(),
+            bounds: Bounds::default(),
+            paced: true,
+        };
+        let (mesh, collected) = match ledger {
+            None => (Mesh::join(mesh)?, None),
+            Some(known) => {
+                let (mesh, collected) = Mesh::collect(mesh, known)?;
+                (mesh, Some(collected))
+            }
+        };
+        let stop = CancellationToken::new();
+        spawn(&stop, options.source.renew(current));
+        spawn(&stop, look_up(options.peers, found));
+        if let Some(http) = http {
+            serve(&stop, http, door::public(metrics, credentials));
+        }
+        serve(&stop, inject, door::inject(mesh.clone()));
+        Ok((Self { mesh, mesh_address, http_address, inject_address, stop }, collected))
+    }
+
+    /// Takes no more injections in, delivers what waits, and ends.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.mesh.stop().await;
+    }
+}
+
+fn spawn(stop: &CancellationToken, what: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(what).await });
+}
+
+fn serve(stop: &CancellationToken, listener: TcpListener, door: Router) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let serving = axum::serve(listener, door).with_graceful_shutdown(stop.cancelled_owned());
+        // It ends when told to; single connections that fail are no error.
+        let _ = serving.await;
+    });
+}
+
+/// On all addresses, of both kinds where the system has both.
+async fn everywhere(port: u16) -> Result<TcpListener, NodeError> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => {
+            let bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
+            bound.map_err(|error| NodeError::Port(port, error))
+        }
+    }
+}
+
+/// Looks names up, again and again. A name that cannot be looked up keeps the addresses it had.
+async fn look_up(names: Vec<String>, found: watch::Sender<Vec<SocketAddr>>) {
+    let mut known: BTreeMap<&String, Vec<SocketAddr>> = BTreeMap::new();
+    loop {
+        for name in &names {
+            match timeout(LOOK_UP, lookup_host(name)).await {
+                Ok(Ok(addresses)) => {
+                    known.insert(name, addresses.collect());
+                }
+                Ok(Err(error)) => tracing::debug!("mesh: {name}: {error}"),
+                Err(_) => tracing::debug!("mesh: {name}: no answer in time"),
+            }
+        }
+        let mut all: Vec<SocketAddr> = known.values().flatten().copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all.truncate(MOST_ADDRESSES);
+        found.send_if_modified(|before| {
+            let changed = *before != all;
+            *before = all;
+            changed
+        });
+        sleep(LOOK_UP).await;
+    }
+}

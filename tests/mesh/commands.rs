@@ -1,0 +1,253 @@
+//! `venom mesh init`, `venom node`, `venom run --mesh` and `venom inject`: the real binary.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use venom::ledger::Entry;
+use venom::ledger::entry::Data;
+
+use crate::support::PATIENCE;
+
+const VENOM: &str = env!("CARGO_BIN_EXE_venom");
+
+/// An empty folder to work in.
+struct Place(TempDir);
+
+/// A process that is killed when the test ends, however it ends.
+struct Running {
+    child: Child,
+    mesh: String,
+    inject: String,
+    lines: Receiver<String>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(VENOM);
+        command.args(line.split_whitespace()).current_dir(&self.0).stdin(Stdio::null());
+        command
+    }
+
+    fn venom(&self, line: &str) -> Output {
+        self.command(line).output().unwrap()
+    }
+
+    fn ok(&self, line: &str) -> String {
+        let done = self.venom(line);
+        assert!(done.status.success(), "venom {line}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Starts `venom`, and waits until it says where it is to be found.
+    fn start(&self, line: &str) -> Running {
+        let mut child = self.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            while let Some(Ok(line)) = stderr.next() {
+                let _ = sender.send(line);
+            }
+        });
+        let mut seen = vec![];
+        let said = loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(said) if said.starts_with("mesh on ") => break said,
+                Ok(other) => seen.push(other),
+                Err(_) => {
+                    let _ = child.kill();
+                    panic!("venom {line}: {seen:?}");
+                }
+            }
+        };
+        let port = |name: &str| -> String {
+            let address = said.split(", ").find_map(|part| part.strip_prefix(name)).unwrap();
+            address.rsplit_once(':').unwrap().1.to_owned()
+        };
+        let (mesh, inject) = (port("mesh on "), port("injections on "));
+        Running { child, mesh, inject, lines }
+    }
+
+    fn node(&self, number: usize, peers: &[&Running]) -> Running {
+        let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
+        let peers = if peers.is_empty() { String::new() } else { format!("--peers {}", peers.join(",")) };
+        self.start(&format!(
+            "node --identity venom-mesh/node-{number} --mesh-port 0 --http-port 0 --inject-port 0 {peers}"
+        ))
+    }
+
+    fn run(&self, peers: &[&Running]) -> Running {
+        let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
+        self.start(&format!("run --mesh --mesh-port 0 --inject-port 0 --peers {}", peers.join(",")))
+    }
+
+    fn injections(&self) -> BTreeMap<String, (u64, String)> {
+        let mut found = BTreeMap::new();
+        for line in self.ok("ledger export venom-ledger").lines() {
+            let entry = Entry::from_line(line).unwrap();
+            if let Data::Injection(injection) = entry.data().unwrap() {
+                let twice = found.insert(injection.id, (entry.index, injection.from.unwrap()));
+                assert_eq!(twice, None, "an id is there twice");
+            }
+        }
+        found
+    }
+}
+
+impl Running {
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.inject)
+    }
+
+    fn end(&mut self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        self.child.wait().unwrap();
+    }
+}
+
+fn injected(told: &str) -> (String, u64) {
+    let told = told.trim().strip_prefix("injected: ").unwrap();
+    let (id, entry) = told.split_once(" is entry ").unwrap();
+    (id.to_owned(), entry.parse().unwrap())
+}
+
+#[test]
+fn three_nodes_without_a_cluster() {
+    let place = Place::new();
+    place.ok("mesh init venom-mesh --nodes 2");
+    let first = place.node(1, &[]);
+    let second = place.node(2, &[&first]);
+    let mut run = place.run(&[&first, &second]);
+    let mut told = BTreeMap::new();
+    for (door, origin) in [
+        (&first, "spiffe://venom/org/local/pod/node-1"),
+        (&second, "spiffe://venom/org/local/pod/node-2"),
+        (&run, "spiffe://venom/operator"),
+    ] {
+        let (id, entry) =
+            injected(&place.ok(&format!("inject --anoms 7 --ml-weight 0.2 --url {}", door.url())));
+        told.insert(id, (entry, origin.to_owned()));
+    }
+    // The same again, through another node: the same entry, told at once.
+    for (id, (entry, _)) in &told {
+        let line = format!("inject --anoms 7 --ml-weight 0.2 --id {id} --url {}", second.url());
+        assert_eq!(injected(&place.ok(&line)), (id.clone(), *entry));
+    }
+    let wrong = |line: &str, code: i32, what: &str| {
+        let done = place.venom(line);
+        let said = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(code), "{line}: {said}");
+        assert!(said.contains(what) && said.lines().count() == 1, "{line}: {said}");
+    };
+    let url = first.url();
+    wrong(&format!("inject --ml-weight 7 --url {url}"), 1, "mlWeight must be 0.01 to 1");
+    wrong(&format!("inject --anoms 1000001 --url {url}"), 1, "anoms must be 0 to 1000000");
+    wrong(&format!("inject --anoms 1 --id a_b --url {url}"), 1, "letters, digits and -");
+    let old = "inject --anoms 1 --id 01890a5d-ac96-774b-bcce-b302099a8057";
+    wrong(&format!("{old} --url {url}"), 1, "only the ledger says");
+    wrong("inject", 2, "nothing to inject");
+    let used = format!("inject --anoms 8 --id {} --url {url}", told.keys().next().unwrap());
+    wrong(&used, 1, "the id was used for another injection");
+
+    run.end("TERM");
+    assert_eq!(place.injections(), told);
+    place.ok("ledger verify venom-ledger");
+    let replayed = place.ok("ledger replay venom-ledger");
+    assert!(replayed.contains("QUARANTINE"), "21 anoms at a weight of 0.2: {replayed}");
+
+    // Goes on where it was; what was injected is still known.
+    let run = place.run(&[&first, &second]);
+    for (id, (entry, _)) in &told {
+        let line = format!("inject --anoms 7 --ml-weight 0.2 --id {id} --url {}", run.url());
+        assert_eq!(injected(&place.ok(&line)), (id.clone(), *entry));
+    }
+    drop(run);
+    place.ok("ledger replay venom-ledger");
+}
+
+/// Killed again and again while clients inject through the nodes and try again: each once.
+#[test]
+fn exactly_once_through_kills() {
+    let place = Place::new();
+    place.ok("mesh init venom-mesh --nodes 2");
+    let first = place.node(1, &[]);
+    let second = place.node(2, &[&first]);
+    let mut run = place.run(&[&first, &second]);
+    let clients: Vec<_> = [first.url(), second.url()]
+        .into_iter()
+        .enumerate()
+        .map(|(client, url)| {
+            let folder: PathBuf = place.0.path().into();
+            std::thread::spawn(move || {
+                let mut told = BTreeMap::new();
+                for number in 0..8 {
+                    let id = format!("client-{client}-{number}");
+                    let done = Command::new(VENOM)
+                        .args(["inject", "--anoms", "1", "--id", &id, "--url", &url])
+                        .current_dir(&folder)
+                        .output()
+                        .unwrap();
+                    assert!(done.status.success(), "{done:?}");
+                    let (said, entry) = injected(&String::from_utf8(done.stdout).unwrap());
+                    assert_eq!(said, id);
+                    told.insert(id, entry);
+                }
+                told
+            })
+        })
+        .collect();
+    let mut kills = 0;
+    let end = Instant::now() + PATIENCE * 5;
+    while clients.iter().any(|client| !client.is_finished()) {
+        assert!(Instant::now() < end, "{:?}", run.lines.try_iter().collect::<Vec<_>>());
+        std::thread::sleep(Duration::from_millis(300 + 170 * kills % 700));
+        if kills < 4 {
+            run.end("KILL");
+            kills += 1;
+            run = place.run(&[&first, &second]);
+        }
+    }
+    let mut told = BTreeMap::new();
+    for client in clients {
+        told.extend(client.join().unwrap());
+    }
+    run.end("TERM");
+    let found: BTreeMap<String, u64> =
+        place.injections().into_iter().map(|(id, (entry, _))| (id, entry)).collect();
+    assert_eq!(found, told);
+    place.ok("ledger verify venom-ledger");
+    place.ok("ledger replay venom-ledger");
+}
+
+/// The mission's own line needs nothing beforehand.
+#[test]
+fn a_mesh_is_made_where_there_is_none() {
+    let place = Place::new();
+    let mut run = place.start("run --mesh --mesh-port 0 --inject-port 0 --beats -1");
+    let node = place.node(1, &[&run]);
+    let (id, entry) = injected(&place.ok(&format!("inject --anoms 5 --url {}", node.url())));
+    // In force from the next pulse on.
+    run.end("INT");
+    assert_eq!(place.injections()[&id].0, entry);
+    let text = place.ok("ledger export venom-ledger");
+    let after = text.lines().skip(entry as usize + 1);
+    let threat = after.filter(|line| line.contains(r#""flow":"E""#)).next().unwrap();
+    assert!(threat.contains(r#""total_anoms":5"#), "{threat}");
+    place.ok("ledger replay venom-ledger");
+}
