@@ -22,7 +22,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::source::{NoCertificate, Source};
-use crate::mesh::{Bounds, Collected, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach};
+use crate::mesh::{
+    Bounds, Collected, Identity, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach,
+};
 
 /// Names of peers are looked up this often.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -52,6 +54,9 @@ pub enum NodeError {
     /// No certificate.
     #[error(transparent)]
     Certificate(#[from] NoCertificate),
+    /// Only the operator's certificate is for who holds the ledger.
+    #[error("{0}: the certificate is for {1}; who holds the ledger needs the operator's")]
+    NotTheOperator(Source, Identity),
     /// A port cannot be had.
     #[error("port {0}: {1}; choose another one")]
     Port(u16, io::Error),
@@ -88,6 +93,9 @@ impl Node {
         ledger: Option<Vec<Known>>,
     ) -> Result<(Self, Option<Collected>), NodeError> {
         let credentials = options.source.obtain().await?;
+        if ledger.is_some() && !credentials.identity.is_operator() {
+            return Err(NodeError::NotTheOperator(options.source, credentials.identity));
+        }
         let listener = everywhere(options.mesh_port).await?;
         let mesh_address = listener.local_addr()?;
         let http = match options.http_port {

@@ -165,6 +165,8 @@ fn three_nodes_without_a_cluster() {
     let used = format!("inject --anoms 8 --id {} --url {url}", told.keys().next().unwrap());
     wrong(&used, 1, "the id was used for another injection");
 
+    wrong("run --mesh --mesh-identity venom-mesh/node-1 --ledger other", 1, "needs the operator's");
+
     run.end("TERM");
     assert_eq!(place.injections(), told);
     place.ok("ledger verify venom-ledger");
@@ -246,8 +248,8 @@ fn a_mesh_is_made_where_there_is_none() {
     run.end("INT");
     assert_eq!(place.injections()[&id].0, entry);
     let text = place.ok("ledger export venom-ledger");
-    let after = text.lines().skip(entry as usize + 1);
-    let threat = after.filter(|line| line.contains(r#""flow":"E""#)).next().unwrap();
+    let mut after = text.lines().skip(entry as usize + 1);
+    let threat = after.find(|line| line.contains(r#""flow":"E""#)).unwrap();
     assert!(threat.contains(r#""total_anoms":5"#), "{threat}");
     place.ok("ledger replay venom-ledger");
 }

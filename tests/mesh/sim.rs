@@ -66,6 +66,9 @@ struct Process {
     slow: bool,
 }
 
+/// Something that a process does at a moment.
+type Deed = Box<dyn FnOnce(&mut Gossip, Duration)>;
+
 struct Client {
     id: Id,
     dose: Dose,
@@ -117,7 +120,7 @@ fn seconds(seconds: f64) -> Duration {
 impl World {
     fn new(seed: u64, broken: Broken) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let long = seed % 10 == 0;
+        let long = seed.is_multiple_of(10);
         let nodes = rng.usize(2..8);
         let limits = Limits { pending: if rng.u8(..4) == 0 { 8 } else { 10_000 }, settled: 100_000 };
         let processes = (0..nodes)
@@ -445,8 +448,7 @@ impl World {
 
     fn answer(&mut self, at: usize, event: Event, outcome: Outcome) {
         // A box: an answer may follow from what another one led to, and closures in closures have no end.
-        let answer: Box<dyn FnOnce(&mut Gossip, Duration)> =
-            Box::new(move |gossip, now| gossip.answer(now, event, outcome));
+        let answer: Deed = Box::new(move |gossip, now| gossip.answer(now, event, outcome));
         self.with(at, answer);
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Recorded {
 pub(super) struct Heart {
     state: State,
     pending: Job,
+    /// An injection was recorded since the last beat.
+    injected: bool,
     /// When an injection may bring a beat on again.
     early: Instant,
     since_snapshot: u64,
@@ -148,6 +150,7 @@ impl Heart {
 
     fn at(state: State, entries: u64) -> Self {
         Self {
+            injected: state.waits(),
             state,
             pending: Job::default(),
             early: Instant::now(),
@@ -197,7 +200,7 @@ impl Heart {
             let due = Instant::now() >= commit_at || self.pending.records.len() >= SEGMENT_RECORDS;
             // An injection and the beat that takes it in are committed together: whoever continues this ledger
             // finds none that waits.
-            if !self.state.waits() && (due || !self.pending.injections.is_empty()) {
+            if !self.injected && (due || !self.pending.injections.is_empty()) {
                 if keeper.commit(std::mem::take(&mut self.pending)).is_err() {
                     break;
                 }
@@ -213,7 +216,7 @@ impl Heart {
                 }
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.state.waits() {
+            if self.injected {
                 self.early = Instant::now() + EARLY_BEATS;
             }
             let t_lambda = self.beat(&arbiter)?;
@@ -225,7 +228,7 @@ impl Heart {
             (deadline, missed) = next_deadline(deadline, period, Instant::now());
             self.tally.missed += missed;
         }
-        if self.state.waits() {
+        if self.injected {
             self.beat(&arbiter)?;
         }
         progress.end(&self.tally, &self.state);
@@ -251,6 +254,7 @@ impl Heart {
         let entry = self.tally.entries;
         self.append(Record::input(wall(), &input).map_err(bad_number)?);
         self.pending.injections.push(Recorded { event, entry });
+        self.injected = true;
         Ok(())
     }
 
@@ -260,6 +264,7 @@ impl Heart {
         let opened = beat::open(&mut self.state, now).map_err(|error| Error::Failed(error.to_string()))?;
         let flows = arbiter.time_wrap(vec![opened.reading.clone()]).remove(0);
         let beat = beat::close(&mut self.state, opened, flows);
+        self.injected = false;
         let t_lambda = beat.pulse.t_lambda;
         self.tally.count(&beat);
         self.append(Record::Beat(Box::new(beat)));
