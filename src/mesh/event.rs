@@ -136,11 +136,6 @@ pub enum Outcome {
         /// Why, and what to do.
         reason: String,
     },
-    /// It is not in the ledger now; the same may be tried again later.
-    Busy {
-        /// Why, and what to do.
-        reason: String,
-    },
 }
 
 #[cfg(test)]

@@ -271,11 +271,12 @@ impl Gossip {
         }
     }
 
-    /// The ledger's answer about an injection that was collected. Only at a collector.
+    /// The ledger's answer about an injection that was collected, for good. A ledger that has no room now
+    /// answers later: an injection that was given up and forgotten would be taken in again from every copy on
+    /// its way, and go round for ever. Only at a collector.
     pub fn answer(&mut self, now: Now, event: Event, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Refused { reason } => Outcome::Refused { reason: shortened(reason) },
-            Outcome::Busy { reason } => Outcome::Busy { reason: shortened(reason) },
             committed @ Outcome::Committed { .. } => committed,
         };
         let news = Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() };
@@ -410,8 +411,6 @@ impl Gossip {
             }
             let pending = self.arrivals.contains_key(&event.id);
             let new = match (&outcome, self.settled.get(&event.id)) {
-                // Nobody keeps this in mind, so it travels only as far as somebody waits.
-                (Outcome::Busy { .. }, _) => pending,
                 (_, None) => true,
                 // A collector that started again may have forgotten that it refused.
                 (Outcome::Committed { .. }, Some((_, Outcome::Refused { .. }))) => true,
@@ -456,14 +455,12 @@ impl Gossip {
         if let Some(at) = self.arrivals.remove(&event.id) {
             self.pending.remove(&at);
         }
-        if !matches!(outcome, Outcome::Busy { .. }) {
-            if self.settled.insert(event.id.clone(), (event.clone(), outcome.clone())).is_none() {
-                self.forget.push_back((until, event.id.clone()));
-            }
-            if !self.collector && self.settled.len() > self.limits.settled {
-                let oldest = self.forget.pop_front();
-                oldest.and_then(|(_, id)| self.settled.remove(&id));
-            }
+        if self.settled.insert(event.id.clone(), (event.clone(), outcome.clone())).is_none() {
+            self.forget.push_back((until, event.id.clone()));
+        }
+        if !self.collector && self.settled.len() > self.limits.settled {
+            let oldest = self.forget.pop_front();
+            oldest.and_then(|(_, id)| self.settled.remove(&id));
         }
         self.out.push_back(Output::Settled(event, outcome));
     }

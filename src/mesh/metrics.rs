@@ -174,7 +174,6 @@ impl Metrics {
         let label = match outcome {
             Outcome::Committed { .. } => "committed",
             Outcome::Refused { .. } => "refused",
-            Outcome::Busy { .. } => "busy",
         };
         self.settled.with_label_values(&[label]).inc();
     }

@@ -30,6 +30,8 @@ const WAITING: usize = 10_000;
 /// Above so many waiting deliveries this peer takes no more in.
 const CROWDED: usize = 4_096;
 const TICK: Duration = Duration::from_millis(250);
+/// An operator holds a thousand ledgers, and has nothing to offer.
+const COLLECTOR_TICK: Duration = Duration::from_secs(1);
 /// How long a peer that stops goes on delivering.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -247,7 +249,7 @@ impl Peer {
         mut asked: mpsc::Receiver<Request>,
         mut answered: mpsc::UnboundedReceiver<(Event, Outcome)>,
     ) {
-        let mut tick = interval(TICK);
+        let mut tick = interval(if self.collected.is_some() { COLLECTOR_TICK } else { TICK });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut told = None;
         loop {

@@ -183,7 +183,6 @@ mod tests {
         prop_oneof![
             any::<u64>().prop_map(|entry| Outcome::Committed { entry }),
             ".{0,600}".prop_map(|reason| Outcome::Refused { reason: shortened(reason) }),
-            ".{0,600}".prop_map(|reason| Outcome::Busy { reason: shortened(reason) }),
         ]
     }
 

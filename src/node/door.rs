@@ -136,7 +136,6 @@ fn settled(id: &str, outcome: Outcome) -> Response {
             tell(StatusCode::OK, &Told { id: id.into(), entry: Some(entry), error: None })
         }
         Outcome::Refused { reason } => refuse(StatusCode::UNPROCESSABLE_ENTITY, id, &reason),
-        Outcome::Busy { reason } => refuse(StatusCode::SERVICE_UNAVAILABLE, id, &reason),
     }
 }
 

@@ -185,22 +185,6 @@ fn a_full_store_takes_no_more_in() {
 }
 
 #[test]
-fn what_is_busy_may_be_tried_again() {
-    let mut me = peer(false, Limits::default());
-    me.inject(NOW, WALL, id("x"), anoms(3)).unwrap();
-    outputs(&mut me);
-    let busy = Outcome::Busy { reason: "later".into() };
-    let news = Settled { event: sent("x", Some(pod("me"))), outcome: busy.clone() };
-    me.receive(NOW, PeerId(1), Message::Settled(vec![news.clone()])).unwrap();
-    assert!(matches!(&outputs(&mut me)[..], [Output::Settled(_, it), Output::Broadcast(..)] if *it == busy));
-    assert_eq!(me.standing(&id("x")), None);
-    // Nobody waits for it here: it goes no further.
-    me.receive(NOW, PeerId(2), Message::Settled(vec![news])).unwrap();
-    assert_eq!(outputs(&mut me), []);
-    assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Pending));
-}
-
-#[test]
 fn a_weight_that_may_not_be_injected_is_refused_by_the_collector() {
     let mut me = peer(true, Limits::default());
     let heavy = Sent { dose: Dose { anoms: None, ml_weight: Some(5.0) }, ..sent("x", None) };

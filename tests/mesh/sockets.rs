@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use venom::mesh::{Dose, Identity, Mesh, Outcome, Ticket};
+use venom::mesh::{Dose, Identity, Mesh};
 
 use crate::support::{
     Entries, anoms, assert_exactly_once, authority, credentials, inject, introduce, keep, node, nodes,
@@ -115,12 +115,6 @@ async fn a_node_may_hold_the_ledger() {
     assert_exactly_once(&entries, &told);
     let from: Vec<String> = entries.lock().unwrap().iter().map(|event| event.origin.to_string()).collect();
     assert_eq!(from[2], "spiffe://venom/operator");
-    // What is busy is told to who waits, and may be tried again.
-    let busy = Outcome::Busy { reason: "later".into() };
-    assert!(matches!(
-        peers[0].mesh.inject("injection-0".parse().unwrap(), anoms(1)).await,
-        Ok(Ticket::Settled(outcome)) if outcome != busy
-    ));
 }
 
 /// One link a pair, whoever dials first, and again after a peer comes back as another process.

@@ -84,9 +84,9 @@ async fn live(
         Err(error) => return ready(Err(error.to_string())),
     };
     let answers = collected.answers();
-    ready(Ok((answers.clone(), listening(&node))));
+    ready(Ok((answers, listening(&node))));
     while let Some(Some(event)) = stop.run_until_cancelled(collected.next()).await {
-        if wake.send(Wake::Inject(event, answers.clone())).is_err() {
+        if wake.send(Wake::Inject(event)).is_err() {
             // The heart has stopped; it will be told again when somebody continues this ledger.
             stop.cancelled().await;
         }

@@ -1,16 +1,17 @@
 //! The beat loop of one organism.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::super::Error;
+use super::super::{Error, complain};
 use super::keeper::{Job, Keeper};
 use super::progress::Progress;
 use super::wanted::Wanted;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Genesis, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
-use crate::mesh::{Answers, Event, Outcome};
+use crate::mesh::Event;
 use crate::organism::cores::Cores;
 use crate::organism::input::{ConfigChange, Injection, Resume, Scale};
 use crate::organism::pid::{History, PidStep};
@@ -26,8 +27,8 @@ const EARLY_BEATS: Duration = Duration::from_millis(20);
 pub(super) enum Wake {
     /// Somebody stops it.
     Stop,
-    /// Somebody injects; what becomes of it, `Answers` is to be told.
-    Inject(Event, Answers),
+    /// Somebody injects.
+    Inject(Event),
 }
 
 /// An injection that was recorded.
@@ -41,6 +42,10 @@ pub(super) struct Recorded {
 pub(super) struct Heart {
     state: State,
     pending: Job,
+    /// Injections that there is no room for yet, in the order in which they came: as many as the mesh keeps.
+    waiting: VecDeque<Event>,
+    /// That was said.
+    crowded: bool,
     /// An injection was recorded since the last beat.
     injected: bool,
     /// When an injection may bring a beat on again.
@@ -150,6 +155,8 @@ impl Heart {
 
     fn at(state: State, entries: u64) -> Self {
         Self {
+            waiting: VecDeque::new(),
+            crowded: false,
             injected: state.waits(),
             state,
             pending: Job::default(),
@@ -209,13 +216,16 @@ impl Heart {
             match woken.recv_timeout(deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT)) {
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => continue,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(Wake::Inject(event, answers)) => {
-                    self.inject(event, &answers)?;
+                Ok(Wake::Inject(event)) => {
+                    self.waiting.push_back(event);
+                    self.take_in()?;
                     deadline = deadline.min(self.early.max(Instant::now()));
                     continue;
                 }
                 Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
+            // At the last pulse some may have left the risk window.
+            self.take_in()?;
             if self.injected {
                 self.early = Instant::now() + EARLY_BEATS;
             }
@@ -237,24 +247,28 @@ impl Heart {
         Ok(())
     }
 
-    /// Records an injection, which is answered once it is committed; or answers that it cannot be now.
-    fn inject(&mut self, event: Event, answers: &Answers) -> Result<(), Error> {
-        let injection = Injection {
-            anoms: event.dose.anoms,
-            from: Some(event.origin.to_string()),
-            id: event.id.to_string(),
-            ml_weight: event.dose.ml_weight,
-            ..Injection::default()
-        };
-        let input = Input::Injection(injection);
-        if let Err(refused) = self.state.apply(&input) {
-            answers.answer(event, Outcome::Busy { reason: refused.to_string() });
-            return Ok(());
+    /// Records the injections that there is room for; they are answered once they are committed.
+    fn take_in(&mut self) -> Result<(), Error> {
+        while let Some(event) = self.waiting.front() {
+            let input = Input::Injection(Injection {
+                anoms: event.dose.anoms,
+                from: Some(event.origin.to_string()),
+                id: event.id.to_string(),
+                ml_weight: event.dose.ml_weight,
+                ..Injection::default()
+            });
+            if let Err(refused) = self.state.apply(&input) {
+                if !std::mem::replace(&mut self.crowded, true) {
+                    complain(&format!("an injection waits: {refused}"));
+                }
+                return Ok(());
+            }
+            let entry = self.tally.entries;
+            self.append(Record::input(wall(), &input).map_err(bad_number)?);
+            self.pending.injections.extend(self.waiting.pop_front().map(|event| Recorded { event, entry }));
+            self.injected = true;
         }
-        let entry = self.tally.entries;
-        self.append(Record::input(wall(), &input).map_err(bad_number)?);
-        self.pending.injections.push(Recorded { event, entry });
-        self.injected = true;
+        self.crowded = false;
         Ok(())
     }
 
