@@ -5,7 +5,11 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::{Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, register_gauge_with_registry,
+    register_int_counter_vec_with_registry, register_int_counter_with_registry,
+    register_int_gauge_with_registry,
+};
 
 use super::event::{Dose, Outcome};
 
@@ -78,26 +82,11 @@ impl Metrics {
     /// When a name is registered twice.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let int_gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let gauge = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
-            let gauge = Gauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
+        let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
+        let counters =
+            |name, help, label| register_int_counter_vec_with_registry!(name, help, &[label], registry);
+        let int_gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
+        let gauge = |name, help| register_gauge_with_registry!(name, help, registry);
         Ok(Self {
             links: int_gauge("venom_mesh_links", "Peers that are linked.")?,
             pending: int_gauge("venom_mesh_pending", "Injections not known to be settled.")?,

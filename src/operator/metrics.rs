@@ -11,8 +11,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    register_gauge_with_registry, register_histogram_with_registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
 use crate::organism::Action;
@@ -43,25 +44,22 @@ impl Metrics {
     /// When a name is registered twice.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
+        let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
+        let counters =
+            |name, help, label| register_int_counter_vec_with_registry!(name, help, &[label], registry);
+        let histogram = |name, help, buckets: &[f64]| {
+            register_histogram_with_registry!(name, help, buckets.to_vec(), registry)
         };
-        let counters = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let histogram = |name: &str, help: &str, buckets: &[f64]| -> Result<Histogram, prometheus::Error> {
-            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
-        let organisms = IntGauge::new("venom_organisms", "Organisms whose ledger this operator holds.")?;
-        registry.register(Box::new(organisms.clone()))?;
-        let tempo = Gauge::new("venom_tempo", "How slow organisms beat; 1 is their own pace.")?;
-        registry.register(Box::new(tempo.clone()))?;
+        let organisms = register_int_gauge_with_registry!(
+            "venom_organisms",
+            "Organisms whose ledger this operator holds.",
+            registry
+        )?;
+        let tempo = register_gauge_with_registry!(
+            "venom_tempo",
+            "How slow organisms beat; 1 is their own pace.",
+            registry
+        )?;
         Ok(Self {
             ready: AtomicBool::new(false),
             beats: counter("venom_beats_total", "Beats made.")?,
