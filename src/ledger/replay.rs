@@ -78,12 +78,6 @@ impl Replay {
         self.injections
     }
 
-    /// Whether the last entry fed ended a beat or stood between beats.
-    #[must_use]
-    pub fn is_between_beats(&self) -> bool {
-        self.open.is_empty()
-    }
-
     /// The decision in force.
     #[must_use]
     pub fn decision(&self) -> Option<Decision> {

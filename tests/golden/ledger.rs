@@ -1,5 +1,6 @@
+use serde_json::{Value, from_value};
 use venom::ledger::replay::Replay;
-use venom::ledger::{Chain, Entry, hex};
+use venom::ledger::{Chain, Entry, Ledger, hex};
 
 use super::{json, text};
 
@@ -21,6 +22,38 @@ fn chain_and_root() {
     let want = &json("merkle.json")["ledger"];
     assert_eq!(chain.size(), want["size"]);
     assert_eq!(hex(&chain.tree().root()), want["root"]);
+}
+
+/// The mission's operations make the same ledger.
+#[test]
+fn made_again_by_the_missions_operations() {
+    let mut ledger = Ledger::default();
+    for entry in &entries() {
+        let (time, data) = (entry.timestamp, serde_json::from_str::<Value>(&entry.data).unwrap());
+        match entry.kind().as_str() {
+            "pulse" => {
+                let anoms = data["features"]["anoms"].as_u64().unwrap();
+                ledger.record_pulse(&from_value(data["pulse"].clone()).unwrap(), anoms)
+            }
+            "flow_result" if data.get("result").is_some() => {
+                let flow = from_value(data["flow"].clone()).unwrap();
+                ledger.record_flow_result(time, flow, &data["result"])
+            }
+            "action" if data.get("held").is_none() => {
+                let action = from_value(data["action"].clone()).unwrap();
+                ledger.record_action(time, action, &from_value(data["details"].clone()).unwrap())
+            }
+            _ => ledger.add_entry(time, &data),
+        }
+        .unwrap();
+    }
+    assert_eq!(ledger.entries(), entries());
+    ledger.verify_chain().unwrap();
+    let want = &json("merkle.json")["ledger"];
+    assert_eq!(hex(&ledger.compute_merkle_root()), want["root"]);
+    let manifest = ledger.get_manifest();
+    assert_eq!((&manifest["size"], &manifest["merkle_root"]), (&want["size"], &want["root"]));
+    assert_eq!(manifest["last_hash"], hex(&ledger.entries().last().unwrap().hash));
 }
 
 /// Every number follows, from genesis and from each snapshot.
