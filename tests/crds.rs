@@ -38,10 +38,13 @@ fn schema_defaults_are_serde_defaults() {
     assert_eq!(filled("Organism", json!({})), organism);
     assert_eq!(filled("Genome", json!({})), genome);
 
-    let given = json!({"pulse": {"k": 8}, "nodes": {}, "ledger": {"onDelete": "Retain", "retain": {}}});
+    let given = json!({
+        "pulse": {"k": 8}, "nodes": {"resources": {"limits": {"cpu": 1}}}, "mesh": {}, "metrics": {"service": {}},
+        "autoscaling": {"maxReplicas": 3}, "ledger": {"onDelete": "Retain", "retain": {}},
+    });
     let read: OrganismSpec = serde_json::from_value(given.clone()).unwrap();
     assert_eq!(filled("Organism", given), serde_json::to_value(read).unwrap());
-    let given = json!({"weights": {"regen": 0.3}, "risk": {"anoms": 5}, "ml": {}, "pid": {"kd": 1}});
+    let given = json!({"weights": {"regen": 0.3}, "risk": {"anoms": 5}, "ml": {"injectable": {"min": 0.1}}, "pid": {"kd": 1}});
     let read: GenomeSpec = serde_json::from_value(given.clone()).unwrap();
     assert_eq!(doubles(filled("Genome", given)), doubles(serde_json::to_value(read).unwrap()));
 }
@@ -55,7 +58,12 @@ fn the_defaults_are_the_missions() {
             "beats": -1,
             "suspend": false,
             "pulse": {"k": 4, "t1": 0.001, "u": 54.598150033144236},
-            "nodes": {"replicas": 5},
+            "nodes": {"replicas": 5, "resources": {
+                "requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"},
+            }},
+            "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 10, "targetCPUUtilization": 50},
+            "mesh": {"port": 9000},
+            "metrics": {"port": 8000, "service": {"type": "LoadBalancer"}},
             "ledger": {"commitInterval": "1s", "retain": {"bytes": "4Mi"}, "onDelete": "Delete"},
         })
     );
@@ -65,7 +73,7 @@ fn the_defaults_are_the_missions() {
             "weights": {"regen": 0.25, "balance": 0.25, "entropy": 0.15, "optimize": 0.35},
             "pid": {"kp": 0.6, "ki": 0.1, "kd": 0.05, "threshold": 0.02},
             "risk": {"anoms": 0, "window": "60s"},
-            "ml": {"mlWeight": 0.12, "bias": 0.0},
+            "ml": {"mlWeight": 0.12, "bias": 0.0, "injectable": {"min": 0.01, "max": 1.0}},
             "thresholds": {"quarantine": 0.85, "alert": 0.60, "stability": 0.25, "repair": 0.1, "gain": 0.1},
             "evolution": "Enabled",
         })
@@ -80,7 +88,7 @@ fn every_field_is_bounded_and_described() {
         for part in ["spec", "status"] {
             each(&schema["properties"][part], part, &mut |path, node| {
                 assert!(
-                    node.get("description").is_some() || path.ends_with("[]"),
+                    node.get("description").is_some() || path.ends_with("[]") || path.ends_with("{}"),
                     "{kind} {path}: described"
                 );
                 assert!(node.get("nullable").is_none(), "{kind} {path}: no nulls");
@@ -91,7 +99,12 @@ fn every_field_is_bounded_and_described() {
                     assert_eq!(part, "spec", "{kind} {path}: users' rules don't bind a status");
                     assert!(rule["message"].is_string(), "{kind} {path}: {rule}");
                 }
-                if part == "spec" && node["type"] == "object" && !path.ends_with("genomeRef") {
+                let map = node.get("additionalProperties").is_some();
+                let list = node["type"] == "array";
+                let counted = node.get("maxProperties").is_some() || node.get("maxItems").is_some();
+                assert!(part != "spec" || !(map || list) || counted, "{kind} {path}: a bounded list or map");
+                let filled = !map && !path.ends_with("genomeRef") && !path.ends_with("[]");
+                if part == "spec" && node["type"] == "object" && filled {
                     assert_eq!(node["default"], json!({}), "{kind} {path}: filled in from nothing");
                 }
             });
@@ -146,5 +159,8 @@ fn each(node: &Value, path: &str, check: &mut dyn FnMut(&str, &Value)) {
     }
     if let Some(items) = node.get("items") {
         each(items, &format!("{path}[]"), check);
+    }
+    if let Some(values) = node.get("additionalProperties") {
+        each(values, &format!("{path}{{}}"), check);
     }
 }

@@ -142,11 +142,35 @@ pub struct Ml {
     /// What is added without any anomaly, -100 to 100: 0 means a threat of 0.5 when calm. Default 0.
     #[x_kube(validation = rules::number("spec.ml.bias", -100.0, 100.0, ""))]
     pub bias: f64,
+    /// Which mlWeight an injection may set; others are refused.
+    pub injectable: Injectable,
 }
 
 impl Default for Ml {
     fn default() -> Self {
-        Self { ml_weight: 0.12, bias: 0.0 }
+        Self { ml_weight: 0.12, bias: 0.0, injectable: Injectable::default() }
+    }
+}
+
+/// Which mlWeight an injection may set.
+#[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
+#[serde(default = "Injectable::default")]
+#[x_kube(validation = rules::rule(
+    "!has(self.min) || self.min <= self.max",
+    "spec.ml.injectable.min must not be above max; lower it or raise max",
+))]
+pub struct Injectable {
+    /// The least, -100 to 100. Default 0.01.
+    #[x_kube(validation = rules::number("spec.ml.injectable.min", -100.0, 100.0, ""))]
+    pub min: f64,
+    /// The most, -100 to 100. Default 1.
+    #[x_kube(validation = rules::number("spec.ml.injectable.max", -100.0, 100.0, ""))]
+    pub max: f64,
+}
+
+impl Default for Injectable {
+    fn default() -> Self {
+        Self { min: 0.01, max: 1.0 }
     }
 }
 

@@ -4,6 +4,7 @@
 //! the user. Each default stands once, in the `Default` of its type: serde takes it for a missing field,
 //! and the schema is generated from it.
 mod action;
+mod body;
 mod conditions;
 mod duration;
 mod genome;
@@ -14,11 +15,17 @@ mod rules;
 mod schema;
 
 pub use action::Action;
+pub use body::{
+    Amounts, Autoscaling, Mesh, Metrics, MetricsService, Nodes, Resources, ServiceType, TaintEffect,
+    Toleration, TolerationOperator, TopologySpread, WhenUnsatisfiable,
+};
 pub use duration::{GoDuration, InvalidDuration};
-pub use genome::{BoundTo, Evolution, Genome, GenomeSpec, GenomeStatus, Ml, Pid, Risk, Thresholds, Weights};
+pub use genome::{
+    BoundTo, Evolution, Genome, GenomeSpec, GenomeStatus, Injectable, Ml, Pid, Risk, Thresholds, Weights,
+};
 pub use organism::{
-    Decision, GenomeRef, Ledger, LedgerStatus, Nodes, NodesStatus, OnDelete, Organism, OrganismSpec,
-    OrganismStatus, Pulse, ReplayableFrom, Retain,
+    Decision, GenomeRef, Ledger, LedgerStatus, NodesStatus, OnDelete, Organism, OrganismSpec, OrganismStatus,
+    Pulse, ReplayableFrom, Retain,
 };
 pub use quantity::{ByteSize, InvalidByteSize};
 pub use read::{ReadError, read};

@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::{conditions, time};
-use super::{Action, ByteSize, GoDuration, rules, schema};
+use super::{Action, Autoscaling, ByteSize, GoDuration, Mesh, Metrics, Nodes, rules, schema};
 
 const ABOUT: &str = "An Organism is a group of pods with an autopilot: it beats, senses anomalies, scores the threat, \
 decides one of five actions, acts, and writes every step into a ledger from which each decision can be re-derived. \
@@ -66,6 +66,15 @@ All of spec may be left out.";
     )
 )]
 #[serde(default = "OrganismSpec::default", rename_all = "camelCase")]
+#[x_kube(validation = rules::rule(
+    "!has(self.mesh) || self.mesh.port != self.metrics.port",
+    "spec.mesh.port and spec.metrics.port must not be the same; change one of them",
+))]
+#[x_kube(validation = rules::rule(
+    "!has(self.autoscaling) || !self.autoscaling.enabled || 'cpu' in self.nodes.resources.requests \
+     || 'cpu' in self.nodes.resources.limits",
+    "spec.nodes.resources.requests.cpu is what autoscaling measures by; write it, or set spec.autoscaling.enabled: false",
+))]
 pub struct OrganismSpec {
     /// The Genome to live by, in the same namespace. Default: the one of the Organism's own name, which is
     /// made if it does not exist.
@@ -84,6 +93,12 @@ pub struct OrganismSpec {
     pub pulse: Pulse,
     /// The body: the pods of this Organism.
     pub nodes: Nodes,
+    /// What sets the number of pods.
+    pub autoscaling: Autoscaling,
+    /// How the pods talk to one another.
+    pub mesh: Mesh,
+    /// Where the pods show their metrics.
+    pub metrics: Metrics,
     /// Where every input, decision and action is recorded.
     pub ledger: Ledger,
 }
@@ -96,6 +111,9 @@ impl Default for OrganismSpec {
             suspend: false,
             pulse: Pulse::default(),
             nodes: Nodes::default(),
+            autoscaling: Autoscaling::default(),
+            mesh: Mesh::default(),
+            metrics: Metrics::default(),
             ledger: Ledger::default(),
         }
     }
@@ -167,22 +185,6 @@ impl Default for Pulse {
     }
 }
 
-/// The pods of an Organism.
-#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
-#[serde(default = "Nodes::default")]
-pub struct Nodes {
-    /// How many pods, 0 to 1000. Default 5. This is what /scale sets; leave it out where an autoscaler
-    /// sets it.
-    #[x_kube(validation = rules::integer("spec.nodes.replicas", 0, 1000))]
-    pub replicas: u32,
-}
-
-impl Default for Nodes {
-    fn default() -> Self {
-        Self { replicas: 5 }
-    }
-}
-
 /// Where every input, decision and action is recorded.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Ledger::default", rename_all = "camelCase")]
@@ -239,7 +241,7 @@ pub enum OnDelete {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct OrganismStatus {
-    /// Ready, Beating, PulseStable, CoresHealthy, LedgerIntact.
+    /// Ready, Beating, PulseStable, CoresHealthy, LedgerIntact, AutoscalingActive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

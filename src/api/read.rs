@@ -45,6 +45,7 @@ fn unknown(given: &Value, read: &Value) -> Option<String> {
     fields.iter().find_map(|(name, value)| match read.get(name) {
         Some(read) => unknown(value, read).map(|path| format!("{name}.{path}")),
         None if value.as_object().is_some_and(Map::is_empty) => None,
+        None if value.as_array().is_some_and(Vec::is_empty) => None,
         None => Some(name.clone()),
     })
 }

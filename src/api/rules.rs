@@ -26,6 +26,24 @@ pub(super) fn integer(field: &str, low: i64, high: i64) -> Rule {
     )
 }
 
+/// A port. 8001 is where each node takes injections, on its own loopback.
+pub(super) fn port(field: &str) -> Rule {
+    rule(
+        "self >= 1 && self <= 65535 && self != 8001",
+        format!("{field} must be 1 to 65535 and not 8001, where nodes take injections; write another port"),
+    )
+}
+
+/// Amounts of resources.
+pub(super) fn amounts(field: &str) -> Rule {
+    rule(
+        "self.all(name, isQuantity(string(self[name])) && quantity(string(self[name])).compareTo(quantity('0')) >= 0)",
+        format!(
+            "{field} must be quantities that are not negative; write them such as cpu: 500m or memory: 256Mi"
+        ),
+    )
+}
+
 /// A duration of 1 ms to 24 h, in the grammar that [`GoDuration`](super::GoDuration) reads.
 pub(super) fn duration(field: &str) -> Rule {
     rule(

@@ -33,13 +33,14 @@ pub(super) fn root<Spec: JsonSchema, Status: JsonSchema>(
 }
 
 /// Objects default to `{}`: the API server then fills their fields one by one, and each default stands in
-/// the schema once. Bounds of unsigned integers are rules of ours.
+/// the schema once. A map has no fields: its default stays. Bounds of unsigned integers are rules of ours.
 fn for_input(schema: &mut Schema) {
-    if schema.get("default").is_some_and(Value::is_object) {
+    if schema.get("default").is_some_and(Value::is_object) && schema.get("additionalProperties").is_none() {
         schema.insert("default".into(), json!({}));
     }
     if schema.get("type") == Some(&json!("integer")) {
         schema.remove("minimum");
+        schema.remove("maximum");
     }
 }
 
@@ -70,7 +71,7 @@ fn plain(schema: &mut Schema) {
         schema.remove("anyOf");
     }
     match schema.get("format").and_then(Value::as_str) {
-        Some("uint32") => schema.insert("format".into(), json!("int32")),
+        Some("uint16" | "uint32") => schema.insert("format".into(), json!("int32")),
         Some("uint64") => schema.insert("format".into(), json!("int64")),
         _ => None,
     };

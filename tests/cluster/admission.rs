@@ -32,7 +32,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
             organism("pulse: {minperiod: 1s}"),
             r#"unknown field "spec.pulse.minperiod""#,
         ),
-        ("a field not there yet", organism("mesh: {port: 9000}"), r#"unknown field "spec.mesh""#),
+        ("a field not there yet", organism("sensing: {}"), r#"unknown field "spec.sensing""#),
         ("field twice", organism("{beats: 1, beats: 2}"), r#"key "beats" already set"#),
         ("text for a number", genome("pid: {kp: '0.6'}"), "spec.pid.kp in body must be of type number"),
         ("NaN in quotes", genome("pid: {kp: 'NaN'}"), "spec.pid.kp in body must be of type number"),
@@ -89,6 +89,123 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
             "replicas 1001",
             organism("nodes: {replicas: 1001}"),
             "spec.nodes.replicas must be 0 to 1000; write",
+        ),
+        (
+            "no quantity",
+            organism("nodes: {resources: {requests: {cpu: fast}}}"),
+            "spec.nodes.resources.requests must be quantities that are not negative; write them such as cpu: 500m",
+        ),
+        (
+            "a negative quantity",
+            organism("nodes: {resources: {limits: {memory: -1Gi}}}"),
+            "spec.nodes.resources.limits must be quantities that are not negative",
+        ),
+        (
+            "a request above its limit",
+            organism("nodes: {resources: {requests: {cpu: 2}, limits: {cpu: 500m}}}"),
+            "spec.nodes.resources.requests must not be above the limits of the same name; raise the limit or",
+        ),
+        (
+            "nothing to scale by",
+            organism("nodes: {resources: {requests: {memory: 1Mi}, limits: {memory: 1Mi}}}"),
+            "spec.nodes.resources.requests.cpu is what autoscaling measures by; write it, or set",
+        ),
+        (
+            "a label too long",
+            organism(&format!("nodes: {{nodeSelector: {{a: {}}}}}", "b".repeat(64))),
+            "spec.nodes.nodeSelector.a: Too long",
+        ),
+        (
+            "too many tolerations",
+            organism(&format!("nodes: {{tolerations: [{}]}}", "{operator: Exists},".repeat(17))),
+            "spec.nodes.tolerations: Too many",
+        ),
+        (
+            "a toleration of nothing",
+            organism("nodes: {tolerations: [{value: a}]}"),
+            "without a key the operator must be Exists; give the taint's key",
+        ),
+        (
+            "a toleration of any value and one",
+            organism("nodes: {tolerations: [{key: a, operator: Exists, value: b}]}"),
+            "a value goes with operator Equal only; remove the value",
+        ),
+        (
+            "a toleration of seconds",
+            organism("nodes: {tolerations: [{key: a, tolerationSeconds: 5}]}"),
+            "tolerationSeconds goes with effect NoExecute only",
+        ),
+        (
+            "spread twice",
+            organism(&format!(
+                "nodes: {{topologySpreadConstraints: [{}]}}",
+                "{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule},".repeat(2)
+            )),
+            "spec.nodes.topologySpreadConstraints[1]: Duplicate value",
+        ),
+        (
+            "spread by nothing",
+            organism("nodes: {topologySpreadConstraints: [{maxSkew: 1, whenUnsatisfiable: DoNotSchedule}]}"),
+            "spec.nodes.topologySpreadConstraints[0].topologyKey: Required value",
+        ),
+        (
+            "skew 0",
+            organism(
+                "nodes: {topologySpreadConstraints: [{maxSkew: 0, topologyKey: a, whenUnsatisfiable: DoNotSchedule}]}",
+            ),
+            "spec.nodes.topologySpreadConstraints: maxSkew must be 1 to 1000; write",
+        ),
+        (
+            "a class that is no name",
+            organism("nodes: {priorityClassName: High}"),
+            "spec.nodes.priorityClassName must be the name of a PriorityClass",
+        ),
+        (
+            "min above max",
+            organism("autoscaling: {minReplicas: 11}"),
+            "spec.autoscaling.minReplicas must not be above maxReplicas; lower it or raise maxReplicas",
+        ),
+        (
+            "min 0",
+            organism("autoscaling: {minReplicas: 0}"),
+            "spec.autoscaling.minReplicas must be 1 to 1000",
+        ),
+        (
+            "max too large",
+            organism("autoscaling: {maxReplicas: 1001}"),
+            "spec.autoscaling.maxReplicas must be 1 to 1000",
+        ),
+        (
+            "a target of nothing",
+            organism("autoscaling: {targetCPUUtilization: 0}"),
+            "spec.autoscaling.targetCPUUtilization must be 1 to 1000; write",
+        ),
+        ("port 0", organism("mesh: {port: 0}"), "spec.mesh.port must be 1 to 65535 and not 8001"),
+        ("port too large", organism("metrics: {port: 65536}"), "spec.metrics.port must be 1 to 65535"),
+        (
+            "the port of injections",
+            organism("metrics: {port: 8001}"),
+            "spec.metrics.port must be 1 to 65535 and not 8001, where nodes take injections; write another port",
+        ),
+        (
+            "one port for both",
+            organism("mesh: {port: 8000}"),
+            "spec.mesh.port and spec.metrics.port must not be the same; change one of them",
+        ),
+        (
+            "another type of Service",
+            organism("metrics: {service: {type: ExternalName}}"),
+            r#"supported values: "ClusterIP", "LoadBalancer", "NodePort""#,
+        ),
+        (
+            "no range",
+            organism("metrics: {service: {loadBalancerSourceRanges: [10.0.0.1]}}"),
+            "spec.metrics.service.loadBalancerSourceRanges must be address ranges; write them such as 10.0.0.0/8",
+        ),
+        (
+            "ranges without a load balancer",
+            organism("metrics: {service: {type: ClusterIP, loadBalancerSourceRanges: [10.0.0.0/8]}}"),
+            "spec.metrics.service.loadBalancerSourceRanges goes with type LoadBalancer only",
         ),
         (
             "interval negative",
@@ -163,6 +280,16 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("mlWeight", genome("ml: {mlWeight: -100.1}"), "spec.ml.mlWeight must be -100 to 100; write"),
         ("bias", genome("ml: {bias: 101}"), "spec.ml.bias must be -100 to 100; write"),
+        (
+            "nothing may be injected",
+            genome("ml: {injectable: {min: 2}}"),
+            "spec.ml.injectable.min must not be above max; lower it or raise max",
+        ),
+        (
+            "injectable too large",
+            genome("ml: {injectable: {max: 101}}"),
+            "spec.ml.injectable.max must be -100 to 100; write",
+        ),
         ("quarantine", genome("thresholds: {quarantine: 1.01}"), "spec.thresholds.quarantine must be 0 to 1"),
         ("alert", genome("thresholds: {alert: -1}"), "spec.thresholds.alert must be 0 to 1; write"),
         (
@@ -212,6 +339,20 @@ async fn good_manifests_are_taken() {
         organism("pulse: {minPeriod: 1500.5µs}"),
         organism("nodes: {replicas: 0}"),
         organism("nodes: {replicas: 1000}"),
+        organism("nodes: {resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: '2.5'}}}"),
+        organism("{nodes: {resources: {requests: {}, limits: {}}}, autoscaling: {enabled: false}}"),
+        organism("nodes: {resources: {requests: {}, limits: {cpu: 1}}, nodeSelector: {}, tolerations: []}"),
+        organism("nodes: {nodeSelector: {disk: ssd}, priorityClassName: system-cluster-critical}"),
+        organism("nodes: {tolerations: [{operator: Exists}, {key: a, value: b, effect: NoSchedule}]}"),
+        organism(
+            "nodes: {tolerations: [{key: a, operator: Exists, effect: NoExecute, tolerationSeconds: 0}]}",
+        ),
+        organism(
+            "nodes: {topologySpreadConstraints: [{maxSkew: 1, topologyKey: a, whenUnsatisfiable: ScheduleAnyway}]}",
+        ),
+        organism("autoscaling: {minReplicas: 1000, maxReplicas: 1000, targetCPUUtilization: 500}"),
+        organism("{mesh: {port: 1}, metrics: {port: 65535, service: {type: NodePort, annotations: {a: b}}}}"),
+        organism("metrics: {service: {loadBalancerSourceRanges: [10.0.0.0/8, 'fd00::/8']}}"),
         organism("ledger: {commitInterval: 0.001s, retain: {bytes: 256Ki}, onDelete: Retain}"),
         organism("ledger: {commitInterval: 24h0m0s, retain: {bytes: 16Mi}}"),
         organism("ledger: {retain: {bytes: '16777216'}}"),
@@ -225,6 +366,8 @@ async fn good_manifests_are_taken() {
         genome("risk: {anoms: 1000000, window: 1ms}"),
         genome("ml: {mlWeight: -100, bias: 100}"),
         genome("ml: {mlWeight: 100, bias: -100}"),
+        genome("ml: {injectable: {min: -100, max: 100}}"),
+        genome("ml: {injectable: {min: 1}}"),
         genome("thresholds: {quarantine: 0, alert: 0, stability: 0, repair: 0, gain: 0}"),
         genome("thresholds: {quarantine: 1, alert: 1, stability: 1, repair: 1, gain: 1}"),
         genome("evolution: Frozen"),
