@@ -24,6 +24,10 @@ pub struct Args {
     /// What all ledgers together may keep in the cluster
     #[arg(long, value_name = "SIZE", default_value = "256Mi")]
     pub ledger_total_bytes: ByteSize,
+    /// Image of the node pods, the operator's own. Without one no pods, Services or autoscalers are made, and P
+    /// is spec.nodes.replicas
+    #[arg(long, value_name = "IMAGE", env = "VENOM_NODE_IMAGE")]
+    pub node_image: Option<String>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
@@ -79,6 +83,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
         writes_per_second: args.write_budget,
         bytes_per_second: args.write_bytes.bytes(),
         ledger_total_bytes: args.ledger_total_bytes.bytes(),
+        // As a chart writes it where there is none.
+        node_image: args.node_image.clone().filter(|image| !image.is_empty()),
     };
     let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;

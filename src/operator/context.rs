@@ -10,12 +10,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::beater::Beater;
+use super::children::Nodes;
 use super::committer::{self, Held, Notice};
 use super::life::Wanted;
 use super::metrics::Metrics;
 use super::report::Report;
 use super::segments::FirstLists;
-use super::{Key, organism, publisher};
+use super::{Key, body, organism, publisher};
 use crate::api;
 
 /// How long the end of a life waits for pending entries to be committed.
@@ -38,6 +39,10 @@ pub struct Living {
     pub life: Option<Life>,
     /// What was last handed to the beater.
     pub wanted: Option<Wanted>,
+    /// Keeps its body, where it has one.
+    pub body: Option<body::Handle>,
+    /// How many nodes that has.
+    pub nodes: Option<Nodes>,
 }
 
 /// The tasks of a life.
@@ -67,6 +72,8 @@ pub struct Context {
     pub started: Instant,
     /// What lies in the cluster at the start.
     pub first_lists: FirstLists,
+    /// For bodies; none where the operator makes none.
+    pub bodies: Option<Arc<body::Shared>>,
     pub(super) living: Mutex<BTreeMap<Key, Living>>,
 }
 
@@ -102,6 +109,7 @@ impl Context {
                 let living = organism::show(self, organism, key);
                 table.insert(key.clone(), living);
             }
+            Some(living) if living.body.is_some() => {}
             Some(living) => {
                 let replicas = organism.spec.nodes.replicas.into();
                 living
@@ -152,9 +160,37 @@ impl Context {
         self.table().get(key).and_then(|living| living.wanted.clone())
     }
 
-    pub(super) fn remember(&self, key: &Key, wanted: Wanted) {
+    /// What is wanted, with P as it is: with a body the number of nodes that are ready.
+    pub(super) fn with_nodes(&self, key: &Key, mut wanted: Wanted) -> Wanted {
+        let nodes = self.table().get(key).and_then(|living| living.nodes);
+        wanted.config.pulse.p = nodes.map_or(wanted.config.pulse.p, Nodes::p);
+        wanted
+    }
+
+    /// Hands to the beater what is wanted, with P as it is.
+    pub(super) fn want(&self, key: &Key, mut wanted: Wanted) {
         if let Some(living) = self.table().get_mut(key) {
-            living.wanted = Some(wanted);
+            wanted.config.pulse.p = living.nodes.map_or(wanted.config.pulse.p, Nodes::p);
+            living.wanted = Some(wanted.clone());
+            self.beater.want(key, wanted);
+        }
+    }
+
+    /// Takes in what the watches see of its body: P follows, and the keeper has a look.
+    pub(super) fn body_changed(&self, shared: &body::Shared, key: &Key) {
+        let mut table = self.table();
+        let Some(living) = table.get_mut(key) else { return };
+        let Some(body) = &living.body else { return };
+        body.wake();
+        let nodes = shared.children.nodes(key, &living.uid);
+        if living.nodes.replace(nodes) != Some(nodes) {
+            living.report.send_modify(|report| {
+                (report.ready, report.replicas) = (nodes.ready, nodes.replicas);
+            });
+            if let Some(wanted) = living.wanted.as_mut().filter(|it| it.config.pulse.p != nodes.p()) {
+                wanted.config.pulse.p = nodes.p();
+                self.beater.want(key, wanted.clone());
+            }
         }
     }
 
@@ -168,6 +204,9 @@ impl Context {
     /// Ends a life. With `flush` what is pending is committed first, if that is possible in time.
     pub(super) async fn forget(&self, key: &Key, flush: bool) {
         let Some(living) = self.living(key) else { return };
+        if let Some(body) = &living.body {
+            body.end();
+        }
         let committer = living.life.as_ref().and_then(|life| take(&life.committer));
         if let Some(mut committer) = committer {
             let flushed = flush && timeout(FLUSH_LIMIT, self.beater.end(key, true)).await.is_ok();

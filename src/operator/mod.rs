@@ -5,6 +5,10 @@
 //! | [`context`] | what all reconciliations share: the organisms held here |
 //! | [`organism`] | the Organism's reconciler: dereference, claim, take over, hand over |
 //! | [`genome`] | the Genome's reconciler |
+//! | [`build`] | a body as Kubernetes objects (pure) |
+//! | [`body`] | the keeper of a body: the only writer of those objects |
+//! | [`children`] | what the watches see of bodies |
+//! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`claim`] | which Organism a Genome lives in |
 //! | [`spec`] | from specs to what the engine runs on (pure) |
 //! | [`takeover`] | from what lies in the cluster to a ledger that is held |
@@ -21,8 +25,12 @@
 //! nothing is shown or acted on that is not committed. Data flows one way round:
 //! reconciler → beater → committer → publisher.
 
+pub mod autoscaling;
 pub mod beater;
+pub mod body;
 pub mod budget;
+pub mod build;
+pub mod children;
 pub mod claim;
 pub mod committer;
 pub mod context;
@@ -46,7 +54,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -58,6 +66,7 @@ use crate::api;
 use crate::organism::cores::Cores;
 use beater::Beater;
 use budget::Budget;
+use build::Kind;
 use committer::Fenced;
 use context::Context;
 use metrics::Metrics;
@@ -116,6 +125,8 @@ pub struct Options {
     pub bytes_per_second: u64,
     /// Bytes of all ledgers together.
     pub ledger_total_bytes: u64,
+    /// Image of the bodies' pods; without one no body is made.
+    pub node_image: Option<String>,
 }
 
 /// Why the operator ended by itself.
@@ -147,6 +158,7 @@ pub enum OperatorError {
 /// [`OperatorError`].
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
     let config = kube::Config::infer().await?;
+    let namespace = config.default_namespace.clone();
     let client = Client::try_from(config.clone())?;
     let ledger_client = organism::ledger_client(config)?;
     let metrics = Arc::new(Metrics::new()?);
@@ -156,6 +168,13 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         options.ledger_total_bytes,
     ));
     check_access(&client, &options.namespaces).await?;
+    let bodies = options.node_image.clone().map(|node_image| {
+        let installation = build::Installation { node_image, namespace };
+        Arc::new(body::Shared::new(installation, &options.namespaces))
+    });
+    if bodies.is_some() {
+        check_access_to_bodies(&client, &options.namespaces).await?;
+    }
     let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
         .map_err(|error| OperatorError::System("threads", error))?;
     let (fenced, mut fenced_receiver) = mpsc::channel(1);
@@ -186,6 +205,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         metrics: metrics.clone(),
         started: std::time::Instant::now(),
         first_lists: segments::FirstLists::new(scopes(&options.namespaces).len()),
+        bodies: bodies.clone(),
         living: Mutex::new(BTreeMap::new()),
     });
 
@@ -194,6 +214,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     for namespace in scopes(&options.namespaces) {
         tasks.spawn(organisms(context.clone(), namespace.clone(), until(stopped.clone())));
         tasks.spawn(genomes(context.clone(), namespace.clone(), until(stopped.clone())));
+        for (bodies, kind) in bodies.iter().flat_map(|bodies| Kind::ALL.map(|kind| (bodies.clone(), kind))) {
+            let watching = children::watch(context.clone(), bodies, kind, namespace.clone());
+            let stop = until(stopped.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = watching => {}
+                    () = stop => {}
+                }
+            });
+        }
         tasks.spawn(segment_watch(context.clone(), namespace, until(stopped.clone())));
     }
     let mut server =
@@ -276,6 +306,21 @@ async fn check_access(client: &Client, namespaces: &[String]) -> Result<(), Oper
         can_list("Organisms", &organisms).await?;
         let genomes: Api<api::Genome> = scoped(client, namespace.as_ref());
         can_list("Genomes", &genomes).await?;
+    }
+    Ok(())
+}
+
+/// The same for the kinds of bodies.
+async fn check_access_to_bodies(client: &Client, namespaces: &[String]) -> Result<(), OperatorError> {
+    for (namespace, kind) in
+        scopes(namespaces).into_iter().flat_map(|it| Kind::ALL.map(|kind| (it.clone(), kind)))
+    {
+        let resource = kind.resource();
+        let api: Api<DynamicObject> = match &namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        can_list(kind.plural(), &api).await?;
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 //!
 //! 1. Being deleted? End the life, keep or delete its ledger, release the Genome, drop the finalizer.
 //! 2. Put the finalizer on before anything is made that it has to undo.
-//! 3. Dereference: find the Genome; make the one of the Organism's own name if it never had one.
-//! 4. Claim the Genome: it lives in one Organism at most.
-//! 5. Take the ledger over, once a process.
-//! 6. Hand the specs to the beater.
+//! 3. Show it, and hand its spec to the keeper of its body; P is what is ready of that.
+//! 4. Dereference: find the Genome; make the one of the Organism's own name if it never had one.
+//! 5. Claim the Genome: it lives in one Organism at most.
+//! 6. Take the ledger over, once a process.
+//! 7. Hand the specs to the beater.
 //!
 //! What is wrong becomes a [`Hold`] that the publisher shows; only calls worth repeating are errors.
 
@@ -19,13 +20,14 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use super::autoscaling::Autoscaling;
 use super::committer::{Committer, Held};
 use super::context::{Context, Living};
 use super::life::{Begin, Past, Pause, Wanted};
 use super::publisher::Publisher;
 use super::report::{Hold, HoldReason, Report};
 use super::takeover::{TakeOverError, take_over};
-use super::{Key, claim, spec};
+use super::{Key, body, claim, spec};
 use crate::api::{self, OnDelete};
 use crate::store::configmap::{ConfigMaps, StoreError, Why};
 
@@ -136,6 +138,7 @@ pub async fn reconcile(
         context.forget(&key, false).await;
     }
     context.show(organism, &key);
+    embody(organism, &key, &context).await?;
 
     let genome = match dereference(organism, &key, &context).await? {
         Ok(genome) => genome,
@@ -151,8 +154,7 @@ pub async fn reconcile(
     let wanted = spec::wanted(organism, &genome);
     if context.beats(&key) {
         context.report(&key, |report| report.hold = None);
-        context.remember(&key, wanted.clone());
-        context.beater.want(&key, wanted);
+        context.want(&key, wanted);
     } else {
         let there = context.first_lists.take(&uid).await;
         match take_over(context.ledger_client.clone(), organism, &context.identity, there).await {
@@ -192,8 +194,7 @@ async fn hold_back(
         if let Some(mut wanted) = context.wanted(key) {
             wanted.pause = Some(Pause::GenomeNotFound);
             wanted.generation = organism.metadata.generation.unwrap_or_default();
-            context.remember(key, wanted.clone());
-            context.beater.want(key, wanted);
+            context.want(key, wanted);
         }
         context.report(key, |report| report.hold = Some(hold));
         if let Some(left) = left.filter(|left| left != organism.genome_name()) {
@@ -203,6 +204,32 @@ async fn hold_back(
         context.report(key, |report| report.hold = Some(hold));
     }
     Ok(Requeue::requeue(HELD))
+}
+
+/// Hands the spec to the keeper of the body, where this operator makes any. At the first sight that starts, and
+/// P is known from what is there before the organism beats: a restart changes nothing.
+async fn embody(organism: &api::Organism, key: &Key, context: &Arc<Context>) -> Result<(), ReconcileError> {
+    let autoscaling = Autoscaling::of(organism, context.bodies.is_some());
+    context.report(key, |report| report.autoscaling = Some(autoscaling));
+    let Some(shared) = &context.bodies else { return Ok(()) };
+    if tokio::time::timeout(CALL_LIMIT, shared.children.listed()).await.is_err() {
+        return Err(ReconcileError::TimeOut { verb: "list the body of", object: format!("Organism {key}") });
+    }
+    let started = context.table().get_mut(key).is_some_and(|living| match &living.body {
+        Some(body) => {
+            body.show(organism);
+            false
+        }
+        None => {
+            let (context, shared) = (context.clone(), shared.clone());
+            living.body = Some(body::Handle::start(context, shared, key.clone(), organism));
+            true
+        }
+    });
+    if started {
+        context.body_changed(shared, key);
+    }
+    Ok(())
 }
 
 /// The Genome, or why there is none. It is made only for an Organism that never had one: a Genome deleted
@@ -248,16 +275,17 @@ fn begin(key: &Key, context: &Arc<Context>, held: Held, past: Past, wanted: Want
     let epoch = held.head.epoch;
     let committer = Committer::new(key.clone(), held, context.committing.clone(), report);
     let task = tokio::spawn(committer.run(job_receiver, notice_receiver));
-    context.remember(key, wanted.clone());
     context.set_life(key, notices, task);
     context.beater.begin(Begin {
         key: key.clone(),
         jobs,
-        wanted,
+        wanted: context.with_nodes(key, wanted.clone()),
         epoch,
         operator: context.identity.clone(),
         past,
     });
+    // Nodes may have come or gone meanwhile.
+    context.want(key, wanted);
 }
 
 /// Undoes what the Organism had made: its life, its ledger unless that is to stay, its claim.
@@ -326,12 +354,29 @@ pub fn on_error(
 
 /// Starts showing an organism: its publisher runs from the first sight on.
 pub fn show(context: &Context, organism: &api::Organism, key: &Key) -> Living {
-    let report = Report { replicas: organism.spec.nodes.replicas.into(), ..Report::default() };
+    let (ready, replicas) = match &context.bodies {
+        // Until the watches tell, what was shown last stands.
+        Some(_) => {
+            let nodes = organism.status.as_ref().and_then(|status| status.nodes.as_ref());
+            nodes.map_or((0, 0), |nodes| (nodes.ready.into(), nodes.replicas.into()))
+        }
+        None => (0, organism.spec.nodes.replicas.into()),
+    };
+    let report = Report { ready, replicas, ..Report::default() };
     let (report, reports) = watch::channel(report);
     let (genome, genome_name) = watch::channel(None);
     let publisher = Publisher::new(key.clone(), organism, genome_name, context.publishing.clone());
     let publisher = Arc::new(std::sync::Mutex::new(Some(tokio::spawn(publisher.run(reports)))));
-    Living { uid: organism.uid().unwrap_or_default(), report, genome, publisher, life: None, wanted: None }
+    Living {
+        uid: organism.uid().unwrap_or_default(),
+        report,
+        genome,
+        publisher,
+        life: None,
+        wanted: None,
+        body: None,
+        nodes: None,
+    }
 }
 
 /// The client that writes ledgers: it never retries by itself.

@@ -5,6 +5,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use super::autoscaling::Autoscaling;
+use super::body::Fault;
 use super::view::{Standing, View};
 use crate::api;
 use crate::ledger::hex;
@@ -113,8 +115,14 @@ pub struct Report {
     pub integrity: Integrity,
     /// Name of a ConfigMap that is not ours and stands where the ledger has to be written.
     pub stranger: Option<String>,
-    /// spec.nodes.replicas.
+    /// What is wrong with the body.
+    pub body: Option<Fault>,
+    /// Nodes that are ready; none without a body.
+    pub ready: u64,
+    /// Nodes that there are; without a body those that are asked for.
     pub replicas: u64,
+    /// Who sets their number.
+    pub autoscaling: Option<Autoscaling>,
 }
 
 /// Rounds to four digits behind the point: the ledger has the exact number.
@@ -164,7 +172,7 @@ impl Report {
         let mut status = before.clone();
         status.observed_generation = self.generation().or(before.observed_generation);
         status.nodes = Some(api::NodesStatus {
-            ready: 0,
+            ready: u32::try_from(self.ready).unwrap_or(u32::MAX),
             replicas: u32::try_from(self.replicas).unwrap_or(u32::MAX),
             selector: format!("{}={name}", crate::store::configmap::ORGANISM_LABEL),
         });
@@ -195,7 +203,7 @@ impl Report {
         }
         let generation = status.observed_generation;
         let mut conditions = Conditions { before: &before.conditions, generation, now, list: vec![] };
-        self.ready(&mut conditions);
+        self.say_ready(&mut conditions);
         self.beating(&mut conditions);
         if let Some(view) = view {
             pulse_stable(view, &mut conditions);
@@ -204,11 +212,15 @@ impl Report {
         if self.ledger.is_some() {
             self.ledger_intact(&mut conditions);
         }
+        if let Some(autoscaling) = &self.autoscaling {
+            let (status, reason, message) = autoscaling.condition();
+            conditions.set("AutoscalingActive", status, reason, &message);
+        }
         status.conditions = conditions.finish();
         status
     }
 
-    fn ready(&self, out: &mut Conditions<'_>) {
+    fn say_ready(&self, out: &mut Conditions<'_>) {
         if let Some(hold) = &self.hold {
             return out.set("Ready", "False", hold.reason.as_str(), &hold.message);
         }
@@ -218,6 +230,9 @@ impl Report {
                  Until then nothing is committed."
             );
             return out.set("Ready", "False", "NameTaken", &message);
+        }
+        if let Some(fault) = &self.body {
+            return out.set("Ready", "False", fault.reason, &fault.message);
         }
         let Some(view) = &self.view else {
             return out.set("Ready", "False", "WaitingForFirstCommit", "The ledger is being taken over.");

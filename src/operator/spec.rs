@@ -34,7 +34,7 @@ pub fn genome(spec: &api::GenomeSpec) -> Genome {
 }
 
 /// Pulse and PID: the pulse from the Organism, the PID from its Genome. P is the number of replicas, at
-/// least 1: a body that is down still beats.
+/// least 1; with a body it is the number of nodes that are ready instead, which no spec knows.
 #[must_use]
 pub fn config(organism: &api::OrganismSpec, genome: &api::GenomeSpec) -> Config {
     let api::Pulse { k, t1, u, min_period } = organism.pulse;

@@ -1,0 +1,69 @@
+//! How an Organism grows and shrinks.
+
+use k8s_openapi::api::autoscaling::v2::{
+    CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
+    ResourceMetricSource,
+};
+use kube::{Resource, ResourceExt};
+
+use super::metadata;
+use crate::api;
+
+/// Its target is the Organism, by way of /scale: the Deployment follows spec.nodes.replicas, and who scales
+/// by hand or by another autoscaler does the same thing in the same place.
+pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
+    let api::Autoscaling { min_replicas, max_replicas, target_cpu_utilization, .. } =
+        organism.spec.autoscaling;
+    HorizontalPodAutoscaler {
+        metadata: metadata(organism, ""),
+        spec: HorizontalPodAutoscalerSpec {
+            scale_target_ref: CrossVersionObjectReference {
+                api_version: Some(api::Organism::api_version(&()).into()),
+                kind: api::Organism::kind(&()).into(),
+                name: organism.name_any(),
+            },
+            min_replicas: Some(int(min_replicas)),
+            max_replicas: int(max_replicas),
+            metrics: Some(vec![MetricSpec {
+                type_: "Resource".into(),
+                resource: Some(ResourceMetricSource {
+                    name: "cpu".into(),
+                    target: MetricTarget {
+                        type_: "Utilization".into(),
+                        average_utilization: Some(int(target_cpu_utilization)),
+                        ..MetricTarget::default()
+                    },
+                }),
+                ..MetricSpec::default()
+            }]),
+            behavior: Some(behaviour()),
+        },
+        status: None,
+    }
+}
+
+/// Up fast: twice as many or two more in 30 s, whichever is more. Down slowly: half in a minute, after five
+/// calm ones.
+fn behaviour() -> HorizontalPodAutoscalerBehavior {
+    let policy =
+        |type_: &str, value, period_seconds| HPAScalingPolicy { type_: type_.into(), value, period_seconds };
+    HorizontalPodAutoscalerBehavior {
+        scale_up: Some(HPAScalingRules {
+            policies: Some(vec![policy("Percent", 100, 30), policy("Pods", 2, 30)]),
+            select_policy: Some("Max".into()),
+            stabilization_window_seconds: Some(0),
+            tolerance: None,
+        }),
+        scale_down: Some(HPAScalingRules {
+            policies: Some(vec![policy("Percent", 50, 60)]),
+            select_policy: Some("Max".into()),
+            stabilization_window_seconds: Some(300),
+            tolerance: None,
+        }),
+    }
+}
+
+fn int(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,244 @@
+//! The pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+
+use super::{Installation, TOKEN_AUDIENCE, label_selector, labels, metadata};
+use crate::api;
+
+/// Who the program runs as; the image says the same.
+const USER: i64 = 65532;
+/// Life of a node's token. The kubelet renews it in time.
+const TOKEN_SECONDS: i64 = 3600;
+/// Where the token lies, as the file `token`.
+const TOKEN_FOLDER: &str = "/var/run/secrets/genesis.venom.dev/node";
+/// Where the certificates of the mesh's authority lie.
+const AUTHORITY_FOLDER: &str = "/etc/venom/mesh-ca";
+
+/// As many pods as the Organism says: an autoscaler scales that one, never this.
+pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
+    let nodes = &organism.spec.nodes;
+    Deployment {
+        metadata: metadata(organism, ""),
+        spec: DeploymentSpec {
+            replicas: Some(i32::try_from(nodes.replicas).unwrap_or(i32::MAX)),
+            selector: label_selector(organism),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".into()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::String("25%".into())),
+                    max_surge: Some(IntOrString::String("25%".into())),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(labels(organism)), ..ObjectMeta::default() }),
+                spec: Some(pod(organism, on)),
+            },
+            ..DeploymentSpec::default()
+        },
+        status: None,
+    }
+}
+
+fn pod(organism: &api::Organism, on: &Installation) -> PodSpec {
+    let nodes = &organism.spec.nodes;
+    PodSpec {
+        service_account_name: Some(organism.name_any()),
+        automount_service_account_token: Some(false),
+        // A pod learns of its peers from DNS; variables for every Service of the namespace are of no use.
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
+            ..PodSecurityContext::default()
+        }),
+        node_selector: (!nodes.node_selector.is_empty()).then(|| nodes.node_selector.clone()),
+        tolerations: some(nodes.tolerations.iter().map(toleration)),
+        topology_spread_constraints: some(
+            nodes.topology_spread_constraints.iter().map(|it| spread(organism, it)),
+        ),
+        priority_class_name: nodes.priority_class_name.clone(),
+        volumes: Some(volumes(organism)),
+        containers: vec![container(organism, on)],
+        ..PodSpec::default()
+    }
+}
+
+fn container(organism: &api::Organism, on: &Installation) -> Container {
+    let mount = |name: &str, path: &str| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let port = |name: &str, port: u16| ContainerPort {
+        name: Some(name.into()),
+        container_port: port.into(),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    };
+    let resources = &organism.spec.nodes.resources;
+    Container {
+        name: "node".into(),
+        image: Some(on.node_image.clone()),
+        args: Some(args(organism)),
+        env: Some(vec![
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_UID", "metadata.uid"),
+        ]),
+        ports: Some(vec![port("mesh", organism.spec.mesh.port), port("metrics", organism.spec.metrics.port)]),
+        readiness_probe: Some(probe("/readyz", 5, 3)),
+        liveness_probe: Some(probe("/healthz", 20, 4)),
+        resources: Some(ResourceRequirements {
+            requests: quantities(&resources.requests),
+            limits: quantities(&resources.limits),
+            ..ResourceRequirements::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![mount("token", TOKEN_FOLDER), mount("mesh-ca", AUTHORITY_FOLDER)]),
+        ..Container::default()
+    }
+}
+
+fn args(organism: &api::Organism) -> Vec<String> {
+    let name = organism.name_any();
+    let namespace = organism.namespace().unwrap_or_default();
+    vec![
+        "node".into(),
+        format!("--organism={name}"),
+        format!("--organism-uid={}", organism.uid().unwrap_or_default()),
+        format!("--mesh-port={}", organism.spec.mesh.port),
+        format!("--http-port={}", organism.spec.metrics.port),
+        format!("--peers-dns={name}-mesh.{namespace}.svc"),
+    ]
+}
+
+/// The token is for the operator alone: no API server takes it. The authority's certificates may come later
+/// than the pod, which waits for them.
+fn volumes(organism: &api::Organism) -> Vec<Volume> {
+    let token = ServiceAccountTokenProjection {
+        audience: Some(TOKEN_AUDIENCE.into()),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: "token".into(),
+        ..ServiceAccountTokenProjection::default()
+    };
+    vec![
+        Volume {
+            name: "token".into(),
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(vec![VolumeProjection {
+                    service_account_token: Some(token),
+                    ..VolumeProjection::default()
+                }]),
+                ..ProjectedVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        Volume {
+            name: "mesh-ca".into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: format!("{}-mesh-ca", organism.name_any()),
+                optional: Some(true),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+    ]
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.into() }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::String("metrics".into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn quantities(amounts: &api::Amounts) -> Option<BTreeMap<String, Quantity>> {
+    let text = |amount: &IntOrString| match amount {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(text) => text.clone(),
+    };
+    let amounts: BTreeMap<_, _> =
+        amounts.iter().map(|(name, amount)| (name.clone(), Quantity(text(amount)))).collect();
+    (!amounts.is_empty()).then_some(amounts)
+}
+
+fn toleration(it: &api::Toleration) -> Toleration {
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Toleration {
+        key: text(&it.key),
+        operator: Some(
+            match it.operator {
+                api::TolerationOperator::Equal => "Equal",
+                api::TolerationOperator::Exists => "Exists",
+            }
+            .into(),
+        ),
+        value: text(&it.value),
+        effect: it.effect.map(|effect| {
+            match effect {
+                api::TaintEffect::NoSchedule => "NoSchedule",
+                api::TaintEffect::PreferNoSchedule => "PreferNoSchedule",
+                api::TaintEffect::NoExecute => "NoExecute",
+            }
+            .into()
+        }),
+        toleration_seconds: it.toleration_seconds.map(i64::from),
+    }
+}
+
+fn spread(organism: &api::Organism, it: &api::TopologySpread) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        label_selector: Some(label_selector(organism)),
+        max_skew: i32::try_from(it.max_skew).unwrap_or(i32::MAX),
+        topology_key: it.topology_key.clone(),
+        when_unsatisfiable: match it.when_unsatisfiable {
+            api::WhenUnsatisfiable::DoNotSchedule => "DoNotSchedule",
+            api::WhenUnsatisfiable::ScheduleAnyway => "ScheduleAnyway",
+        }
+        .into(),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn some<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+    let items: Vec<T> = items.collect();
+    (!items.is_empty()).then_some(items)
+}

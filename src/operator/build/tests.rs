@@ -1,0 +1,189 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn organism(spec: Value) -> api::Organism {
+    serde_json::from_value(json!({
+        "apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism", "spec": spec,
+        "metadata": {"name": "venom", "namespace": "team-a", "uid": "1-2-3"},
+    }))
+    .unwrap()
+}
+
+/// The object of this kind and name, as JSON.
+fn built(spec: Value, kind: Kind, name: &str) -> Value {
+    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
+    let body = body(&organism(spec), &on).unwrap();
+    let found = body.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
+    serde_json::to_value(found.object.unwrap()).unwrap()
+}
+
+fn pod(spec: Value) -> Value {
+    built(spec, Kind::Deployment, "venom")["spec"]["template"]["spec"].take()
+}
+
+#[test]
+fn every_object_is_owned_and_labelled() {
+    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
+    let body = body(&organism(json!({})), &on).unwrap();
+    let names: Vec<_> = body.iter().map(|it| (it.kind, it.name.as_str())).collect();
+    let expected = [
+        (Kind::ServiceAccount, "venom"),
+        (Kind::Service, "venom-mesh"),
+        (Kind::Service, "venom-metrics"),
+        (Kind::NetworkPolicy, "venom-body"),
+        (Kind::Deployment, "venom"),
+        (Kind::PodDisruptionBudget, "venom"),
+        (Kind::HorizontalPodAutoscaler, "venom"),
+    ];
+    assert_eq!(names, expected);
+    for child in body {
+        let object = child.object.unwrap();
+        let types = object.types.clone().unwrap();
+        let resource = child.kind.resource();
+        assert_eq!((types.api_version, types.kind), (resource.api_version, resource.kind));
+        assert_eq!(object.metadata.namespace.as_deref(), Some("team-a"));
+        let owner = &object.metadata.owner_references.as_ref().unwrap()[0];
+        assert_eq!(
+            (owner.kind.as_str(), owner.uid.as_str(), owner.controller),
+            ("Organism", "1-2-3", Some(true))
+        );
+        let labels = object.labels();
+        assert_eq!(labels[ORGANISM_LABEL], "venom");
+        for name in ["name", "instance", "component", "part-of", "managed-by"] {
+            assert!(labels.contains_key(&format!("app.kubernetes.io/{name}")), "{name}");
+        }
+    }
+}
+
+#[test]
+fn pods_may_do_nothing_that_they_need_not() {
+    let pod = pod(json!({}));
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["serviceAccountName"], "venom");
+    let context = &pod["securityContext"];
+    assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&json!(true), &json!(65532)));
+    assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+    assert_eq!(
+        pod["containers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": true,
+        })
+    );
+    let token = &pod["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"];
+    assert_eq!(
+        *token,
+        json!({"audience": "genesis.venom.dev/node", "expirationSeconds": 3600, "path": "token"})
+    );
+    assert_eq!(pod["volumes"][1]["configMap"], json!({"name": "venom-mesh-ca", "optional": true}));
+}
+
+#[test]
+fn a_node_is_told_who_and_where_it_is() {
+    let spec = json!({"mesh": {"port": 9100}, "metrics": {"port": 8100}});
+    let container = pod(spec)["containers"][0].take();
+    assert_eq!(
+        container["args"],
+        json!([
+            "node",
+            "--organism=venom",
+            "--organism-uid=1-2-3",
+            "--mesh-port=9100",
+            "--http-port=8100",
+            "--peers-dns=venom-mesh.team-a.svc",
+        ])
+    );
+    let names: Vec<_> = container["env"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert_eq!(names, ["POD_NAME", "POD_NAMESPACE", "POD_UID"]);
+    assert_eq!(container["image"], "venom:1");
+    assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "metrics"}));
+    assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "metrics"}));
+    assert_eq!(
+        container["resources"],
+        json!({"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}})
+    );
+}
+
+#[test]
+fn what_the_user_says_of_pods_reaches_them() {
+    let spec = json!({"nodes": {
+        "replicas": 7,
+        "resources": {"requests": {"cpu": 2}, "limits": {}},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}, {"key": "a", "value": "b"}],
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+        ],
+        "priorityClassName": "high",
+    }});
+    assert_eq!(built(spec.clone(), Kind::Deployment, "venom")["spec"]["replicas"], 7);
+    let pod = pod(spec);
+    assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2"}}));
+    assert_eq!(pod["nodeSelector"], json!({"disk": "ssd"}));
+    assert_eq!(
+        pod["tolerations"],
+        json!([
+            {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30},
+            {"key": "a", "operator": "Equal", "value": "b"},
+        ])
+    );
+    let spread = &pod["topologySpreadConstraints"][0];
+    assert_eq!(spread["labelSelector"], json!({"matchLabels": {ORGANISM_LABEL: "venom"}}));
+    assert_eq!(pod["priorityClassName"], "high");
+}
+
+#[test]
+fn the_autoscaler_scales_the_organism_as_the_mission_says() {
+    let spec = built(json!({}), Kind::HorizontalPodAutoscaler, "venom")["spec"].take();
+    assert_eq!(
+        spec,
+        json!({
+            "scaleTargetRef": {"apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism", "name": "venom"},
+            "minReplicas": 1,
+            "maxReplicas": 10,
+            "metrics": [{
+                "type": "Resource",
+                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
+            }],
+            "behavior": {
+                "scaleUp": {
+                    "policies": [
+                        {"type": "Percent", "value": 100, "periodSeconds": 30},
+                        {"type": "Pods", "value": 2, "periodSeconds": 30},
+                    ],
+                    "selectPolicy": "Max",
+                    "stabilizationWindowSeconds": 0,
+                },
+                "scaleDown": {
+                    "policies": [{"type": "Percent", "value": 50, "periodSeconds": 60}],
+                    "selectPolicy": "Max",
+                    "stabilizationWindowSeconds": 300,
+                },
+            },
+        })
+    );
+    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
+    let body = body(&organism(json!({"autoscaling": {"enabled": false}})), &on).unwrap();
+    let autoscaler = body.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
+    assert_eq!(autoscaler.object, None, "it is not to be there");
+}
+
+#[test]
+fn services_and_policy_have_the_ports_of_the_spec() {
+    let mesh = built(json!({}), Kind::Service, "venom-mesh")["spec"].take();
+    assert_eq!((&mesh["clusterIP"], &mesh["publishNotReadyAddresses"]), (&json!("None"), &json!(true)));
+    assert_eq!(mesh["ports"][0]["port"], 9000);
+    let spec = json!({"metrics": {"port": 8100, "service": {
+        "type": "LoadBalancer", "annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"],
+    }}});
+    let metrics = built(spec.clone(), Kind::Service, "venom-metrics");
+    assert_eq!(metrics["metadata"]["annotations"], json!({"a": "b"}));
+    assert_eq!(metrics["spec"]["type"], "LoadBalancer");
+    assert_eq!(metrics["spec"]["loadBalancerSourceRanges"], json!(["10.0.0.0/8"]));
+    let policy = built(spec, Kind::NetworkPolicy, "venom-body")["spec"].take();
+    assert_eq!(policy["ingress"][0]["ports"], json!([{"port": 9000, "protocol": "TCP"}]));
+    assert_eq!(policy["ingress"][0]["from"].as_array().unwrap().len(), 2, "peers and the operator");
+    assert_eq!(policy["ingress"][1], json!({"ports": [{"port": 8100, "protocol": "TCP"}]}), "from anywhere");
+}
