@@ -3,6 +3,7 @@
 
 mod admission;
 mod beats;
+mod body;
 mod decisions;
 mod deletion;
 mod genomes;
