@@ -134,7 +134,9 @@ enum Step {
 /// Decides. Pure.
 fn step(wanted: Option<u64>, seen: Option<&Seen>, kept: Option<&Kept>, organism: &str) -> Step {
     let Some(seen) = seen else { return if wanted.is_some() { Step::Create } else { Step::Leave } };
-    let ours = seen.owner.as_deref() == Some(organism);
+    // One that this process has written and whose owner somebody has taken off is no stranger's.
+    let orphaned = seen.owner.is_none() && kept.is_some_and(|kept| kept.uid == seen.uid);
+    let ours = orphaned || seen.owner.as_deref() == Some(organism);
     match wanted {
         None if ours && !seen.deleting => Step::Delete { uid: seen.uid.clone() },
         None => Step::Leave,

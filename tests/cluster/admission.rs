@@ -195,7 +195,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "another type of Service",
             organism("metrics: {service: {type: ExternalName}}"),
-            r#"supported values: "ClusterIP", "LoadBalancer", "NodePort""#,
+            r#"supported values: "ClusterIP", "NodePort", "LoadBalancer""#,
         ),
         (
             "no range",

@@ -264,6 +264,9 @@ async fn drift_is_put_back() {
         world.patch::<HorizontalPodAutoscaler>("venom", json!({"spec": {"maxReplicas": 99}})).await;
         becomes::<HorizontalPodAutoscaler>(&world, "venom", "the limit", "/spec/maxReplicas", json!(10))
             .await;
+        world.patch::<PodDisruptionBudget>("venom", json!({"metadata": {"ownerReferences": null}})).await;
+        let pointer = "/metadata/ownerReferences/0/kind";
+        becomes::<PodDisruptionBudget>(&world, "venom", "its owner", pointer, json!("Organism")).await;
         for (resource, name) in objects() {
             let api = world.dynamic(&resource);
             let before = api.get(name).await.unwrap();
@@ -299,7 +302,7 @@ async fn a_changed_spec_rolls() {
             .patch_organism(
                 "venom",
                 json!({
-                    "nodes": {"nodeSelector": null, "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": 2}}},
+                    "nodes": {"nodeSelector": null, "resources": {"requests": {"cpu": 1, "memory": "64Mi"}, "limits": {"cpu": 2, "memory": null}}},
                     "metrics": {"port": 8100, "service": {
                         "type": "ClusterIP", "annotations": null, "loadBalancerSourceRanges": null,
                     }},

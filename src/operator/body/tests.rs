@@ -42,9 +42,13 @@ fn spec_drift_and_a_fresh_start_are_applied_to_the_object_that_was_made() {
 fn a_strangers_object_is_not_touched() {
     for owner in [None, Some("another".to_owned())] {
         let theirs = Seen { owner, ..seen() };
-        assert_eq!(decided(Some(7), Some(theirs.clone()), Some(kept())), Step::Taken);
+        assert_eq!(decided(Some(7), Some(theirs.clone()), None), Step::Taken);
         assert_eq!(decided(None, Some(theirs), None), Step::Leave);
     }
+    let theirs = Seen { owner: Some("another".into()), ..seen() };
+    assert_eq!(decided(Some(7), Some(theirs), Some(kept())), Step::Taken, "handed over to somebody else");
+    let orphaned = Seen { owner: None, ours: 2, ..seen() };
+    assert_eq!(decided(Some(7), Some(orphaned), Some(kept())), Step::Apply { uid: "a".into() });
 }
 
 #[test]
