@@ -46,6 +46,9 @@ pub enum IdentityError {
     /// Not the text that was expected.
     #[error("no {0} in PEM form")]
     Pem(&'static str),
+    /// Signatures made with this key would not be this certificate's.
+    #[error("the key is another certificate's")]
+    OtherKey,
     /// A certificate that names nobody of a mesh.
     #[error(
         "the certificate names nobody of a mesh: it needs exactly one URI, spiffe://DOMAIN/operator or spiffe://DOMAIN/org/UID/pod/UID"
@@ -83,7 +86,15 @@ impl Authority {
     /// # Errors
     /// [`IdentityError`].
     pub fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
-        let issuer = Issuer::from_ca_cert_pem(ca_pem, KeyPair::from_pem(key_pem)?)?;
+        let key = KeyPair::from_pem(key_pem)?;
+        let certificate = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+            .map_err(|_| IdentityError::Pem("certificate"))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&certificate)
+            .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        if certificate.public_key().subject_public_key.data != issuer.key().public_key_raw() {
+            return Err(IdentityError::OtherKey);
+        }
         Ok(Self { issuer, ca_pem: ca_pem.to_owned() })
     }
 

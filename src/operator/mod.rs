@@ -8,6 +8,7 @@
 //! | [`build`] | a body as Kubernetes objects (pure) |
 //! | [`body`] | the keeper of a body: the only writer of those objects |
 //! | [`children`] | what the watches see of bodies |
+//! | [`authority`] | who signs the certificates of nodes and of the operator |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`claim`] | which Organism a Genome lives in |
 //! | [`spec`] | from specs to what the engine runs on (pure) |
@@ -25,6 +26,7 @@
 //! nothing is shown or acted on that is not committed. Data flows one way round:
 //! reconciler → beater → committer → publisher.
 
+pub mod authority;
 pub mod autoscaling;
 pub mod beater;
 pub mod body;
