@@ -10,7 +10,6 @@ mod body;
 mod bounds;
 mod heart;
 mod keeper;
-mod past;
 mod progress;
 mod summary;
 mod wanted;

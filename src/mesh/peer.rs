@@ -100,6 +100,13 @@ pub struct Collected {
 pub struct Answers(mpsc::UnboundedSender<(Event, Outcome)>);
 
 impl Answers {
+    /// Answers, and where they come out.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(Event, Outcome)>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
     /// What became of an injection. `Committed` only once the entry is in the ledger for good.
     pub fn answer(&self, event: Event, outcome: Outcome) {
         // Where the peer has gone there is nobody to tell.
@@ -137,7 +144,7 @@ impl Mesh {
     pub fn collect(options: Options, known: Vec<Known>) -> std::io::Result<(Self, Collected)> {
         let (events, collected) = mpsc::unbounded_channel();
         let (mesh, answers) = start(options, Some((events, known)))?;
-        Ok((mesh, Collected { events: collected, answers: Answers(answers) }))
+        Ok((mesh, Collected { events: collected, answers }))
     }
 
     /// Where peers are let in.
@@ -175,10 +182,7 @@ impl Mesh {
 
 type Ledger = (mpsc::UnboundedSender<Event>, Vec<Known>);
 
-fn start(
-    options: Options,
-    ledger: Option<Ledger>,
-) -> std::io::Result<(Mesh, mpsc::UnboundedSender<(Event, Outcome)>)> {
+fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Answers)> {
     let listening = options.listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let outboxes = Arc::new(Outboxes::default());
     let delivery = match options.paced {
@@ -207,7 +211,7 @@ fn start(
     }
     tokio::spawn(dial::dial(links.clone(), options.reach, options.addresses));
     let (requests, asked) = mpsc::channel(REQUESTS);
-    let (answers, answered) = mpsc::unbounded_channel();
+    let (answers, answered) = Answers::channel();
     let peer = Peer {
         gossip,
         started,

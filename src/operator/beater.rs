@@ -14,6 +14,7 @@ use super::Key;
 use super::budget::Budget;
 use super::life::{Begin, Life, Wanted};
 use super::metrics::Metrics;
+use crate::mesh::Event;
 use crate::organism::beat::{self, Open};
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
@@ -25,6 +26,7 @@ const BUDGET_PERIOD: Duration = Duration::from_secs(5);
 enum Command {
     Begin(Box<Begin>),
     Want(Key, Box<Wanted>),
+    Inject(Key, Box<Event>),
     Committed(Key),
     Snapshot(Key),
     End { key: Key, flush: bool, done: oneshot::Sender<()> },
@@ -57,6 +59,11 @@ impl Beater {
     /// Tells what the specs ask of an organism now.
     pub fn want(&self, key: &Key, wanted: Wanted) {
         self.send(Command::Want(key.clone(), Box::new(wanted)));
+    }
+
+    /// Hands in an injection of the organism's mesh.
+    pub fn inject(&self, key: &Key, event: Event) {
+        self.send(Command::Inject(key.clone(), Box::new(event)));
     }
 
     /// Tells that the job under way is committed.
@@ -174,6 +181,13 @@ impl Loop {
                     self.share();
                 }
             }
+            Command::Inject(key, event) => {
+                // For a life that has ended: its nodes offer it again to whoever comes next.
+                if let Some(life) = self.lives.get_mut(&key) {
+                    life.inject(*event, now);
+                    self.settle(&key, now);
+                }
+            }
             Command::Committed(key) => {
                 if let Some(life) = self.lives.get_mut(&key) {
                     life.committed();
@@ -228,12 +242,16 @@ impl Loop {
             };
             self.metrics.deviation(now - life.deadline);
             let missed = life.next_deadline(now, tempo);
+            let wall = wall();
+            if let Err(error) = life.take_in(wall) {
+                tracing::error!(organism = %key, %error, "an injection was not recorded");
+            }
             let Some(state) = life.state_to_beat() else {
                 self.metrics.missed(missed + 1);
                 continue;
             };
             self.metrics.missed(missed);
-            match beat::open(state, wall()) {
+            match beat::open(state, wall) {
                 Ok(open) => {
                     keys.push(key);
                     opened.push(open);

@@ -7,7 +7,7 @@
 
 mod merge;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ use super::report::{Integrity, LedgerView, Report};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
+use crate::mesh::Known;
+use crate::mesh::gossip::REMEMBER;
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why};
 use crate::store::head::{Head, Listed, largest_merge};
 
@@ -97,6 +99,8 @@ pub struct Held {
     pub lost: BTreeSet<String>,
     /// What is known about losses.
     pub integrity: Integrity,
+    /// The injections that a retry must not bring in again, oldest first.
+    pub known: Vec<Known>,
 }
 
 /// The committer of one organism.
@@ -107,6 +111,9 @@ pub struct Committer {
     shared: Arc<Shared>,
     report: watch::Sender<Report>,
     merging: Option<Merge>,
+    /// Entries of the injections of the last [`REMEMBER`], oldest first, and when they were recorded. They are not
+    /// pruned, so that whoever goes on with this ledger knows their ids.
+    injections: VecDeque<(u64, Instant)>,
     /// Segments that cannot be merged with their neighbours.
     unmergeable: BTreeSet<String>,
 }
@@ -115,7 +122,19 @@ impl Committer {
     /// A committer of the ledger that is held.
     #[must_use]
     pub fn new(key: Key, held: Held, shared: Arc<Shared>, report: watch::Sender<Report>) -> Self {
-        Self { key, held, retain: u64::MAX, shared, report, merging: None, unmergeable: BTreeSet::new() }
+        let now = Instant::now();
+        // A machine may have started later than an injection was recorded.
+        let recorded = |known: &Known| (known.entry, now.checked_sub(known.age).unwrap_or(now));
+        Self {
+            key,
+            injections: held.known.iter().map(recorded).collect(),
+            held,
+            retain: u64::MAX,
+            shared,
+            report,
+            merging: None,
+            unmergeable: BTreeSet::new(),
+        }
     }
 
     /// Commits jobs and looks at notices until both channels close. Hands the ledger back then.
@@ -200,12 +219,17 @@ impl Committer {
     /// Stores the job's entries. Returns the bytes written.
     async fn commit(&mut self, job: &Job) -> Result<u64, Fenced> {
         let mut bytes = 0;
-        let mut injections = job.injections;
         for (part, after) in self.seal(&job.before, &job.after, &job.records) {
             let object = self.create(&part).await?;
             let mut head = self.held.head.clone();
-            head.add(Listed::new(&part, head.epoch, object, 0), &after, std::mem::take(&mut injections));
+            let listed = Listed::new(&part, head.epoch, object, 0);
+            let range = listed.first..listed.end();
+            let injections: Vec<_> =
+                job.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
+            head.add(listed, &after, &injections);
             bytes += part.entries.len() as u64 + self.put(head).await?;
+            let now = Instant::now();
+            self.injections.extend(injections.into_iter().map(|(entry, _)| (entry, now)));
         }
         Ok(bytes)
     }
@@ -386,7 +410,12 @@ impl Committer {
     }
 
     async fn prune(&mut self, retain: u64) -> Result<(), Fenced> {
+        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
+            self.injections.pop_front();
+        }
+        let oldest = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);
         let count = self.held.head.prunable(retain);
+        let count = self.held.head.segments[..count].partition_point(|it| it.end() <= oldest);
         if count == 0 {
             return Ok(());
         }

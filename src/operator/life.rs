@@ -1,12 +1,19 @@
-//! One organism as the beater holds it: its state, the end of its chain, and what is not committed yet.
+//! One organism as the beater holds it: its state, what is [`pending`] for the ledger, and the injections that
+//! wait in its [`intake`].
 //!
 //! No I/O and no clock: the moments come in as arguments.
+
+mod intake;
+mod pending;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use self::intake::{Intake, Recorded};
+pub use self::pending::Job;
+use self::pending::Pending;
 use super::Key;
 use super::budget::Budget;
 use super::view::{Decided, Standing, View};
@@ -14,18 +21,12 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
+use crate::mesh::{Answers, Event, Injectable};
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
 use crate::organism::{Action, Beat, Config, Genome, Input, State, VERSION};
 
-/// Two commits of an organism are at least this far apart.
-const COMMIT_SPACING: Duration = Duration::from_millis(50);
 /// Early beats are at least this far apart.
 const EARLY_SPACING: Duration = Duration::from_millis(20);
-/// At most so many records go into one segment.
-const SEGMENT_RECORDS: usize = 4_000;
-/// At most so many records wait; beyond, beats are skipped until a commit succeeds. Entries are never dropped.
-const PENDING_RECORDS: usize = 12_000;
-
 /// What the specs ask of an organism.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
@@ -45,6 +46,8 @@ pub struct Wanted {
     pub generation: i64,
     /// metadata.generation of the Genome.
     pub genome_generation: i64,
+    /// Weights of the model that may be injected.
+    pub injectable: Injectable,
 }
 
 /// Why an organism is not to beat.
@@ -54,25 +57,6 @@ pub enum Pause {
     Suspended,
     /// Its Genome is gone.
     GenomeNotFound,
-}
-
-/// What goes into one commit.
-#[derive(Debug)]
-pub struct Job {
-    /// Entries in order; may be empty when only the view has changed.
-    pub records: Vec<Record>,
-    /// The chain before them.
-    pub before: Chain,
-    /// The chain after them.
-    pub after: Chain,
-    /// Injection entries among them.
-    pub injections: u64,
-    /// What may be published once they are committed; none where more is pending.
-    pub view: Option<View>,
-    /// Bytes to keep.
-    pub retain: u64,
-    /// A decision or a condition changed or an input came in.
-    pub urgent: bool,
 }
 
 /// How a life starts.
@@ -89,6 +73,8 @@ pub struct Begin {
     pub operator: Arc<str>,
     /// What there is to go on from.
     pub past: Past,
+    /// Where to say what became of injections.
+    pub answers: Option<Answers>,
 }
 
 /// What a life goes on from.
@@ -117,23 +103,14 @@ pub enum Past {
 pub struct Life {
     /// Which one.
     pub key: Key,
-    jobs: mpsc::Sender<Job>,
     wanted: Wanted,
     epoch: u64,
     operator: Arc<str>,
     /// Nothing before genesis.
     state: Option<State>,
     new: Option<(Origin, Option<Continues>)>,
-    chain: Chain,
-    /// The chain before the first pending record.
-    committed: Chain,
-    pending: Vec<Record>,
-    pending_injections: u64,
-    in_flight: bool,
-    last_commit: Instant,
-    urgent: bool,
-    /// Something to publish has changed since the last job.
-    changed: bool,
+    pending: Pending,
+    intake: Intake,
     running: bool,
     resume: Option<ResumeReason>,
     /// When the next beat is due.
@@ -161,7 +138,6 @@ impl Life {
         };
         Self {
             key: begin.key,
-            jobs: begin.jobs,
             wanted: begin.wanted,
             epoch: begin.epoch,
             operator: begin.operator,
@@ -169,14 +145,8 @@ impl Life {
             resume,
             state,
             new,
-            committed: chain.clone(),
-            chain,
-            pending: vec![],
-            pending_injections: 0,
-            in_flight: false,
-            last_commit: now,
-            urgent: true,
-            changed: true,
+            pending: Pending::new(begin.jobs, chain, now),
+            intake: Intake::new(begin.answers),
             running: false,
             deadline: now,
             last_beat: None,
@@ -196,7 +166,7 @@ impl Life {
 
     /// Its state, for the beat; nothing while it does not run.
     pub fn state_to_beat(&mut self) -> Option<&mut State> {
-        if self.running && self.pending.len() < PENDING_RECORDS { self.state.as_mut() } else { None }
+        if self.running && !self.pending.is_full() { self.state.as_mut() } else { None }
     }
 
     /// Writes a second the API server is asked for at the wanted commit interval: a segment and the head each
@@ -232,7 +202,7 @@ impl Life {
             return Ok(());
         }
         self.wanted = wanted;
-        (self.changed, self.urgent) = (true, true);
+        self.pending.changed();
         self.steer(now, wall)
     }
 
@@ -251,13 +221,11 @@ impl Life {
                     Some(Pause::GenomeNotFound) => ResumeReason::GenomeBack,
                     None => ResumeReason::BeatsRaised,
                 });
-                (self.changed, self.urgent) = (true, true);
+                self.pending.changed();
             }
             (true, true) => {
                 if self.record_differences(wall)? {
-                    let earliest = self.last_beat.map_or(now, |last| last + EARLY_SPACING);
-                    self.deadline = self.deadline.min(earliest.max(now));
-                    self.urgent = true;
+                    self.hurry(now);
                 }
             }
             (false, false) => {}
@@ -276,7 +244,7 @@ impl Life {
                 origin: Some(origin),
                 version: VERSION.into(),
             };
-            self.append(Record::genesis(wall, &genesis)?)?;
+            self.pending.append(Record::genesis(wall, &genesis)?)?;
             self.state = Some(State::genesis(VERSION, wall, genome, config));
         } else {
             if let Some(reason) = self.resume.take() {
@@ -288,7 +256,7 @@ impl Life {
         }
         self.running = true;
         self.deadline = now;
-        (self.changed, self.urgent) = (true, true);
+        self.pending.changed();
         Ok(())
     }
 
@@ -313,7 +281,7 @@ impl Life {
     }
 
     fn input(&mut self, wall: f64, input: &Input) -> Result<(), NotCanonical> {
-        self.append(Record::input(wall, input)?)?;
+        self.pending.append(Record::input(wall, input)?)?;
         if let Some(state) = &mut self.state
             && let Err(refused) = state.apply(input)
         {
@@ -332,7 +300,7 @@ impl Life {
             Some(state) if !state.waits() => {
                 let record = Record::snapshot(wall, state)?;
                 self.beats_since_snapshot = 0;
-                self.append(record)
+                self.pending.append(record)
             }
             _ => {
                 self.beats_since_snapshot = SNAPSHOT_EVERY;
@@ -341,9 +309,35 @@ impl Life {
         }
     }
 
-    fn append(&mut self, record: Record) -> Result<(), NotCanonical> {
-        self.chain.record(&record)?;
-        self.pending.push(record);
+    /// Makes it due now, or as soon as beats may follow one another.
+    fn hurry(&mut self, now: Instant) {
+        let earliest = self.last_beat.map_or(now, |last| last + EARLY_SPACING);
+        self.deadline = self.deadline.min(earliest.max(now));
+        self.pending.urge();
+    }
+
+    /// An injection came in: the next beat takes it in.
+    pub fn inject(&mut self, event: Event, now: Instant) {
+        self.intake.push(event);
+        self.hurry(now);
+    }
+
+    /// Records the injections that wait. To be followed by a beat: so they are committed with it, and whoever
+    /// goes on with this ledger finds none that waits for its pulse.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] when a number is not finite: that injection is not recorded.
+    pub fn take_in(&mut self, wall: f64) -> Result<(), NotCanonical> {
+        while self.running
+            && !self.pending.is_full()
+            && let Some(state) = &mut self.state
+            && let Some((event, input)) = self.intake.next(state, self.wanted.injectable)
+        {
+            let entry = self.pending.size();
+            self.pending.append(Record::input(wall, &input)?)?;
+            self.pending.injected(Recorded { event, entry, time: wall });
+            self.pending.urge();
+        }
         Ok(())
     }
 
@@ -353,21 +347,21 @@ impl Life {
     /// [`NotCanonical`] when a number is not finite: the beat is then not recorded.
     pub fn beaten(&mut self, beat: Beat, now: Instant, tempo: f64) -> Result<(), NotCanonical> {
         let timestamp = beat.pulse.timestamp;
-        let entry = self.chain.size() + 5;
+        let entry = self.pending.size() + 5;
         if self.decided.is_none_or(|decided| decided.action != beat.action) {
             self.decided = Some(Decided { action: beat.action, since: timestamp, entry });
-            (self.changed, self.urgent) = (true, true);
+            self.pending.changed();
         }
         let failed: Vec<_> =
             beat.flows.failures().map(|(flow, why)| (flow.to_string(), why.to_string())).collect();
         let settled = self.state.as_ref().and_then(|state| state.pid.settled());
         if failed != self.failed || settled != self.settled || self.last.is_none() {
             (self.failed, self.settled) = (failed, settled);
-            (self.changed, self.urgent) = (true, true);
+            self.pending.changed();
         }
         self.last_beat = Some(now);
         self.last = Some(Box::new(beat.clone()));
-        self.append(Record::Beat(Box::new(beat)))?;
+        self.pending.append(Record::Beat(Box::new(beat)))?;
         self.beats_since_snapshot += 1;
         if self.beats_since_snapshot >= SNAPSHOT_EVERY {
             self.snapshot(timestamp)?;
@@ -375,7 +369,7 @@ impl Life {
         let throttled = tempo > 1.0;
         if throttled != self.throttled {
             self.throttled = throttled;
-            (self.changed, self.urgent) = (true, true);
+            self.pending.changed();
         }
         if self.completed() {
             self.steer(now, timestamp)?;
@@ -409,72 +403,32 @@ impl Life {
     #[must_use]
     pub fn due(&self, budget: &Budget) -> Option<Instant> {
         let beat = self.running.then_some(self.deadline);
-        [beat, self.commit_due(budget)].into_iter().flatten().min()
-    }
-
-    fn commit_due(&self, budget: &Budget) -> Option<Instant> {
-        if self.in_flight || (self.pending.is_empty() && !self.changed) {
-            return None;
-        }
-        let wait = if self.urgent || self.pending.len() >= SEGMENT_RECORDS {
-            COMMIT_SPACING
-        } else {
-            budget.commit_interval(self.wanted.commit_interval)
-        };
-        Some(self.last_commit + wait)
+        [beat, self.pending.due(self.wanted.commit_interval, budget)].into_iter().flatten().min()
     }
 
     /// Hands what is pending to the committer, if it is time and none is under way.
     pub fn commit(&mut self, now: Instant, budget: &Budget) {
-        if self.commit_due(budget).is_none_or(|due| due > now) {
-            return;
+        if self.pending.due(self.wanted.commit_interval, budget).is_some_and(|due| due <= now) {
+            let view = self.view();
+            self.pending.commit(now, self.wanted.retain, view);
         }
-        let whole = self.pending.len() <= SEGMENT_RECORDS;
-        let records: Vec<Record> = self.pending.drain(..self.pending.len().min(SEGMENT_RECORDS)).collect();
-        let after = if whole { self.chain.clone() } else { self.chain_after(&records) };
-        let job = Job {
-            before: std::mem::replace(&mut self.committed, after.clone()),
-            after,
-            injections: if whole { std::mem::take(&mut self.pending_injections) } else { 0 },
-            view: whole.then(|| self.view()),
-            retain: self.wanted.retain,
-            urgent: self.urgent,
-            records,
-        };
-        if self.jobs.try_send(job).is_ok() {
-            self.in_flight = true;
-            self.last_commit = now;
-            if whole {
-                (self.urgent, self.changed) = (false, false);
-            }
-        }
-        // A closed channel is a writer that has ended: the process is on its way out.
-    }
-
-    fn chain_after(&self, records: &[Record]) -> Chain {
-        let mut chain = self.committed.clone();
-        for record in records {
-            // They were recorded once already.
-            let _ = chain.record(record);
-        }
-        chain
     }
 
     /// The job under way is committed.
     pub fn committed(&mut self) {
-        self.in_flight = false;
+        self.pending.committed(self.intake.answers.as_ref());
     }
 
-    /// Whether all it has recorded is committed or on its way.
+    /// Whether all that it has recorded is committed.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.pending.is_empty() && !self.in_flight
+        self.pending.is_flushed()
     }
 
     /// Stops for good; what is pending is to be committed at once.
     pub fn end(&mut self) {
         self.running = false;
-        self.urgent = true;
+        self.pending.urge();
     }
 
     fn view(&self) -> View {
@@ -504,7 +458,7 @@ impl Life {
     /// Hash of the last entry recorded.
     #[must_use]
     pub fn last_hash(&self) -> &Hash {
-        self.chain.last_hash()
+        self.pending.last_hash()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::life::{Pause, Wanted};
 use crate::api;
+use crate::mesh::Injectable;
 use crate::organism::genome::{
     Config, Evolution, Genome, Ml, PidGains, PulseParams, Risk, Thresholds, Weights,
 };
@@ -64,5 +65,6 @@ pub fn wanted(organism: &api::Organism, genome: &api::Genome) -> Wanted {
         retain: spec.ledger.retain.bytes.bytes(),
         generation: organism.metadata.generation.unwrap_or_default(),
         genome_generation: genome.metadata.generation.unwrap_or_default(),
+        injectable: Injectable { min: genome.spec.ml.injectable.min, max: genome.spec.ml.injectable.max },
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. Read the head and decide what it is to us ([`plan`], pure).
 //! 2. Make it ours: replace it with a higher epoch, or start a new generation.
-//! 3. Load the newest snapshot and what follows it, check every hash, replay.
+//! 3. Load the newest snapshot and what follows it, check every hash, replay; read the ids of injections.
 //! 4. Delete what no head lists and an earlier writer left behind.
 
 use std::collections::BTreeSet;
@@ -19,10 +19,12 @@ use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
 use crate::ledger::sealed::SealedError;
+use crate::mesh::Known;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
 use crate::store::head::Head;
+use crate::store::injections::Recent;
 
 /// Why a ledger could not be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +140,7 @@ pub async fn take_over(
                 resource_version: rv,
                 lost: BTreeSet::new(),
                 integrity: Integrity::Verified,
+                known: vec![],
             };
             held.lost = lost(&held, &there).await?;
             for segment in &mut held.head.segments {
@@ -152,6 +155,7 @@ pub async fn take_over(
             }
             match load(&held, organism, reason).await? {
                 Some(past) => {
+                    held.known = recall(&held).await?;
                     remove_garbage(&held, &there).await;
                     return Ok((held, past));
                 }
@@ -224,7 +228,9 @@ async fn start(
     let origin = origin(head.generation);
     let past = Past::New { origin: origin.clone(), continues };
     let integrity = integrity(&head, &BTreeSet::new(), &store);
-    Ok((Held { store, head, resource_version, origin, lost: BTreeSet::new(), integrity }, past))
+    let held =
+        Held { store, head, resource_version, origin, lost: BTreeSet::new(), integrity, known: vec![] };
+    Ok((held, past))
 }
 
 /// What a status says about a head that is gone.
@@ -304,6 +310,28 @@ async fn load(
         let decided = decided(decision, &state, organism);
         Past::Ledger { state: Box::new(state), chain: end, decided, reason }
     }))
+}
+
+/// The injections that a retry must not bring in again. Segments are read from the newest back, and none where
+/// there was no injection for long.
+async fn recall(held: &Held) -> Result<Vec<Known>, TakeOverError> {
+    let head = &held.head;
+    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    let newest = head.last_injection.map_or(0, |(entry, _)| entry);
+    for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
+        // What somebody removed is told of elsewhere; its ids are forgotten.
+        let Some(sealed) = held.store.listed(listed).await? else { continue };
+        let opened = tokio::task::spawn_blocking(move || sealed.open()).await;
+        match opened.map_err(|error| error.to_string()).and_then(|it| it.map_err(|error| error.to_string())) {
+            Ok(entries) if recent.read(&entries) => {}
+            Ok(_) => break,
+            Err(error) => {
+                let segment = held.store.name_of(listed);
+                tracing::warn!(segment, error, "cannot be read; ids of injections in it are forgotten");
+            }
+        }
+    }
+    Ok(recent.known())
 }
 
 /// The decision in force: as it was published where that is the same one, for only earlier entries of the

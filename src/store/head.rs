@@ -26,6 +26,9 @@ pub struct Head {
     pub injected_total: u64,
     /// Hash of the last entry.
     pub last_hash: Hex,
+    /// The newest injection: its index, and when it was recorded, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_injection: Option<(u64, f64)>,
     /// First and last index of what the generation before had published and lost: the reason for this one.
     /// Kept for as long as this generation's own genesis is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +124,7 @@ impl Head {
             holder: holder.to_owned(),
             injected_total: 0,
             last_hash: Hex::default(),
+            last_injection: None,
             lost_tail: None,
             peaks: vec![],
             retained: false,
@@ -148,13 +152,14 @@ impl Head {
         (tree.root() == self.root.0).then(|| Chain::at(tree, self.last_hash.0))
     }
 
-    /// Adds a segment that ends where `chain` stands.
-    pub fn add(&mut self, listed: Listed, chain: &Chain, injections: u64) {
+    /// Adds a segment that ends where `chain` stands, with the index and the moment of each injection in it.
+    pub fn add(&mut self, listed: Listed, chain: &Chain, injections: &[(u64, f64)]) {
         self.size = chain.size();
         self.last_hash = Hex(*chain.last_hash());
         self.root = Hex(chain.tree().root());
         self.peaks = chain.tree().peaks().iter().copied().map(Hex).collect();
-        self.injected_total += injections;
+        self.injected_total += injections.len() as u64;
+        self.last_injection = injections.last().copied().or(self.last_injection);
         self.segments.push(listed);
     }
 

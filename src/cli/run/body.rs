@@ -8,13 +8,14 @@ use std::thread::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Error, complain, node::listening};
+use super::Args;
 use super::heart::Wake;
-use super::{Args, past};
 use crate::mesh::identity::LIFE;
 use crate::mesh::{Answers, Known};
 use crate::node::source::Source;
 use crate::node::{Node, Options, folder};
 use crate::store::directory::Writer;
+use crate::store::injections::Recent;
 
 /// Where the mesh of a folder's ledger is, unless somebody says otherwise.
 const FOLDER: &str = "venom-mesh";
@@ -39,7 +40,7 @@ impl Body {
             source: Source::Folder(identity(args.mesh_identity.as_deref())?),
             injectable: args.injectable,
         };
-        let known = past::injections(writer)?;
+        let known = known(writer)?;
         let stop = CancellationToken::new();
         let (ready, started) = channel();
         let asked = stop.clone();
@@ -92,6 +93,18 @@ async fn live(
         }
     }
     node.stop().await;
+}
+
+/// The injections that a retry must not bring in again.
+fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
+    let head = writer.head();
+    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    for listed in head.segments.iter().rev() {
+        if !recent.read(&writer.folder().open(listed, None)?.entries) {
+            break;
+        }
+    }
+    Ok(recent.known())
 }
 
 /// The operator's folder: the one that is named, or one that is made.

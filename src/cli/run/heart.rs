@@ -13,9 +13,10 @@ use crate::ledger::entry::{Genesis, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::mesh::Event;
 use crate::organism::cores::Cores;
-use crate::organism::input::{ConfigChange, Injection, Resume, Scale};
+use crate::organism::input::{ConfigChange, Resume, Scale};
 use crate::organism::pid::{History, PidStep};
 use crate::organism::{Action, Arbiter, Beat, Input, State, VERSION, beat};
+use crate::store::injections;
 
 /// At most so many records go into one commit, which is one segment.
 const SEGMENT_RECORDS: usize = 4_000;
@@ -36,6 +37,8 @@ pub(super) enum Wake {
 pub(super) struct Recorded {
     pub(super) event: Event,
     pub(super) entry: u64,
+    /// Seconds since 1970.
+    pub(super) time: f64,
 }
 
 /// A living organism.
@@ -250,22 +253,17 @@ impl Heart {
     /// Records the injections that there is room for; they are answered once they are committed.
     fn take_in(&mut self) -> Result<(), Error> {
         while let Some(event) = self.waiting.front() {
-            let input = Input::Injection(Injection {
-                anoms: event.dose.anoms,
-                from: Some(event.origin.to_string()),
-                id: event.id.to_string(),
-                ml_weight: event.dose.ml_weight,
-                ..Injection::default()
-            });
+            let input = injections::input(event);
             if let Err(refused) = self.state.apply(&input) {
                 if !std::mem::replace(&mut self.crowded, true) {
                     complain(&format!("an injection waits: {refused}"));
                 }
                 return Ok(());
             }
-            let entry = self.tally.entries;
-            self.append(Record::input(wall(), &input).map_err(bad_number)?);
-            self.pending.injections.extend(self.waiting.pop_front().map(|event| Recorded { event, entry }));
+            let (entry, time) = (self.tally.entries, wall());
+            self.append(Record::input(time, &input).map_err(bad_number)?);
+            let event = self.waiting.pop_front();
+            self.pending.injections.extend(event.map(|event| Recorded { event, entry, time }));
             self.injected = true;
         }
         self.crowded = false;

@@ -54,8 +54,9 @@ impl Keeper {
 
 fn keep(mut writer: Writer, jobs: &Receiver<Job>, answers: Option<Answers>) -> Result<Writer, FolderError> {
     for Job { records, injections } in jobs {
-        writer.commit(&records, injections.len() as u64)?;
-        for Recorded { event, entry } in injections {
+        let entries: Vec<_> = injections.iter().map(|it| (it.entry, it.time)).collect();
+        writer.commit(&records, &entries)?;
+        for Recorded { event, entry, .. } in injections {
             if let Some(answers) = &answers {
                 answers.answer(event, Outcome::Committed { entry });
             }

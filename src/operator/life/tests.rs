@@ -1,6 +1,7 @@
 use super::*;
 use crate::ledger::Entry;
 use crate::ledger::replay::Replay;
+use crate::mesh::{Dose, Identity, Outcome};
 use crate::organism::beat;
 use crate::organism::cores::{Cores, Entropy, Reading};
 
@@ -8,6 +9,7 @@ use crate::organism::cores::{Cores, Entropy, Reading};
 struct Bench {
     life: Life,
     jobs: mpsc::Receiver<Job>,
+    told: mpsc::UnboundedReceiver<(Event, Outcome)>,
     budget: Budget,
     start: Instant,
     seconds: f64,
@@ -26,12 +28,14 @@ fn wanted() -> Wanted {
         retain: 4 << 20,
         generation: 1,
         genome_generation: 1,
+        injectable: Injectable::default(),
     }
 }
 
 impl Bench {
     fn new(wanted: Wanted) -> Self {
         let (sender, jobs) = mpsc::channel(1);
+        let (answers, told) = Answers::channel();
         let start = Instant::now();
         let origin =
             Origin { generation: 1, name: "venom".into(), namespace: "default".into(), uid: "u".into() };
@@ -42,12 +46,13 @@ impl Bench {
             epoch: 1,
             operator: "test".into(),
             past: Past::New { origin, continues: None },
+            answers: Some(answers),
         };
         let mut life = Life::new(begin, start);
         life.steer(start, 1_000.0).unwrap();
         let budget = Budget::new(50.0, 1 << 20, 1 << 28);
         let (entries, views) = (vec![], vec![]);
-        Self { life, jobs, budget, start, seconds: 0.0, entries, chain: Chain::default(), views }
+        Self { life, jobs, told, budget, start, seconds: 0.0, entries, chain: Chain::default(), views }
     }
 
     fn now(&self) -> Instant {
@@ -59,6 +64,7 @@ impl Bench {
         self.seconds += 1.0;
         let (now, wall) = (self.now(), 1_000.0 + self.seconds);
         self.life.next_deadline(now, 1.0);
+        self.life.take_in(wall).unwrap();
         if let Some(state) = self.life.state_to_beat() {
             let beat = beat::beat(state, wall, cores).unwrap();
             self.life.beaten(beat, now, 1.0).unwrap();
@@ -99,6 +105,20 @@ impl Bench {
         self.life.want(wanted, now, 1_000.0 + self.seconds).unwrap();
         self.seconds += 0.1;
         self.commit();
+    }
+
+    fn inject(&mut self, id: &str, anoms: Option<u64>, ml_weight: Option<f64>) {
+        let origin = Identity::pod("venom", "u", "node").unwrap();
+        let dose = Dose { anoms, ml_weight };
+        let now = self.now();
+        self.life.inject(Event { id: id.parse().unwrap(), origin, seq: 1, dose }, now);
+    }
+
+    /// What became of injections since it was asked last.
+    fn told(&mut self) -> Vec<(String, Outcome)> {
+        std::iter::from_fn(|| self.told.try_recv().ok())
+            .map(|(event, it)| (event.id.to_string(), it))
+            .collect()
     }
 
     fn kinds(&self) -> Vec<String> {
@@ -231,4 +251,77 @@ fn one_job_is_under_way_at_a_time_and_calm_ones_wait_for_the_interval() {
     bench.life.committed();
     bench.life.commit(now + Duration::from_secs(60), &bench.budget);
     assert!(bench.jobs.try_recv().is_ok());
+}
+
+#[test]
+fn an_injection_is_recorded_with_the_beat_that_takes_it_in_and_answered_when_that_is_committed() {
+    let mut slow = wanted();
+    slow.config.pulse.min_period = Some(60.0);
+    let mut bench = Bench::new(slow);
+    bench.beats(5);
+    let (deadline, size) = (bench.life.deadline, bench.entries.len());
+    bench.inject("a", Some(20), None);
+    bench.inject("b", None, Some(0.2));
+    assert!(bench.life.deadline < deadline, "it is due now");
+    bench.commit();
+    assert_eq!((bench.entries.len(), bench.told()), (size, vec![]));
+    bench.beats(1);
+    assert_eq!(bench.kinds()[size..size + 3], ["injection", "injection", "pulse"]);
+    let data =
+        "{\"anoms\":20,\"from\":\"spiffe://venom/org/u/pod/node\",\"id\":\"a\",\"type\":\"injection\"}";
+    assert_eq!(&*bench.entries[size].data, data);
+    let committed = |id: &str, entry: usize| (id.to_owned(), Outcome::Committed { entry: entry as u64 });
+    assert_eq!(bench.told(), [committed("a", size), committed("b", size + 1)]);
+    assert_eq!(bench.view().decided.unwrap().action, Action::Quarantine);
+    bench.replay();
+}
+
+#[test]
+fn what_may_not_be_injected_is_refused_and_not_recorded() {
+    let mut bench = Bench::new(wanted());
+    bench.beats(1);
+    bench.inject("a", None, Some(1.5));
+    bench.beats(1);
+    let told = bench.told();
+    assert!(
+        matches!(&told[..], [(id, Outcome::Refused { reason })] if id == "a" && reason.contains("0.01 to 1"))
+    );
+    bench.want(|wanted| wanted.injectable.max = 2.0);
+    bench.inject("b", None, Some(1.5));
+    bench.beats(1);
+    assert!(matches!(bench.told()[..], [(_, Outcome::Committed { .. })]));
+    assert_eq!(bench.kinds().iter().filter(|kind| *kind == "injection").count(), 1);
+    bench.replay();
+}
+
+#[test]
+fn injections_wait_while_it_does_not_beat() {
+    let mut bench = Bench::new(wanted());
+    bench.beats(1);
+    bench.want(|wanted| wanted.pause = Some(Pause::Suspended));
+    let size = bench.entries.len();
+    bench.inject("a", Some(1), None);
+    bench.beats(2);
+    assert_eq!((bench.entries.len(), bench.told()), (size, vec![]));
+    bench.want(|wanted| wanted.pause = None);
+    bench.beats(1);
+    assert_eq!(bench.kinds()[size..size + 4], ["resume", "snapshot", "injection", "pulse"]);
+    assert_eq!(bench.told().len(), 1);
+    bench.replay();
+}
+
+#[test]
+fn injections_wait_for_room_in_the_risk_window() {
+    let mut narrow = wanted();
+    narrow.genome.risk.window = 5.0;
+    let mut bench = Bench::new(narrow);
+    bench.beats(1);
+    (0..4_100).for_each(|number| bench.inject(&number.to_string(), Some(1), None));
+    bench.beats(2);
+    assert_eq!(bench.told().len(), 4_096);
+    bench.beats(3);
+    assert_eq!(bench.told().len(), 0);
+    bench.beats(3);
+    assert_eq!(bench.told().len(), 4);
+    bench.replay();
 }

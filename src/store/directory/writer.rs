@@ -95,11 +95,12 @@ impl Writer {
         &self.folder
     }
 
-    /// Commits `records`, `injections` of which are injections, as one segment, and merges small ones.
+    /// Commits `records` as one segment, with the index and the moment of each injection among them, and merges
+    /// small ones.
     ///
     /// # Errors
     /// [`FolderError`]; then nothing is committed, and the same records may be tried again.
-    pub fn commit(&mut self, records: &[Record], injections: u64) -> Result<(), FolderError> {
+    pub fn commit(&mut self, records: &[Record], injections: &[(u64, f64)]) -> Result<(), FolderError> {
         if records.is_empty() {
             return Ok(());
         }

@@ -1,0 +1,60 @@
+//! Injections of an organism's mesh that wait for its next beat.
+
+use std::collections::VecDeque;
+
+use crate::mesh::{Answers, Event, Injectable, Outcome};
+use crate::organism::{Input, State};
+use crate::store::injections;
+
+/// An injection that was recorded.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) event: Event,
+    /// Its index.
+    pub(super) entry: u64,
+    /// When, in seconds since 1970.
+    pub(super) time: f64,
+}
+
+/// As many wait as the mesh keeps: it holds what was not answered.
+#[derive(Default)]
+pub(super) struct Intake {
+    waiting: VecDeque<Event>,
+    /// Where to say what became of them.
+    pub(super) answers: Option<Answers>,
+    /// That there is no room was said.
+    crowded: bool,
+}
+
+impl Intake {
+    pub(super) fn new(answers: Option<Answers>) -> Self {
+        Self { answers, ..Self::default() }
+    }
+
+    pub(super) fn push(&mut self, event: Event) {
+        self.waiting.push_back(event);
+    }
+
+    /// The next injection, taken into `state`, as it is to be recorded; nothing where none waits or there is no
+    /// room for it. What may not be injected is refused for good.
+    pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> Option<(Event, Input)> {
+        while let Some(event) = self.waiting.front() {
+            let wrong = event.dose.check(injectable).err();
+            let input = injections::input(event);
+            if let Some(full) = wrong.is_none().then(|| state.apply(&input).err()).flatten() {
+                if !std::mem::replace(&mut self.crowded, true) {
+                    tracing::warn!("injections wait: {full}");
+                }
+                return None;
+            }
+            self.crowded = false;
+            let event = self.waiting.pop_front()?;
+            match (wrong, &self.answers) {
+                (None, _) => return Some((event, input)),
+                (Some(reason), Some(answers)) => answers.answer(event, Outcome::Refused { reason }),
+                (Some(_), None) => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,130 @@
+//! Injections in a ledger: how one that came through a mesh is recorded, and which ids a retry must not bring in
+//! again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Head;
+use crate::ledger::Entry;
+use crate::ledger::entry::Data;
+use crate::mesh::gossip::REMEMBER;
+use crate::mesh::{Dose, Event, Known};
+use crate::organism::Input;
+use crate::organism::input::Injection;
+
+/// As it is recorded.
+#[must_use]
+pub fn input(event: &Event) -> Input {
+    Input::Injection(Injection {
+        anoms: event.dose.anoms,
+        from: Some(event.origin.to_string()),
+        id: event.id.to_string(),
+        ml_weight: event.dose.ml_weight,
+        ..Injection::default()
+    })
+}
+
+/// The injections of the last [`REMEMBER`], gathered from a ledger's segments: the newest segment first, and
+/// no further back than [`Recent::read`] asks for.
+pub struct Recent {
+    /// Since 1970.
+    now: Duration,
+    /// Newest first.
+    known: Vec<Known>,
+}
+
+impl Recent {
+    /// For the ledger of `head`; nothing where its last injection is too old to matter.
+    #[must_use]
+    pub fn of(head: &Head) -> Option<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (_, time) = head.last_injection?;
+        // A time that lies ahead is one of a clock that was set back since: it counts as now.
+        is_recent(now, time).then_some(Self { now, known: vec![] })
+    }
+
+    /// Takes in the entries of one segment. Returns whether the segment before it may matter too.
+    pub fn read(&mut self, entries: &[Entry]) -> bool {
+        for entry in entries.iter().rev() {
+            // Parsing millions of entries takes seconds, looking for a word does not; no text in an entry
+            // holds it with its quotes.
+            if !entry.data.contains("\"type\":\"injection\"") {
+                continue;
+            }
+            let Ok(Data::Injection(injection)) = entry.data() else { continue };
+            // Only what came through a mesh has both.
+            let (Ok(id), Some(Ok(origin))) = (injection.id.parse(), injection.from.map(|it| it.parse()))
+            else {
+                continue;
+            };
+            let dose = Dose { anoms: injection.anoms, ml_weight: injection.ml_weight };
+            let recorded = Duration::try_from_secs_f64(entry.timestamp).unwrap_or(self.now);
+            let age = self.now.saturating_sub(recorded);
+            self.known.push(Known { event: Event { id, origin, seq: 0, dose }, entry: entry.index, age });
+        }
+        // A clock that was set back must not make an injection older than it is.
+        let newest = entries.iter().fold(0.0, |newest: f64, entry| newest.max(entry.timestamp));
+        is_recent(self.now, newest)
+    }
+
+    /// What was found, oldest first.
+    #[must_use]
+    pub fn known(mut self) -> Vec<Known> {
+        self.known.reverse();
+        self.known
+    }
+}
+
+fn is_recent(now: Duration, time: f64) -> bool {
+    now.as_secs_f64() - time <= REMEMBER.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::entry::Record;
+    use crate::mesh::Identity;
+    use crate::organism::input::Scale;
+
+    fn entry(index: u64, timestamp: f64, input: &Input) -> Entry {
+        let mut data = None;
+        let record = Record::input(timestamp, input).unwrap();
+        record.write(&mut vec![], &mut |_, text| data = Some(text.into())).unwrap();
+        Entry { index, timestamp, data: data.unwrap(), previous_hash: [0; 32], hash: [0; 32] }
+    }
+
+    fn event(id: &str) -> Event {
+        let origin = Identity::pod("venom", "uid", "a").unwrap();
+        Event { id: id.parse().unwrap(), origin, seq: 0, dose: Dose { anoms: Some(3), ml_weight: Some(0.5) } }
+    }
+
+    #[test]
+    fn what_is_recorded_is_known_again_as_far_back_as_it_matters() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut head = Head::empty("", 1, 1, "");
+        assert!(Recent::of(&head).is_none());
+        head.last_injection = Some((7, now - REMEMBER.as_secs_f64() - 1.0));
+        assert!(Recent::of(&head).is_none());
+        head.last_injection = Some((7, now));
+        let mut recent = Recent::of(&head).unwrap();
+        let scale = Input::Scale(Scale { from: 1, p: 2 });
+        let newer = [entry(6, now - 20.0, &scale), entry(7, now - 10.0, &input(&event("b")))];
+        assert!(recent.read(&newer));
+        assert!(!recent.read(&[entry(5, now - 4_000.0, &input(&event("a")))]), "nothing before that matters");
+        let known = recent.known();
+        assert_eq!(known.iter().map(|it| it.entry).collect::<Vec<_>>(), [5, 7]);
+        assert_eq!(known[1].event, event("b"));
+        assert!((9..12).contains(&known[1].age.as_secs()), "{:?}", known[1].age);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_old() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let mut head = Head::empty("", 1, 1, "");
+        head.last_injection = Some((1, now + 86_400.0));
+        let mut recent = Recent::of(&head).unwrap();
+        let segment =
+            [entry(0, now + 86_400.0, &input(&event("a"))), entry(1, now - 4_000.0, &input(&event("b")))];
+        assert!(recent.read(&segment), "its newest entry is young");
+        assert_eq!(recent.known()[0].age, Duration::ZERO);
+    }
+}
