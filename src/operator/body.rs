@@ -20,12 +20,14 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use super::authority::Certificates;
 use super::build::{self, Child, Installation, Kind};
 use super::children::{Children, Id, MANAGER, Nodes, Seen, as_applied};
 use super::context::Context;
 use super::organism::{ReconcileError, call};
+use super::peers::Peers;
 use super::{Key, scopes};
-use crate::api;
+use crate::{api, mesh};
 
 /// Look again after this while a name is taken: no watch tells of strangers.
 const TAKEN: Duration = Duration::from_secs(15);
@@ -44,15 +46,33 @@ pub struct Shared {
     pub installation: Installation,
     /// What the watches see.
     pub children: Children,
+    /// Where the nodes are.
+    pub peers: Peers,
+    /// Who they are.
+    pub certificates: Arc<Certificates>,
+    /// What the operator's places in their meshes count.
+    pub mesh_metrics: Arc<mesh::Metrics>,
     writers: Semaphore,
 }
 
 impl Shared {
     /// For bodies in these namespaces; all if there is none.
     #[must_use]
-    pub fn new(installation: Installation, namespaces: &[String]) -> Self {
+    pub fn new(
+        installation: Installation,
+        namespaces: &[String],
+        certificates: Arc<Certificates>,
+        mesh_metrics: Arc<mesh::Metrics>,
+    ) -> Self {
         let watches = scopes(namespaces).len() * Kind::ALL.len();
-        Self { installation, children: Children::new(watches), writers: Semaphore::new(WRITERS) }
+        Self {
+            installation,
+            children: Children::new(watches),
+            peers: Peers::default(),
+            certificates,
+            mesh_metrics,
+            writers: Semaphore::new(WRITERS),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::beater::Beater;
 use super::children::Nodes;
+use super::collector::Collector;
 use super::committer::{self, Held, Notice};
 use super::life::Wanted;
 use super::metrics::Metrics;
@@ -50,6 +51,8 @@ pub struct Living {
 pub struct Life {
     notices: mpsc::UnboundedSender<Notice>,
     committer: Arc<Mutex<Option<JoinHandle<Held>>>>,
+    /// Ends with the last of these.
+    _collector: Option<Arc<Collector>>,
 }
 
 /// What all reconciliations share.
@@ -150,9 +153,11 @@ impl Context {
         key: &Key,
         notices: mpsc::UnboundedSender<Notice>,
         committer: JoinHandle<Held>,
+        collector: Option<Collector>,
     ) {
         if let Some(living) = self.table().get_mut(key) {
-            living.life = Some(Life { notices, committer: Arc::new(Mutex::new(Some(committer))) });
+            let committer = Arc::new(Mutex::new(Some(committer)));
+            living.life = Some(Life { notices, committer, _collector: collector.map(Arc::new) });
         }
     }
 

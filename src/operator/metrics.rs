@@ -16,10 +16,13 @@ use prometheus::{
     register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
+use crate::mesh;
 use crate::organism::Action;
 
 /// The counters. Labels are bounded: no object's name is one.
 pub struct Metrics {
+    /// What the operator's places in meshes count, all together.
+    pub mesh: Arc<mesh::Metrics>,
     registry: Registry,
     ready: AtomicBool,
     beats: IntCounter,
@@ -61,6 +64,7 @@ impl Metrics {
             registry
         )?;
         Ok(Self {
+            mesh: Arc::new(mesh::Metrics::new()?),
             ready: AtomicBool::new(false),
             beats: counter("venom_beats_total", "Beats made.")?,
             held: counter("venom_beats_held_total", "Beats held because a core failed.")?,
@@ -157,7 +161,7 @@ impl Metrics {
         let mut out = Vec::new();
         // Encoding into memory fails only for a malformed family.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
-        String::from_utf8(out).unwrap_or_default()
+        String::from_utf8(out).unwrap_or_default() + &self.mesh.text()
     }
 }
 

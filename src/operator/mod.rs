@@ -8,6 +8,8 @@
 //! | [`build`] | a body as Kubernetes objects (pure) |
 //! | [`body`] | the keeper of a body: the only writer of those objects |
 //! | [`children`] | what the watches see of bodies |
+//! | [`peers`] | where the nodes are |
+//! | [`collector`] | the operator's place in a mesh: injections come in, answers go back |
 //! | [`authority`] | who signs the certificates of nodes and of the operator |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`claim`] | which Organism a Genome lives in |
@@ -34,12 +36,14 @@ pub mod budget;
 pub mod build;
 pub mod children;
 pub mod claim;
+pub mod collector;
 pub mod committer;
 pub mod context;
 pub mod genome;
 pub mod life;
 pub mod metrics;
 pub mod organism;
+pub mod peers;
 pub mod publisher;
 pub mod report;
 pub mod segments;
@@ -55,6 +59,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
 use kube::runtime::controller::{self, Controller};
@@ -66,6 +71,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::api;
 use crate::organism::cores::Cores;
+use authority::{AuthorityError, Certificates};
 use beater::Beater;
 use budget::Budget;
 use build::Kind;
@@ -149,6 +155,9 @@ pub enum OperatorError {
     /// A metric is registered twice.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
+    /// No certificates for nodes.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// Another operator took over.
     #[error(transparent)]
     Fenced(Fenced),
@@ -170,13 +179,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         options.ledger_total_bytes,
     ));
     check_access(&client, &options.namespaces).await?;
-    let bodies = options.node_image.clone().map(|node_image| {
-        let installation = build::Installation { node_image, namespace };
-        Arc::new(body::Shared::new(installation, &options.namespaces))
-    });
-    if bodies.is_some() {
-        check_access_to_bodies(&client, &options.namespaces).await?;
-    }
+    let bodies = match options.node_image.clone() {
+        None => None,
+        Some(node_image) => {
+            check_access_to_bodies(&client, &options.namespaces).await?;
+            let certificates = Arc::new(Certificates::load(client.clone(), &namespace).await?);
+            let installation = build::Installation { node_image, namespace };
+            let mesh_metrics = metrics.mesh.clone();
+            Some(Arc::new(body::Shared::new(installation, &options.namespaces, certificates, mesh_metrics)))
+        }
+    };
     let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
         .map_err(|error| OperatorError::System("threads", error))?;
     let (fenced, mut fenced_receiver) = mpsc::channel(1);
@@ -225,6 +237,9 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
                     () = stop => {}
                 }
             });
+        }
+        if let Some(bodies) = bodies.clone() {
+            tasks.spawn(peer_watch(context.clone(), bodies, namespace.clone(), until(stopped.clone())));
         }
         tasks.spawn(segment_watch(context.clone(), namespace, until(stopped.clone())));
     }
@@ -396,6 +411,20 @@ async fn genomes(
         .run(genome::reconcile, genome::on_error, context)
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+async fn peer_watch(
+    context: Arc<Context>,
+    bodies: Arc<body::Shared>,
+    namespace: Option<String>,
+    stop: impl Future<Output = ()> + Send,
+) {
+    let api: Api<EndpointSlice> = scoped(&context.client, namespace.as_ref());
+    let events = watcher(api, peers::selector()).default_backoff();
+    tokio::select! {
+        () = peers::follow(&bodies.peers, namespace.as_deref(), events) => {}
+        () = stop => {}
+    }
 }
 
 async fn segment_watch(

@@ -27,7 +27,7 @@ use super::life::{Begin, Past, Pause, Wanted};
 use super::publisher::Publisher;
 use super::report::{Hold, HoldReason, Report};
 use super::takeover::{TakeOverError, take_over};
-use super::{Key, body, claim, spec};
+use super::{Key, body, claim, collector, spec};
 use crate::api::{self, OnDelete};
 use crate::store::configmap::{ConfigMaps, StoreError, Why};
 
@@ -269,13 +269,18 @@ async fn dereference(
 
 /// Starts the life: the committer with the ledger that is held, the beater with its state.
 fn begin(key: &Key, context: &Arc<Context>, held: Held, past: Past, wanted: Wanted) {
-    let Some(report) = context.living(key).map(|living| living.report) else { return };
+    let Some(Living { report, uid, .. }) = context.living(key) else { return };
+    let joined = context.bodies.as_ref().and_then(|shared| {
+        let joined = collector::join(shared, key, &uid, held.known.clone());
+        // It beats without: injections wait at its nodes.
+        joined.inspect_err(|error| tracing::error!(organism = %key, %error, "not in its mesh")).ok()
+    });
     let (jobs, job_receiver) = mpsc::channel(1);
     let (notices, notice_receiver) = mpsc::unbounded_channel();
     let epoch = held.head.epoch;
     let committer = Committer::new(key.clone(), held, context.committing.clone(), report);
     let task = tokio::spawn(committer.run(job_receiver, notice_receiver));
-    context.set_life(key, notices, task);
+    let answers = joined.as_ref().map(collector::Joined::answers);
     context.beater.begin(Begin {
         key: key.clone(),
         jobs,
@@ -283,7 +288,10 @@ fn begin(key: &Key, context: &Arc<Context>, held: Held, past: Past, wanted: Want
         epoch,
         operator: context.identity.clone(),
         past,
+        answers,
     });
+    let collector = joined.map(|joined| joined.start(context.beater.clone(), key.clone()));
+    context.set_life(key, notices, task, collector);
     // Nodes may have come or gone meanwhile.
     context.want(key, wanted);
 }

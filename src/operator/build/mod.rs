@@ -33,6 +33,9 @@ use crate::store::configmap::ORGANISM_LABEL;
 
 type Labels = BTreeMap<String, String>;
 
+/// The mesh Service's name is the Organism's and this.
+pub const MESH_SUFFIX: &str = "-mesh";
+
 /// Audience of the tokens by which a node proves to the operator who it is.
 pub const TOKEN_AUDIENCE: &str = "genesis.venom.dev/node";
 

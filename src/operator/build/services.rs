@@ -3,13 +3,13 @@
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{metadata, selector};
+use super::{MESH_SUFFIX, metadata, selector};
 use crate::api;
 
 /// Its name resolves to every pod: a peer has to be found before it is ready, or none would ever be.
 pub fn mesh(organism: &api::Organism) -> Service {
     Service {
-        metadata: metadata(organism, "-mesh"),
+        metadata: metadata(organism, MESH_SUFFIX),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
             publish_not_ready_addresses: Some(true),
