@@ -413,9 +413,8 @@ impl Committer {
         while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
             self.injections.pop_front();
         }
-        let oldest = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);
-        let count = self.held.head.prunable(retain);
-        let count = self.held.head.segments[..count].partition_point(|it| it.end() <= oldest);
+        let keep = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);
+        let count = self.held.head.prunable(retain, keep);
         if count == 0 {
             return Ok(());
         }

@@ -221,14 +221,16 @@ impl Head {
     }
 
     /// How many of the oldest segments have to go for the rest to be at most `retain` bytes and [`MOST`]
-    /// segments, while a genesis or snapshot stands in what remains.
+    /// segments, while a genesis or snapshot stands in what remains. The entry `keep` and those after it stay in
+    /// any case.
     #[must_use]
-    pub fn prunable(&self, retain: u64) -> usize {
+    pub fn prunable(&self, retain: u64, keep: u64) -> usize {
         let mut bytes = self.bytes();
         let mut prune = 0;
         for (at, segment) in self.segments.iter().enumerate() {
             let rest = &self.segments[at + 1..];
-            if (bytes <= retain && rest.len() < MOST) || !rest.iter().any(|it| it.start.is_some()) {
+            let enough = bytes <= retain && rest.len() < MOST;
+            if enough || segment.end() > keep || !rest.iter().any(|it| it.start.is_some()) {
                 break;
             }
             bytes -= segment.bytes;
@@ -330,7 +332,7 @@ mod tests {
             (segment.first, segment.count) = (at * 50_000, 50_000);
         }
         assert_eq!(head.mergeable(1_000, |_| true), Some(0..2), "three are too many entries");
-        assert_eq!(head.prunable(u64::MAX), 6);
+        assert_eq!(head.prunable(u64::MAX, u64::MAX), 6);
         for (at, segment) in (0..).zip(&mut head.segments) {
             (segment.first, segment.count) = (at * 100_000, 100_000);
         }
@@ -340,9 +342,11 @@ mod tests {
     #[test]
     fn pruning_leaves_a_place_to_start_from() {
         let head = head(&[(100, 0, true), (100, 0, false), (100, 0, true), (100, 0, false)]);
-        assert_eq!(head.prunable(400), 0);
-        assert_eq!(head.prunable(250), 2);
-        assert_eq!(head.prunable(0), 2, "the last snapshot stays");
+        assert_eq!(head.prunable(400, u64::MAX), 0);
+        assert_eq!(head.prunable(250, u64::MAX), 2);
+        assert_eq!(head.prunable(0, u64::MAX), 2, "the last snapshot stays");
+        assert_eq!(head.prunable(0, 14), 2);
+        assert_eq!(head.prunable(0, 13), 1, "entry 13 is in the second segment");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod decisions;
 mod deletion;
 mod genomes;
 mod harness;
+mod injections;
 mod kills;
 mod ledger;
 mod loss;
