@@ -14,6 +14,7 @@ mod installation;
 #[path = "../../tests/cluster/ledger.rs"]
 mod ledger;
 mod lifecycle;
+mod nodes;
 #[allow(dead_code)]
 #[path = "../../tests/cluster/operator.rs"]
 mod operator;
