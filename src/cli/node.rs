@@ -100,7 +100,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| failed(&error))?.block_on(async {
         let mut stop = signals::Stop::new().map_err(|error| failed(&error))?;
-        let (node, _) = Node::start(options, None).await.map_err(|error| failed(&error))?;
+        let (node, _) = tokio::select! {
+            started = Node::start(options, None) => started.map_err(|error| failed(&error))?,
+            // It may be waiting for its first certificate.
+            () = stop.asked() => return Ok(()),
+        };
         complain(&listening(&node));
         stop.asked().await;
         node.stop().await;

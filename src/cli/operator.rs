@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Error, host_name, signals};
 use crate::api::ByteSize;
-use crate::operator::{self, Options};
+use crate::operator::issuer::url::NoUrl;
+use crate::operator::{self, Bodies, Options};
 
 /// What `venom operator` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,10 +25,14 @@ pub struct Args {
     /// What all ledgers together may keep in the cluster
     #[arg(long, value_name = "SIZE", default_value = "256Mi")]
     pub ledger_total_bytes: ByteSize,
-    /// Image of the node pods, the operator's own. Without one no pods, Services or autoscalers are made, and P
-    /// is spec.nodes.replicas
+    /// Image of the node pods, the operator's own; needs --issuer-url. Without one no pods, Services or
+    /// autoscalers are made, and P is spec.nodes.replicas
     #[arg(long, value_name = "IMAGE", env = "VENOM_NODE_IMAGE")]
     pub node_image: Option<String>,
+    /// Where node pods reach this operator for their certificates: https://HOST:PORT/v1/certificates. It listens on
+    /// that port
+    #[arg(long, value_name = "URL", env = "VENOM_ISSUER_URL")]
+    pub issuer_url: Option<String>,
     /// Where /metrics, /healthz and /readyz are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
@@ -67,6 +72,27 @@ impl Args {
         let told = "--write-budget and --write-bytes must be above 0; leave them out for their defaults";
         if positive { Ok(()) } else { Err(Error::Usage(told.into())) }
     }
+
+    /// What bodies are made of: both flags or none.
+    fn bodies(&self) -> Result<Option<Bodies>, Error> {
+        // As a chart writes it where there is none.
+        let given = |value: &Option<String>| value.clone().filter(|it| !it.is_empty());
+        match (given(&self.node_image), given(&self.issuer_url)) {
+            (None, None) => Ok(None),
+            (Some(node_image), Some(url)) => {
+                let issuer_url = url.parse();
+                let issuer_url =
+                    issuer_url.map_err(|error| Error::Usage(format!("--issuer-url {url}: {error}")))?;
+                Ok(Some(Bodies { node_image, issuer_url }))
+            }
+            (Some(_), None) => Err(Error::Usage(format!(
+                "--node-image needs --issuer-url for the pods' certificates; {NoUrl}"
+            ))),
+            (None, Some(_)) => Err(Error::Usage(
+                "--issuer-url is for node pods: give --node-image as well, or leave both out".into(),
+            )),
+        }
+    }
 }
 
 /// Runs the operator until it is told to stop.
@@ -75,6 +101,7 @@ impl Args {
 /// [`Error`].
 pub fn run(args: &Args) -> Result<(), Error> {
     args.check()?;
+    let bodies = args.bodies()?;
     log(args.log_format);
     let options = Options {
         namespaces: args.namespaces.clone(),
@@ -83,8 +110,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         writes_per_second: args.write_budget,
         bytes_per_second: args.write_bytes.bytes(),
         ledger_total_bytes: args.ledger_total_bytes.bytes(),
-        // As a chart writes it where there is none.
-        node_image: args.node_image.clone().filter(|image| !image.is_empty()),
+        bodies,
     };
     let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;

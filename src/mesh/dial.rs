@@ -1,8 +1,8 @@
 //! How links come up: a listener, and diallers that try again with a growing, jittered pause.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::ServerName;
@@ -12,8 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::link::{Link, Links, NoLink, refusal};
+use super::link::{Bounds, Link, Links, NoLink, refusal};
 use super::metrics::Refused;
+use super::sources::Places;
 
 /// First and longest pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -30,49 +31,9 @@ pub enum Reach {
     One,
 }
 
-/// Connections in their handshake, by source.
-#[derive(Debug, Default)]
-struct HalfOpen(Mutex<(usize, BTreeMap<IpAddr, usize>)>);
-
-struct Opening {
-    all: Arc<HalfOpen>,
-    source: IpAddr,
-}
-
-impl HalfOpen {
-    fn open(self: &Arc<Self>, source: IpAddr, links: &Links) -> Option<Opening> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, sources) = &mut *state;
-        let of_source = sources.entry(source).or_default();
-        if *total >= links.bounds.half_open || *of_source >= links.bounds.half_open_a_source {
-            if *of_source == 0 {
-                sources.remove(&source);
-            }
-            return None;
-        }
-        *of_source += 1;
-        *total += 1;
-        Some(Opening { all: self.clone(), source })
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        let mut state = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (total, sources) = &mut *state;
-        *total = total.saturating_sub(1);
-        if let Some(of_source) = sources.get_mut(&self.source) {
-            *of_source -= 1;
-            if *of_source == 0 {
-                sources.remove(&self.source);
-            }
-        }
-    }
-}
-
 /// Takes connections in until the mesh stops.
 pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
-    let half_open = Arc::new(HalfOpen::default());
+    let half_open = Arc::new(Places::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -86,7 +47,8 @@ pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
                 continue;
             }
         };
-        let Some(opening) = half_open.open(source.ip(), &links) else {
+        let Bounds { half_open: most, half_open_a_source: most_a_source, .. } = links.bounds;
+        let Some(opening) = half_open.take(source.ip(), most, most_a_source) else {
             links.metrics.refuse(source.ip(), Refused::HalfOpen, "too many connections in their handshake");
             continue;
         };

@@ -1,9 +1,6 @@
 //! What a mesh counts, under `venom_mesh_*`. Labels are bounded: no peer's name is one.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use prometheus::{
     Encoder, Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder, register_gauge_with_registry,
@@ -12,11 +9,7 @@ use prometheus::{
 };
 
 use super::event::{Dose, Outcome};
-
-/// A refused source is told about this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Sources that are kept in mind for that.
-const MOST_SOURCES: usize = 1024;
+use super::sources::Told;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +65,7 @@ pub struct Metrics {
     anoms: IntCounter,
     ml_weight: Gauge,
     settled: IntCounterVec,
-    told: Mutex<BTreeMap<IpAddr, Instant>>,
+    told: Told<IpAddr>,
 }
 
 impl Metrics {
@@ -110,7 +103,7 @@ impl Metrics {
                 "Injections whose outcome this peer has heard.",
                 "outcome",
             )?,
-            told: Mutex::default(),
+            told: Told::default(),
             registry,
         })
     }
@@ -118,16 +111,7 @@ impl Metrics {
     /// A connection was refused: counted, and told once a source and minute.
     pub(super) fn refuse(&self, source: IpAddr, reason: Refused, what: &str) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if told.get(&source).is_some_and(|at| now.duration_since(*at) < TELL_EVERY) {
-            return;
-        }
-        if told.len() >= MOST_SOURCES {
-            told.retain(|_, at| now.duration_since(*at) < TELL_EVERY);
-        }
-        if told.len() < MOST_SOURCES {
-            told.insert(source, now);
+        if self.told.now(source) {
             tracing::warn!(%source, reason = reason.as_str(), "mesh: refused a connection: {what}");
         }
     }

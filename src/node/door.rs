@@ -56,14 +56,27 @@ pub fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
+/// A node's certificate.
+pub(super) enum Certificate {
+    /// There is none, and why.
+    Awaited(String),
+    /// The present one.
+    Had(watch::Receiver<Credentials>),
+}
+
 /// `/metrics`, `/healthz`, `/readyz`.
-pub(super) fn public(metrics: Arc<Metrics>, credentials: watch::Receiver<Credentials>) -> Router {
+pub(super) fn public(metrics: Arc<Metrics>, certificate: watch::Receiver<Certificate>) -> Router {
     let ready = move || async move {
         // Not a matter of peers: an organism whose first node waits for its second would never begin.
-        if credentials.borrow().not_after > SystemTime::now() {
-            (StatusCode::OK, "ok\n")
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "the certificate has expired and there is no new one\n")
+        match &*certificate.borrow() {
+            Certificate::Had(credentials) if credentials.borrow().not_after > SystemTime::now() => {
+                (StatusCode::OK, "ok\n".to_owned())
+            }
+            Certificate::Had(_) => {
+                let why = "the certificate has expired and there is no new one\n";
+                (StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+            }
+            Certificate::Awaited(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         }
     };
     Router::new()

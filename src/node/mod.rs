@@ -1,7 +1,8 @@
 //! A node: a peer of the mesh as a process, with its doors.
 //!
-//! [`Node::start`] gets a certificate, joins the mesh and opens the doors; [`source`] sees to the next
-//! certificate, and names of peers are looked up again and again, so that pods may come and go.
+//! [`Node::start`] opens the door for probes, gets a certificate, joins the mesh and opens the door for
+//! injections; [`source`] sees to the next certificate, and names of peers are looked up again and again, so that
+//! pods may come and go.
 //! `venom run --mesh` is a node too, one that holds the ledger.
 
 pub mod client;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::door::Certificate;
 use self::source::{NoCertificate, Source};
 use crate::mesh::{
     Bounds, Collected, Identity, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach,
@@ -84,7 +86,8 @@ pub struct Node {
 
 impl Node {
     /// Starts a node; where there is a `ledger`, one that holds it and knows those injections of it. Needs a
-    /// tokio runtime.
+    /// tokio runtime. An issuer that gives no certificate is waited for, and what is open by then closes when this
+    /// is dropped.
     ///
     /// # Errors
     /// [`NodeError`].
@@ -92,22 +95,32 @@ impl Node {
         options: Options,
         ledger: Option<Vec<Known>>,
     ) -> Result<(Self, Option<Collected>), NodeError> {
-        let credentials = options.source.obtain().await?;
+        let stop = CancellationToken::new();
+        let started = stop.clone().drop_guard();
+        let metrics = Arc::new(Metrics::new()?);
+        let (certificate, standing) = watch::channel(Certificate::Awaited("no certificate yet".into()));
+        let mut http_address = None;
+        if let Some(port) = options.http_port {
+            let http = everywhere(port).await.map_err(|error| NodeError::Port(port, error))?;
+            http_address = Some(http.local_addr()?);
+            serve(&stop, http, door::public(metrics.clone(), standing));
+        }
+        let waiting = |error: &NoCertificate| {
+            let why = format!("no certificate yet: {error}");
+            tracing::warn!("{why}");
+            certificate.send_replace(Certificate::Awaited(why));
+        };
+        let credentials = options.source.first(waiting).await?;
         if ledger.is_some() && !credentials.identity.is_operator() {
             return Err(NodeError::NotTheOperator(options.source, credentials.identity));
         }
-        let listener = everywhere(options.mesh_port).await?;
+        let listener = everywhere(options.mesh_port).await;
+        let listener = listener.map_err(|error| NodeError::Port(options.mesh_port, error))?;
         let mesh_address = listener.local_addr()?;
-        let http = match options.http_port {
-            Some(port) => Some(everywhere(port).await?),
-            None => None,
-        };
-        let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
         let inject = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port));
         let inject = inject.await.map_err(|error| NodeError::Port(options.inject_port, error))?;
         let inject_address = inject.local_addr()?;
 
-        let metrics = Arc::new(Metrics::new()?);
         let (current, credentials) = watch::channel(credentials);
         let (found, addresses) = watch::channel(vec![]);
         let mesh = MeshOptions {
@@ -116,7 +129,7 @@ impl Node {
             reach: Reach::All,
             listener: Some(listener),
             injectable: options.injectable,
-            metrics: metrics.clone(),
+            metrics,
             bounds: Bounds::default(),
             paced: true,
         };
@@ -127,13 +140,11 @@ impl Node {
                 (mesh, Some(collected))
             }
         };
-        let stop = CancellationToken::new();
+        certificate.send_replace(Certificate::Had(credentials));
         spawn(&stop, options.source.renew(current));
         spawn(&stop, look_up(options.peers, found));
-        if let Some(http) = http {
-            serve(&stop, http, door::public(metrics, credentials));
-        }
         serve(&stop, inject, door::inject(mesh.clone()));
+        let stop = started.disarm();
         Ok((Self { mesh, mesh_address, http_address, inject_address, stop }, collected))
     }
 
@@ -159,13 +170,10 @@ fn serve(stop: &CancellationToken, listener: TcpListener, door: Router) {
 }
 
 /// On all addresses, of both kinds where the system has both.
-async fn everywhere(port: u16) -> Result<TcpListener, NodeError> {
+pub(crate) async fn everywhere(port: u16) -> io::Result<TcpListener> {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         Ok(listener) => Ok(listener),
-        Err(_) => {
-            let bound = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
-            bound.map_err(|error| NodeError::Port(port, error))
-        }
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
     }
 }
 

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pauses after a failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause before the first certificate: a pod that has none is of no use.
+const LONGEST_FIRST_PAUSE: Duration = Duration::from_secs(15);
 /// A folder is looked at this often: at each two-hundredth of the certificate's life, within these.
 const SOONEST_LOOK: Duration = Duration::from_secs(1);
 const LATEST_LOOK: Duration = Duration::from_secs(60);
@@ -82,6 +84,23 @@ impl Source {
         Ok(credentials)
     }
 
+    /// The first certificate. A folder that is wrong stays wrong. An issuer may be on its way, as may the files
+    /// that it takes to ask it: it is asked until it answers, and `waiting` hears each time why not.
+    pub(super) async fn first(
+        &self,
+        mut waiting: impl FnMut(&NoCertificate),
+    ) -> Result<Credentials, NoCertificate> {
+        let mut pause = FIRST_PAUSE / 2;
+        loop {
+            match (self, self.obtain().await) {
+                (Self::Issuer(_), Err(error)) => waiting(&error),
+                (_, done) => return done,
+            }
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(LONGEST_FIRST_PAUSE);
+        }
+    }
+
     /// Sees to it that `current` never gets old.
     pub(super) async fn renew(self, current: watch::Sender<Credentials>) {
         let mut pause = FIRST_PAUSE;
@@ -112,7 +131,7 @@ impl Source {
                 }
                 Err(error) => {
                     tracing::warn!("no new certificate: {error}");
-                    wait = pause.mul_f64(0.5 + fastrand::f64());
+                    wait = jittered(pause);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -173,6 +192,10 @@ impl Issuer {
         let issued: Issued = serde_json::from_slice(&answer.body).map_err(|error| wrong(&error))?;
         Credentials::from_pem(&ca, &issued.certificate, &key, None).map_err(broken)
     }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + fastrand::f64())
 }
 
 /// TLS that trusts what `ca` vouches for, and nobody else.

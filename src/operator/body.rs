@@ -44,12 +44,12 @@ const ROUNDS: usize = 4;
 pub struct Shared {
     /// What the operator was started with.
     pub installation: Installation,
+    /// Signs what nodes and the operator show one another.
+    pub certificates: Arc<Certificates>,
     /// What the watches see.
     pub children: Children,
     /// Where the nodes are.
     pub peers: Peers,
-    /// Who they are.
-    pub certificates: Arc<Certificates>,
     /// What the operator's places in their meshes count.
     pub mesh_metrics: Arc<mesh::Metrics>,
     writers: Semaphore,
@@ -60,16 +60,15 @@ impl Shared {
     #[must_use]
     pub fn new(
         installation: Installation,
-        namespaces: &[String],
-        certificates: Arc<Certificates>,
+        certificates: Certificates,
         mesh_metrics: Arc<mesh::Metrics>,
+        namespaces: &[String],
     ) -> Self {
-        let watches = scopes(namespaces).len() * Kind::ALL.len();
         Self {
             installation,
-            children: Children::new(watches),
+            certificates: Arc::new(certificates),
+            children: Children::new(scopes(namespaces).len() * Kind::ALL.len()),
             peers: Peers::default(),
-            certificates,
             mesh_metrics,
             writers: Semaphore::new(WRITERS),
         }

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 
-use super::build::Kind;
+use super::build::{COMPONENT, COMPONENT_LABEL, Kind};
 use super::context::Context;
 use super::{Key, body};
 use crate::store::configmap::ORGANISM_LABEL;
@@ -228,8 +228,9 @@ fn versioned(metadata: &ObjectMeta, nodes: Nodes) -> Versioned {
 /// Watches the bodies' objects of one kind, and wakes those whose body has changed.
 pub async fn watch(context: Arc<Context>, shared: Arc<body::Shared>, kind: Kind, namespace: Option<String>) {
     use kube::runtime::{WatchStreamExt, watcher};
-    // Nothing but bodies' objects carries the label in these kinds.
-    let config = watcher::Config::default().labels(ORGANISM_LABEL);
+    // Ledgers' ConfigMaps are of no component: they are many, and watched elsewhere.
+    let of_bodies = format!("{ORGANISM_LABEL},{COMPONENT_LABEL}={COMPONENT}");
+    let config = watcher::Config::default().labels(&of_bodies);
     let resource = kind.resource();
     let client = context.client.clone();
     if kind == Kind::Deployment {

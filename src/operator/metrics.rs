@@ -38,6 +38,8 @@ pub struct Metrics {
     api_errors: IntCounterVec,
     status_writes: IntCounter,
     segments_lost: IntCounter,
+    certificates: IntCounter,
+    certificates_refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -91,6 +93,12 @@ impl Metrics {
             api_errors: counters("venom_api_errors_total", "Failed calls of the API server.", "what")?,
             status_writes: counter("venom_status_writes_total", "Status writes.")?,
             segments_lost: counter("venom_ledger_segments_lost_total", "Segments that somebody removed.")?,
+            certificates: counter("venom_certificates_total", "Certificates issued to nodes.")?,
+            certificates_refused: counters(
+                "venom_certificates_refused_total",
+                "Requests for certificates that were refused, by reason.",
+                "reason",
+            )?,
             registry,
         })
     }
@@ -148,6 +156,16 @@ impl Metrics {
     /// Segments were lost.
     pub fn lost(&self, segments: usize) {
         self.segments_lost.inc_by(segments as u64);
+    }
+
+    /// A node got a certificate.
+    pub fn certificate_issued(&self) {
+        self.certificates.inc();
+    }
+
+    /// Somebody got none.
+    pub fn certificate_refused(&self, reason: &str) {
+        self.certificates_refused.with_label_values(&[reason]).inc();
     }
 
     /// The operator watches and can serve.

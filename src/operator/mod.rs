@@ -10,6 +10,7 @@
 //! | [`children`] | what the watches see of bodies |
 //! | [`peers`] | where the nodes are |
 //! | [`collector`] | the operator's place in a mesh: injections come in, answers go back |
+//! | [`issuer`] | where nodes get their certificates |
 //! | [`authority`] | who signs the certificates of nodes and of the operator |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`claim`] | which Organism a Genome lives in |
@@ -40,6 +41,7 @@ pub mod collector;
 pub mod committer;
 pub mod context;
 pub mod genome;
+pub mod issuer;
 pub mod life;
 pub mod metrics;
 pub mod organism;
@@ -69,14 +71,16 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::api;
 use crate::organism::cores::Cores;
-use authority::{AuthorityError, Certificates};
+use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
+use crate::{api, node};
+use authority::Certificates;
 use beater::Beater;
 use budget::Budget;
 use build::Kind;
 use committer::Fenced;
 use context::Context;
+use issuer::Issuer;
 use metrics::Metrics;
 
 /// Calm commits under way at once. All these bounds are there for the start, when every organism wants
@@ -133,8 +137,17 @@ pub struct Options {
     pub bytes_per_second: u64,
     /// Bytes of all ledgers together.
     pub ledger_total_bytes: u64,
-    /// Image of the bodies' pods; without one no body is made.
-    pub node_image: Option<String>,
+    /// What bodies are made of; without that none is made.
+    pub bodies: Option<Bodies>,
+}
+
+/// What the bodies' pods are told.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    /// Their image.
+    pub node_image: String,
+    /// Where they get their certificates: from this operator, which listens on that port.
+    pub issuer_url: issuer::url::Url,
 }
 
 /// Why the operator ended by itself.
@@ -149,15 +162,18 @@ pub enum OperatorError {
     /// The resources are not installed or not allowed.
     #[error("cannot list {0}: {1}; install the CRDs (`venom crds | kubectl apply -f -`) and check the role")]
     Access(&'static str, kube::Error),
+    /// Nobody could sign what nodes show one another.
+    #[error(transparent)]
+    Authority(#[from] authority::AuthorityError),
+    /// The issuer's port cannot be had.
+    #[error("port {0} of --issuer-url: {1}; choose another one")]
+    Port(u16, std::io::Error),
     /// Threads, sockets.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
     /// A metric is registered twice.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    /// No certificates for nodes.
-    #[error(transparent)]
-    Authority(#[from] AuthorityError),
     /// Another operator took over.
     #[error(transparent)]
     Fenced(Fenced),
@@ -179,16 +195,25 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         options.ledger_total_bytes,
     ));
     check_access(&client, &options.namespaces).await?;
-    let bodies = match options.node_image.clone() {
-        None => None,
-        Some(node_image) => {
-            check_access_to_bodies(&client, &options.namespaces).await?;
-            let certificates = Arc::new(Certificates::load(client.clone(), &namespace).await?);
-            let installation = build::Installation { node_image, namespace };
-            let mesh_metrics = metrics.mesh.clone();
-            Some(Arc::new(body::Shared::new(installation, &options.namespaces, certificates, mesh_metrics)))
-        }
-    };
+    let mut bodies = None;
+    let mut issuing = None;
+    if let Some(Bodies { node_image, issuer_url }) = options.bodies {
+        check_access_to_bodies(&client, &options.namespaces).await?;
+        let certificates = Certificates::load(client.clone(), &namespace).await?;
+        let installation = build::Installation {
+            node_image,
+            namespace,
+            issuer_url: issuer_url.to_string(),
+            ca_pem: certificates.ca_pem().to_owned(),
+        };
+        let mesh_metrics = metrics.mesh.clone();
+        let shared =
+            Arc::new(body::Shared::new(installation, certificates, mesh_metrics, &options.namespaces));
+        let port = issuer_url.port;
+        let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
+        issuing = Some((shared.clone(), issuer_url, listener));
+        bodies = Some(shared);
+    }
     let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
         .map_err(|error| OperatorError::System("threads", error))?;
     let (fenced, mut fenced_receiver) = mpsc::channel(1);
@@ -242,6 +267,16 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             tasks.spawn(peer_watch(context.clone(), bodies, namespace.clone(), until(stopped.clone())));
         }
         tasks.spawn(segment_watch(context.clone(), namespace, until(stopped.clone())));
+    }
+    if let Some((bodies, url, listener)) = issuing {
+        let issuer = Issuer::new(context.clone(), bodies, url);
+        let stop = until(stopped.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = issuer.serve(listener) => {}
+                () = stop => {}
+            }
+        });
     }
     let mut server =
         tokio::spawn(metrics::serve(options.metrics_address, metrics.clone(), until(stopped.clone())));
@@ -432,7 +467,8 @@ async fn segment_watch(
     namespace: Option<String>,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let config = watcher::Config::default().labels(crate::store::configmap::ORGANISM_LABEL);
+    // A body's ConfigMap carries no UID.
+    let config = watcher::Config::default().labels(&format!("{ORGANISM_LABEL},{UID_LABEL}"));
     let api: Api<PartialObjectMeta<ConfigMap>> = scoped(&context.client, namespace.as_ref());
     let events = watcher(api, config).default_backoff();
     tokio::select! {

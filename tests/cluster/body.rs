@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -17,15 +17,14 @@ use serde_json::{Value, json};
 use venom::api::Organism;
 
 use crate::harness::eventually;
-use crate::operator::Operator;
 use crate::world::{World, condition, in_world, message};
 
-const IMAGE: &[&str] = &["--node-image", "localhost/venom:test"];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every object of the body of an Organism of the name venom.
-fn objects() -> [(ApiResource, &'static str); 7] {
+fn objects() -> [(ApiResource, &'static str); 8] {
     [
+        (ApiResource::erase::<ConfigMap>(&()), "venom-mesh-ca"),
         (ApiResource::erase::<ServiceAccount>(&()), "venom"),
         (ApiResource::erase::<Service>(&()), "venom-mesh"),
         (ApiResource::erase::<Service>(&()), "venom-metrics"),
@@ -37,10 +36,6 @@ fn objects() -> [(ApiResource, &'static str); 7] {
 }
 
 impl World {
-    fn embodying(&self, identity: &str) -> Operator {
-        self.operator_with(identity, IMAGE)
-    }
-
     fn of<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -149,9 +144,9 @@ where
 #[tokio::test]
 async fn made_kept_and_collected() {
     in_world(async |world| {
-        let operator = world.embodying("alpha");
+        let operator = world.embodying("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        let body = world.whole(7).await;
+        let body = world.whole(8).await;
         let organism = world.organisms.get("venom").await.unwrap();
         for (which, object) in &body {
             let owner = &object.metadata.owner_references.as_ref().unwrap()[0];
@@ -196,7 +191,7 @@ async fn made_kept_and_collected() {
         tokio::time::sleep(PATIENCE).await;
         assert_eq!(versions().await, before);
         drop(operator);
-        let _operator = world.embodying("beta");
+        let _operator = world.embodying("beta", &[]);
         world
             .until("venom", "a restart", |it| {
                 it.beats.is_some_and(|beats| beats > organism_beats(&status.beats))
@@ -226,9 +221,9 @@ fn organism_beats(beats: &Option<u64>) -> u64 {
 #[tokio::test]
 async fn drift_is_put_back() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha");
+        let _operator = world.embodying("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(7).await;
+        world.whole(8).await;
 
         world.patch::<Deployment>("venom", json!({"spec": {"replicas": 9}})).await;
         becomes::<Deployment>(&world, "venom", "replicas", "/spec/replicas", json!(5)).await;
@@ -264,6 +259,14 @@ async fn drift_is_put_back() {
         world.patch::<HorizontalPodAutoscaler>("venom", json!({"spec": {"maxReplicas": 99}})).await;
         becomes::<HorizontalPodAutoscaler>(&world, "venom", "the limit", "/spec/maxReplicas", json!(10))
             .await;
+        world.patch::<ConfigMap>("venom-mesh-ca", json!({"data": {"ca.pem": "evil"}})).await;
+        eventually("the authority", async || {
+            let found =
+                world.of::<ConfigMap>().get("venom-mesh-ca").await.map_err(|error| error.to_string())?;
+            let ca = found.data.unwrap_or_default().remove("ca.pem").unwrap_or_default();
+            if ca.starts_with("-----BEGIN CERTIFICATE-----") { Ok(()) } else { Err(ca) }
+        })
+        .await;
         world.patch::<PodDisruptionBudget>("venom", json!({"metadata": {"ownerReferences": null}})).await;
         let pointer = "/metadata/ownerReferences/0/kind";
         becomes::<PodDisruptionBudget>(&world, "venom", "its owner", pointer, json!("Organism")).await;
@@ -278,7 +281,7 @@ async fn drift_is_put_back() {
             })
             .await;
         }
-        world.whole(7).await;
+        world.whole(8).await;
     })
     .await;
 }
@@ -287,13 +290,13 @@ async fn drift_is_put_back() {
 #[tokio::test]
 async fn a_changed_spec_rolls() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha");
+        let _operator = world.embodying("alpha", &[]);
         let spec = json!({
             "nodes": {"nodeSelector": {"disk": "ssd"}, "replicas": 2},
             "metrics": {"service": {"annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         });
         world.create::<Organism>("venom", spec).await;
-        world.whole(7).await;
+        world.whole(8).await;
         let selector = "/spec/template/spec/nodeSelector";
         becomes::<Deployment>(&world, "venom", "a selector", selector, json!({"disk": "ssd"})).await;
         becomes::<Service>(&world, "venom-metrics", "its type", "/spec/type", json!("LoadBalancer")).await;
@@ -329,7 +332,7 @@ async fn a_changed_spec_rolls() {
 #[tokio::test]
 async fn a_strangers_service() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha");
+        let _operator = world.embodying("alpha", &[]);
         let services = world.of::<Service>();
         let stranger: Service = serde_json::from_value(json!({
             "metadata": {"name": "venom-metrics"}, "spec": {"ports": [{"port": 80}]},
@@ -344,7 +347,7 @@ async fn a_strangers_service() {
         let there = services.get("venom-metrics").await.unwrap();
         assert_eq!(there.resource_version(), made.resource_version(), "it was touched");
         services.delete("venom-metrics", &DeleteParams::default()).await.unwrap();
-        world.whole(7).await;
+        world.whole(8).await;
         world.beating("venom").await;
         world.condition("venom", "Ready", "True", "Beating").await;
     })
@@ -355,9 +358,9 @@ async fn a_strangers_service() {
 #[tokio::test]
 async fn scaled_by_whom() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha");
+        let _operator = world.embodying("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(7).await;
+        world.whole(8).await;
         let scale = async |replicas: u32| {
             let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
             world.organisms.patch_scale("venom", &PatchParams::default(), &patch).await.unwrap();
@@ -383,7 +386,7 @@ async fn scaled_by_whom() {
         scale(3).await;
         becomes::<Deployment>(&world, "venom", "3 replicas", "/spec/replicas", json!(3)).await;
         world.patch_organism("venom", json!({"autoscaling": {"enabled": true}})).await;
-        world.whole(7).await;
+        world.whole(8).await;
         world.condition("venom", "AutoscalingActive", "True", "Active").await;
 
         // Somebody's manifest has replicas in it.
@@ -409,7 +412,7 @@ async fn scaled_by_whom() {
 #[tokio::test]
 async fn p_follows_ready_nodes() {
     in_world(async |world| {
-        let mut operator = world.embodying("alpha");
+        let mut operator = world.embodying("alpha", &[]);
         let spec = json!({"pulse": {"minPeriod": "20ms"}, "autoscaling": {"enabled": false}});
         world.create::<Organism>("venom", spec).await;
         world.beating("venom").await;
@@ -435,7 +438,7 @@ async fn p_follows_ready_nodes() {
         assert!(before.windows(2).all(|pair| pair[0].1 == pair[1].0), "{before:?}");
 
         operator.kill();
-        let _operator = world.embodying("beta");
+        let _operator = world.embodying("beta", &[]);
         let beats = world.status("venom").await.beats.unwrap();
         world.until("venom", "a restart", |it| it.beats > Some(beats + 50)).await;
         assert_eq!(scales(&world).await, before, "P stays what it was");

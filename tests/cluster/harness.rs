@@ -3,9 +3,11 @@
 //! The cluster is the one that KUBECONFIG names, or else one that `e2e/cluster/cluster up --name test`
 //! raises. That one stays up between runs (`e2e/cluster/cluster down --name test` ends it). Without a
 //! cluster every test fails with the same line: what was not tried must not look as if it had passed.
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -188,6 +190,19 @@ async fn install_crds(client: Client) -> Result<(), String> {
         sleep(Duration::from_secs(1)).await;
     }
     Ok(())
+}
+
+/// A port that nobody has, below the range from which the kernel takes ports of its own: it can be had again
+/// after a restart.
+pub fn free_port() -> u16 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(97) + ASKED.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + u16::try_from(number % 12_000).unwrap();
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn in_repository(path: &str) -> PathBuf {

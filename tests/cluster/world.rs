@@ -8,9 +8,9 @@ use kube::core::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use venom::api::{Genome, Organism, OrganismStatus};
-use venom::store::configmap::{ConfigMaps, ORGANISM_LABEL};
+use venom::store::configmap::{ConfigMaps, ORGANISM_LABEL, UID_LABEL};
 
-use crate::harness::{cluster, eventually, in_namespace};
+use crate::harness::{cluster, eventually, free_port, in_namespace};
 use crate::ledger::Live;
 use crate::operator::Operator;
 
@@ -21,6 +21,8 @@ pub struct World {
     pub organisms: Api<Organism>,
     pub genomes: Api<Genome>,
     pub maps: Api<ConfigMap>,
+    /// For operators that make bodies.
+    pub issuer_url: String,
     kubeconfig: Option<PathBuf>,
 }
 
@@ -37,6 +39,7 @@ impl World {
             genomes: Api::namespaced(client.clone(), namespace),
             maps: Api::namespaced(client.clone(), namespace),
             client,
+            issuer_url: format!("https://127.0.0.1:{}/v1/certificates", free_port()),
             namespace: namespace.to_owned(),
             kubeconfig,
         }
@@ -49,6 +52,12 @@ impl World {
 
     pub fn operator_with(&self, identity: &str, more: &[&str]) -> Operator {
         Operator::start(&self.namespace, identity, self.kubeconfig.as_deref(), more)
+    }
+
+    /// As [`World::operator_with`], one that makes bodies.
+    pub fn embodying(&self, identity: &str, more: &[&str]) -> Operator {
+        let bodies = ["--node-image", "localhost/venom:test", "--issuer-url", &*self.issuer_url];
+        self.operator_with(identity, &[&bodies, more].concat())
     }
 
     /// Runs `venom ledger COMMAND organism/NAME` and returns what it printed, if it succeeded.
@@ -154,7 +163,8 @@ impl World {
 
     /// Names of the ConfigMaps that are labelled as an Organism's ledger.
     pub async fn ledger_objects(&self, name: &str) -> Vec<String> {
-        let labelled = ListParams::default().labels(&format!("{ORGANISM_LABEL}={name}"));
+        // A body's ConfigMap carries no UID.
+        let labelled = ListParams::default().labels(&format!("{ORGANISM_LABEL}={name},{UID_LABEL}"));
         let found = self.maps.list_metadata(&labelled).await.unwrap();
         found.items.iter().map(ResourceExt::name_any).collect()
     }

@@ -1,6 +1,6 @@
-//! Who the pods are, who may reach them, and how many may be away.
+//! Who the pods are, whom they trust, who may reach them, and how many may be away.
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
@@ -11,12 +11,26 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{Installation, label_selector, metadata};
 use crate::api;
 
+/// What the ConfigMap with the authority's certificate is called after the Organism's name.
+pub const AUTHORITY: &str = "-mesh-ca";
+/// Its key.
+pub const CA: &str = "ca.pem";
+
 /// No role is bound to it, and no token of it is mounted but the one with an audience of our own.
 pub fn account(organism: &api::Organism) -> ServiceAccount {
     ServiceAccount {
         metadata: metadata(organism, ""),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
+    }
+}
+
+/// By which the pods know the issuer and one another. It is no secret.
+pub fn authority(organism: &api::Organism, on: &Installation) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(organism, AUTHORITY),
+        data: Some([(CA.to_owned(), on.ca_pem.clone())].into()),
+        ..ConfigMap::default()
     }
 }
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
-    ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Toleration,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
+use super::access::{AUTHORITY, CA};
 use super::{Installation, TOKEN_AUDIENCE, label_selector, labels, metadata};
 use crate::api;
 
@@ -21,10 +22,15 @@ use crate::api;
 const USER: i64 = 65532;
 /// Life of a node's token. The kubelet renews it in time.
 const TOKEN_SECONDS: i64 = 3600;
-/// Where the token lies, as the file `token`.
+/// Where the token lies.
 const TOKEN_FOLDER: &str = "/var/run/secrets/genesis.venom.dev/node";
+/// As this file.
+const TOKEN: &str = "token";
 /// Where the certificates of the mesh's authority lie.
 const AUTHORITY_FOLDER: &str = "/etc/venom/mesh-ca";
+/// Weights that a node lets in: all that a Genome can say. The operator keeps to what it does say; a node that knew
+/// would have to be replaced whenever that changes.
+const INJECTABLE: &str = "-100..100";
 
 /// As many pods as the Organism says: an autoscaler scales that one, never this.
 pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
@@ -95,12 +101,7 @@ fn container(organism: &api::Organism, on: &Installation) -> Container {
     Container {
         name: "node".into(),
         image: Some(on.node_image.clone()),
-        args: Some(args(organism)),
-        env: Some(vec![
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_UID", "metadata.uid"),
-        ]),
+        args: Some(args(organism, on)),
         ports: Some(vec![port("mesh", organism.spec.mesh.port), port("metrics", organism.spec.metrics.port)]),
         readiness_probe: Some(probe("/readyz", 5, 3)),
         liveness_probe: Some(probe("/healthz", 20, 4)),
@@ -120,16 +121,21 @@ fn container(organism: &api::Organism, on: &Installation) -> Container {
     }
 }
 
-fn args(organism: &api::Organism) -> Vec<String> {
+/// Who it is a node learns from its certificate.
+fn args(organism: &api::Organism, on: &Installation) -> Vec<String> {
     let name = organism.name_any();
     let namespace = organism.namespace().unwrap_or_default();
+    let mesh_port = organism.spec.mesh.port;
     vec![
         "node".into(),
-        format!("--organism={name}"),
-        format!("--organism-uid={}", organism.uid().unwrap_or_default()),
-        format!("--mesh-port={}", organism.spec.mesh.port),
+        format!("--peers={name}-mesh.{namespace}.svc:{mesh_port}"),
+        format!("--mesh-port={mesh_port}"),
         format!("--http-port={}", organism.spec.metrics.port),
-        format!("--peers-dns={name}-mesh.{namespace}.svc"),
+        format!("--issuer={}", on.issuer_url),
+        format!("--issuer-token={TOKEN_FOLDER}/{TOKEN}"),
+        format!("--issuer-ca={AUTHORITY_FOLDER}/{CA}"),
+        format!("--injectable={INJECTABLE}"),
+        "--log-format=json".into(),
     ]
 }
 
@@ -139,7 +145,7 @@ fn volumes(organism: &api::Organism) -> Vec<Volume> {
     let token = ServiceAccountTokenProjection {
         audience: Some(TOKEN_AUDIENCE.into()),
         expiration_seconds: Some(TOKEN_SECONDS),
-        path: "token".into(),
+        path: TOKEN.into(),
         ..ServiceAccountTokenProjection::default()
     };
     vec![
@@ -157,24 +163,13 @@ fn volumes(organism: &api::Organism) -> Vec<Volume> {
         Volume {
             name: "mesh-ca".into(),
             config_map: Some(ConfigMapVolumeSource {
-                name: format!("{}-mesh-ca", organism.name_any()),
+                name: format!("{}{AUTHORITY}", organism.name_any()),
                 optional: Some(true),
                 ..ConfigMapVolumeSource::default()
             }),
             ..Volume::default()
         },
     ]
-}
-
-fn field(name: &str, path: &str) -> EnvVar {
-    EnvVar {
-        name: name.into(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.into() }),
-            ..EnvVarSource::default()
-        }),
-    }
 }
 
 fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {

@@ -3,6 +3,7 @@
 //! | object | name | for |
 //! |---|---|---|
 //! | ServiceAccount | the Organism's | the pods' identity; it has no rights |
+//! | ConfigMap | `-mesh-ca` | the certificate of the authority that the pods trust |
 //! | Deployment | the Organism's | the pods |
 //! | Service, headless | `-mesh` | where peers find one another |
 //! | Service | `-metrics` | `/metrics` of all pods |
@@ -20,7 +21,7 @@ mod services;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -39,6 +40,11 @@ pub const MESH_SUFFIX: &str = "-mesh";
 /// Audience of the tokens by which a node proves to the operator who it is.
 pub const TOKEN_AUDIENCE: &str = "genesis.venom.dev/node";
 
+/// Label of all that belongs to a body; with [`ORGANISM_LABEL`] alone it might be a ledger's.
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// Value of [`COMPONENT_LABEL`].
+pub const COMPONENT: &str = "node";
+
 /// What the operator was started with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
@@ -46,11 +52,17 @@ pub struct Installation {
     pub node_image: String,
     /// Namespace of the operator, whose pods may reach the mesh.
     pub namespace: String,
+    /// Where the pods get their certificates.
+    pub issuer_url: String,
+    /// The authority's certificate in PEM form, by which they know the issuer and one another.
+    pub ca_pem: String,
 }
 
 /// The kinds of a body, in the order in which they are made: who is referred to goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// core/v1.
+    ConfigMap,
     /// core/v1.
     ServiceAccount,
     /// core/v1.
@@ -67,7 +79,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::ConfigMap,
         Self::ServiceAccount,
         Self::Service,
         Self::NetworkPolicy,
@@ -80,6 +93,7 @@ impl Kind {
     #[must_use]
     pub fn resource(self) -> ApiResource {
         match self {
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
@@ -93,6 +107,7 @@ impl Kind {
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
+            Self::ConfigMap => "ConfigMaps",
             Self::ServiceAccount => "ServiceAccounts",
             Self::Service => "Services",
             Self::NetworkPolicy => "NetworkPolicies",
@@ -130,6 +145,7 @@ pub fn body(organism: &api::Organism, on: &Installation) -> Result<Vec<Child>, s
         false => Child { kind: Kind::HorizontalPodAutoscaler, name: organism.name_any(), object: None },
     };
     Ok(vec![
+        child(&access::authority(organism, on))?,
         child(&access::account(organism))?,
         child(&services::mesh(organism))?,
         child(&services::metrics(organism))?,
@@ -165,10 +181,10 @@ fn label_selector(organism: &api::Organism) -> LabelSelector {
 
 fn labels(organism: &api::Organism) -> Labels {
     let mut labels = selector(organism);
+    labels.insert(COMPONENT_LABEL.into(), COMPONENT.into());
     for (name, value) in [
         ("name", "venom"),
         ("instance", organism.name_any().as_str()),
-        ("component", "node"),
         ("part-of", "venom"),
         ("managed-by", "venom"),
     ] {

@@ -1,6 +1,15 @@
+use clap::Parser;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::store::configmap::UID_LABEL;
+
+/// What `venom node` takes, read as the program reads it.
+#[derive(clap::Parser)]
+struct NodeProgram {
+    #[command(flatten)]
+    args: crate::cli::node::Args,
+}
 
 fn organism(spec: Value) -> api::Organism {
     serde_json::from_value(json!({
@@ -10,10 +19,18 @@ fn organism(spec: Value) -> api::Organism {
     .unwrap()
 }
 
+fn on() -> Installation {
+    Installation {
+        node_image: "venom:1".into(),
+        namespace: "venom-system".into(),
+        issuer_url: "https://venom.venom-system.svc:8443/v1/certificates".into(),
+        ca_pem: "a certificate".into(),
+    }
+}
+
 /// The object of this kind and name, as JSON.
 fn built(spec: Value, kind: Kind, name: &str) -> Value {
-    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
-    let body = body(&organism(spec), &on).unwrap();
+    let body = body(&organism(spec), &on()).unwrap();
     let found = body.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
     serde_json::to_value(found.object.unwrap()).unwrap()
 }
@@ -24,10 +41,10 @@ fn pod(spec: Value) -> Value {
 
 #[test]
 fn every_object_is_owned_and_labelled() {
-    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
-    let body = body(&organism(json!({})), &on).unwrap();
+    let body = body(&organism(json!({})), &on()).unwrap();
     let names: Vec<_> = body.iter().map(|it| (it.kind, it.name.as_str())).collect();
     let expected = [
+        (Kind::ConfigMap, "venom-mesh-ca"),
         (Kind::ServiceAccount, "venom"),
         (Kind::Service, "venom-mesh"),
         (Kind::Service, "venom-metrics"),
@@ -78,6 +95,9 @@ fn pods_may_do_nothing_that_they_need_not() {
         json!({"audience": "genesis.venom.dev/node", "expirationSeconds": 3600, "path": "token"})
     );
     assert_eq!(pod["volumes"][1]["configMap"], json!({"name": "venom-mesh-ca", "optional": true}));
+    let authority = built(json!({}), Kind::ConfigMap, "venom-mesh-ca");
+    assert_eq!(authority["data"], json!({"ca.pem": "a certificate"}));
+    assert!(authority["metadata"]["labels"].get(UID_LABEL).is_none(), "it is no ledger's");
 }
 
 #[test]
@@ -88,15 +108,20 @@ fn a_node_is_told_who_and_where_it_is() {
         container["args"],
         json!([
             "node",
-            "--organism=venom",
-            "--organism-uid=1-2-3",
+            "--peers=venom-mesh.team-a.svc:9100",
             "--mesh-port=9100",
             "--http-port=8100",
-            "--peers-dns=venom-mesh.team-a.svc",
+            "--issuer=https://venom.venom-system.svc:8443/v1/certificates",
+            "--issuer-token=/var/run/secrets/genesis.venom.dev/node/token",
+            "--issuer-ca=/etc/venom/mesh-ca/ca.pem",
+            "--injectable=-100..100",
+            "--log-format=json",
         ])
     );
-    let names: Vec<_> = container["env"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
-    assert_eq!(names, ["POD_NAME", "POD_NAMESPACE", "POD_UID"]);
+    let args: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+    let node = NodeProgram::try_parse_from(args).unwrap().args;
+    assert_eq!((node.injectable.min, node.injectable.max), (-100.0, 100.0));
+    assert_eq!(node.peers, ["venom-mesh.team-a.svc:9100"]);
     assert_eq!(container["image"], "venom:1");
     assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "metrics"}));
     assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "metrics"}));
@@ -164,8 +189,7 @@ fn the_autoscaler_scales_the_organism_as_the_mission_says() {
             },
         })
     );
-    let on = Installation { node_image: "venom:1".into(), namespace: "venom-system".into() };
-    let body = body(&organism(json!({"autoscaling": {"enabled": false}})), &on).unwrap();
+    let body = body(&organism(json!({"autoscaling": {"enabled": false}})), &on()).unwrap();
     let autoscaler = body.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
     assert_eq!(autoscaler.object, None, "it is not to be there");
 }
