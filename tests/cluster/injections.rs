@@ -25,7 +25,6 @@ use venom::node::{Node, Options};
 use crate::harness::eventually;
 use crate::world::{World, in_world};
 
-const EMBODYING: &[&str] = &["--node-image", "localhost/venom:test"];
 const NODES: usize = 3;
 const INJECTIONS: usize = 1_000;
 /// Clients that inject at once.
@@ -130,7 +129,7 @@ async fn inject(doors: &[Mesh], number: usize, dose: Dose) -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator() {
     in_world(async |world| {
-        let mut operator = world.operator_with("alpha", EMBODYING);
+        let mut operator = world.embodying("alpha", &[]);
         // Injections count for a second: more than 4,096 cannot count at once.
         world.create::<Genome>("venom", json!({"risk": {"window": "1s"}})).await;
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "20ms"}})).await;
@@ -157,7 +156,7 @@ async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator()
         for kill in 0..KILLS {
             sleep(Duration::from_millis(700 + 311 * (kill as u64 % 4))).await;
             operator.kill();
-            operator = world.operator_with("alpha", EMBODYING);
+            operator = world.embodying("alpha", &[]);
         }
         let mut told: Vec<u64> = clients.join_all().await.into_iter().flatten().collect();
         told.sort_unstable();
@@ -189,7 +188,7 @@ async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_injection_is_decided_on_and_the_genome_bounds_it() {
     in_world(async |world| {
-        let _operator = world.operator_with("alpha", EMBODYING);
+        let _operator = world.embodying("alpha", &[]);
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "5s"}})).await;
         world.beating("venom").await;
         let body = world.nodes("venom").await;
