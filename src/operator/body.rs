@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::authority::Certificates;
 use super::build::{self, Child, Installation, Kind};
-use super::children::{Children, Id, MANAGER, Nodes, Seen, as_applied};
+use super::children::{Children, Id, MANAGER, Seen, Told, as_applied};
 use super::context::Context;
 use super::organism::{ReconcileError, call};
 use super::peers::Peers;
@@ -282,8 +282,7 @@ impl Keeper {
                             return Ok(false);
                         }
                         Some(metadata) => {
-                            let nodes = shared.children.nodes(&self.key, organism);
-                            shared.children.put(&self.key, id.clone(), &metadata, nodes);
+                            shared.children.put(&self.key, id.clone(), &metadata, None);
                         }
                         None => {
                             let uid = seen.map(|seen| seen.uid).unwrap_or_default();
@@ -308,7 +307,7 @@ impl Keeper {
     ) -> Result<(), ReconcileError> {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         let made = call("create", object, api.create(&params, wanted)).await?;
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Nodes::of(&made));
+        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
         tracing::info!(object, "created");
         self.adopt(api, object, id, &made.metadata).await
     }
@@ -329,7 +328,7 @@ impl Keeper {
         }});
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let made = call("patch", object, api.patch(&id.1, &params, &Patch::Merge(&patch))).await?;
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Nodes::of(&made));
+        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
         Ok(())
     }
 
@@ -347,7 +346,7 @@ impl Keeper {
         let made = call("apply", object, api.patch(&id.1, &params, &Patch::Apply(&patch))).await?;
         let seen = Seen::of(&made.metadata);
         self.kept.insert(id.clone(), Kept { uid: seen.uid, ours: seen.ours, wanted: hash(wanted) });
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Nodes::of(&made));
+        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
         Ok(())
     }
 }

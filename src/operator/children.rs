@@ -1,5 +1,5 @@
-//! What there is of all bodies in the cluster, as the watches see it: metadata only, but for Deployments,
-//! whose status says how many nodes are ready.
+//! What there is of all bodies in the cluster, as the watches see it: metadata only, but for Deployments and
+//! HorizontalPodAutoscalers, whose status says how many nodes are ready and how many there are to be.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,8 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use kube::core::{DynamicObject, PartialObjectMeta, Resource};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt};
+use serde_json::Value;
 use tokio::sync::watch;
 
+use super::autoscaling::Scaling;
 use super::build::{COMPONENT, COMPONENT_LABEL, Kind};
 use super::context::Context;
 use super::{Key, body};
@@ -37,10 +39,27 @@ impl Nodes {
     }
 
     /// As a Deployment's status says.
-    #[must_use]
-    pub fn of(deployment: &DynamicObject) -> Self {
-        let number = |field: &str| deployment.data["status"][field].as_u64().unwrap_or_default();
+    fn of(deployment: &Value) -> Self {
+        let number = |field: &str| deployment[field].as_u64().unwrap_or_default();
         Self { ready: number("readyReplicas"), replicas: number("replicas") }
+    }
+}
+
+/// What an object's status says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// A Deployment's.
+    pub nodes: Nodes,
+    /// An autoscaler's, once it has looked.
+    pub scaling: Option<Scaling>,
+}
+
+impl Told {
+    /// By this object.
+    #[must_use]
+    pub fn by(object: &DynamicObject) -> Self {
+        let status = &object.data["status"];
+        Self { nodes: Nodes::of(status), scaling: Scaling::of(status) }
     }
 }
 
@@ -110,7 +129,7 @@ pub type Id = (Kind, String);
 struct Versioned {
     seen: Seen,
     version: Option<u64>,
-    nodes: Nodes,
+    told: Told,
 }
 
 /// All that is seen of all bodies.
@@ -144,25 +163,35 @@ impl Children {
         self.table().get(key)?.get(id).map(|it| it.seen.clone())
     }
 
-    /// How many nodes the Deployment of the Organism `uid` has.
+    /// What the body of the Organism `uid` says of itself.
     #[must_use]
-    pub fn nodes(&self, key: &Key, uid: &str) -> Nodes {
+    pub fn told(&self, key: &Key, uid: &str) -> Told {
         let table = self.table();
-        let found = table.get(key).and_then(|it| it.get(&(Kind::Deployment, key.name.to_string())));
-        found.filter(|it| it.seen.owner.as_deref() == Some(uid)).map(|it| it.nodes).unwrap_or_default()
+        let of = |kind: Kind| {
+            let found = table.get(key).and_then(|it| it.get(&(kind, key.name.to_string())));
+            found
+                .filter(|it| it.seen.owner.as_deref() == Some(uid))
+                .map(|it| it.told.clone())
+                .unwrap_or_default()
+        };
+        Told { scaling: of(Kind::HorizontalPodAutoscaler).scaling, ..of(Kind::Deployment) }
     }
 
     /// Notes an object; an older state than the one that is known is no news. Returns whether anything that
     /// matters has changed.
-    pub fn put(&self, key: &Key, id: Id, metadata: &ObjectMeta, nodes: Nodes) -> bool {
-        let next = versioned(metadata, nodes);
+    pub fn put(&self, key: &Key, id: Id, metadata: &ObjectMeta, told: Option<Told>) -> bool {
+        let mut next = versioned(metadata, told.clone().unwrap_or_default());
         let mut table = self.table();
         let objects = table.entry(key.clone()).or_default();
         match objects.get_mut(&id) {
             // Versions of one kind may be compared (KEP-5504).
             Some(known) if known.seen.uid == next.seen.uid && known.version > next.version => false,
             Some(known) => {
-                let changed = known.seen != next.seen || known.nodes != next.nodes;
+                if told.is_none() {
+                    next.told = known.told.clone();
+                }
+                next.told.scaling = Scaling::after(known.told.scaling.clone(), next.told.scaling);
+                let changed = known.seen != next.seen || known.told != next.told;
                 *known = next;
                 changed
             }
@@ -191,7 +220,7 @@ impl Children {
         &self,
         kind: Kind,
         namespace: Option<&str>,
-        list: Vec<(Key, Id, ObjectMeta, Nodes)>,
+        list: Vec<(Key, Id, ObjectMeta, Told)>,
     ) -> Vec<Key> {
         let mut before = BTreeMap::new();
         let mut table = self.table();
@@ -201,15 +230,15 @@ impl Children {
             let of_kind: Vec<_> = objects.keys().filter(|id| id.0 == kind).cloned().collect();
             for id in of_kind {
                 if let Some(object) = objects.remove(&id) {
-                    before.insert((key.clone(), id), (object.seen, object.nodes));
+                    before.insert((key.clone(), id), (object.seen, object.told));
                 }
             }
         }
         let mut changed = vec![];
-        for (key, id, metadata, nodes) in list {
-            let next = versioned(&metadata, nodes);
+        for (key, id, metadata, told) in list {
+            let next = versioned(&metadata, told);
             let known = before.remove(&(key.clone(), id.clone()));
-            if known.is_none_or(|known| known != (next.seen.clone(), next.nodes)) {
+            if known.is_none_or(|known| known != (next.seen.clone(), next.told.clone())) {
                 changed.push(key.clone());
             }
             table.entry(key).or_default().insert(id, next);
@@ -220,9 +249,9 @@ impl Children {
     }
 }
 
-fn versioned(metadata: &ObjectMeta, nodes: Nodes) -> Versioned {
+fn versioned(metadata: &ObjectMeta, told: Told) -> Versioned {
     let version = metadata.resource_version.as_ref().and_then(|version| version.parse().ok());
-    Versioned { seen: Seen::of(metadata), version, nodes }
+    Versioned { seen: Seen::of(metadata), version, told }
 }
 
 /// Watches the bodies' objects of one kind, and wakes those whose body has changed.
@@ -233,20 +262,20 @@ pub async fn watch(context: Arc<Context>, shared: Arc<body::Shared>, kind: Kind,
     let config = watcher::Config::default().labels(&of_bodies);
     let resource = kind.resource();
     let client = context.client.clone();
-    if kind == Kind::Deployment {
+    if matches!(kind, Kind::Deployment | Kind::HorizontalPodAutoscaler) {
         let api: Api<DynamicObject> = match &namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
         let events = watcher(api, config).default_backoff();
-        follow(&context, &shared, kind, namespace.as_deref(), events, Nodes::of).await;
+        follow(&context, &shared, kind, namespace.as_deref(), events, Told::by).await;
     } else {
         let api: Api<PartialObjectMeta<DynamicObject>> = match &namespace {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
         let events = watcher(api, config).default_backoff();
-        follow(&context, &shared, kind, namespace.as_deref(), events, |_| Nodes::default()).await;
+        follow(&context, &shared, kind, namespace.as_deref(), events, |_| Told::default()).await;
     }
 }
 
@@ -256,7 +285,7 @@ async fn follow<K: Resource>(
     kind: Kind,
     namespace: Option<&str>,
     events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send,
-    nodes: impl Fn(&K) -> Nodes,
+    told: impl Fn(&K) -> Told,
 ) {
     let children = &shared.children;
     let id = |object: &K| (kind, object.name_any());
@@ -268,7 +297,7 @@ async fn follow<K: Resource>(
             Ok(Event::Init) => list.clear(),
             Ok(Event::InitApply(object)) => {
                 if let Some(key) = key_of(&object) {
-                    list.push((key, id(&object), object.meta().clone(), nodes(&object)));
+                    list.push((key, id(&object), object.meta().clone(), told(&object)));
                 }
             }
             Ok(Event::InitDone) => {
@@ -280,7 +309,7 @@ async fn follow<K: Resource>(
             }
             Ok(Event::Apply(object)) => {
                 if let Some(key) = key_of(&object)
-                    && children.put(&key, id(&object), object.meta(), nodes(&object))
+                    && children.put(&key, id(&object), object.meta(), Some(told(&object)))
                 {
                     context.body_changed(shared, &key);
                 }

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::beater::Beater;
-use super::children::Nodes;
+use super::children::{Nodes, Told};
 use super::collector::Collector;
 use super::committer::{self, Held, Notice};
 use super::life::Wanted;
@@ -187,7 +187,12 @@ impl Context {
         let Some(living) = table.get_mut(key) else { return };
         let Some(body) = &living.body else { return };
         body.wake();
-        let nodes = shared.children.nodes(key, &living.uid);
+        let Told { nodes, scaling } = shared.children.told(key, &living.uid);
+        living.report.send_if_modified(|report| {
+            let changed = report.scaling != scaling;
+            report.scaling = scaling;
+            changed
+        });
         if living.nodes.replace(nodes) != Some(nodes) {
             living.report.send_modify(|report| {
                 (report.ready, report.replicas) = (nodes.ready, nodes.replicas);

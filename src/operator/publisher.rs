@@ -343,6 +343,17 @@ fn event(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Option<Eve
             );
         }
     }
+    // What the autoscaler wants now, or that it no longer can say; when it starts it never can.
+    let of = |status: &api::OrganismStatus| {
+        let found = status.conditions.iter().find(|it| it.type_ == "AutoscalingActive");
+        found.map(|it| (it.status == "True", it.message.clone()))
+    };
+    if let (Some((true, was)), Some((active, message))) = (of(before), of(next))
+        && was != message
+    {
+        let type_ = if active { EventType::Normal } else { EventType::Warning };
+        return made(type_, "Autoscaling", message);
+    }
     let (was, is) = (before.decision.as_ref().map(|it| it.action), next.decision.as_ref()?);
     if was == Some(is.action) {
         return None;

@@ -5,7 +5,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::autoscaling::Autoscaling;
+use super::autoscaling::{Autoscaling, Scaling};
 use super::body::Fault;
 use super::view::{Standing, View};
 use crate::api;
@@ -123,6 +123,8 @@ pub struct Report {
     pub replicas: u64,
     /// Who sets their number.
     pub autoscaling: Option<Autoscaling>,
+    /// What the autoscaler says.
+    pub scaling: Option<Scaling>,
 }
 
 /// Rounds to four digits behind the point: the ledger has the exact number.
@@ -213,8 +215,8 @@ impl Report {
             self.ledger_intact(&mut conditions);
         }
         if let Some(autoscaling) = &self.autoscaling {
-            let (status, reason, message) = autoscaling.condition();
-            conditions.set("AutoscalingActive", status, reason, &message);
+            let (status, reason, message) = autoscaling.condition(self.scaling.as_ref());
+            conditions.set("AutoscalingActive", status, &reason, &message);
         }
         status.conditions = conditions.finish();
         status

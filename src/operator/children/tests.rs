@@ -54,13 +54,15 @@ fn what_was_created_becomes_what_is_applied() {
 #[test]
 fn only_what_matters_is_news() {
     let children = Children::new(0);
-    let (none, five) = (Nodes::default(), Nodes { ready: 5, replicas: 5 });
-    assert!(children.put(&key(), id(), &metadata(10, json!([])), none));
-    assert!(!children.put(&key(), id(), &metadata(11, json!([])), none), "a version alone");
-    assert!(children.put(&key(), id(), &metadata(12, json!([])), five));
-    assert!(!children.put(&key(), id(), &metadata(9, json!([])), none), "an older state");
-    assert_eq!(children.nodes(&key(), "organism"), five);
-    assert_eq!(children.nodes(&key(), "another"), none, "the Deployment of an Organism that is gone");
+    let nodes = |count| Told { nodes: Nodes { ready: count, replicas: count }, scaling: None };
+    let (none, five) = (Some(nodes(0)), Some(nodes(5)));
+    assert!(children.put(&key(), id(), &metadata(10, json!([])), none.clone()));
+    assert!(!children.put(&key(), id(), &metadata(11, json!([])), none.clone()), "a version alone");
+    assert!(children.put(&key(), id(), &metadata(12, json!([])), five.clone()));
+    assert!(!children.put(&key(), id(), &metadata(9, json!([])), none.clone()), "an older state");
+    assert!(!children.put(&key(), id(), &metadata(13, json!([])), None), "metadata alone");
+    assert_eq!(children.told(&key(), "organism"), nodes(5));
+    assert_eq!(children.told(&key(), "another"), nodes(0), "the Deployment of an Organism that is gone");
     children.remove(&key(), &id(), "b");
     assert!(children.seen(&key(), &id()).is_some(), "another object of that name is gone");
     children.remove(&key(), &id(), "a");
@@ -73,9 +75,9 @@ fn a_new_list_takes_the_place_of_the_old_one() {
     let account: Id = (Kind::ServiceAccount, "venom".into());
     let other = Key { namespace: "team-b".into(), name: "venom".into() };
     for (key, id) in [(key(), id()), (key(), account.clone()), (other.clone(), id())] {
-        children.put(&key, id, &metadata(1, json!([])), Nodes::default());
+        children.put(&key, id, &metadata(1, json!([])), None);
     }
-    let same = vec![(key(), id(), metadata(2, json!([])), Nodes::default())];
+    let same = vec![(key(), id(), metadata(2, json!([])), Told::default())];
     assert_eq!(children.relist(Kind::Deployment, Some("team-a"), same), []);
     assert_eq!(children.relist(Kind::Deployment, Some("team-a"), vec![]), [key()]);
     assert_eq!(children.seen(&key(), &id()), None);
