@@ -73,7 +73,7 @@ fn active(scaling: Option<&Scaling>) -> (&'static str, String, String) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scaling {
     /// Nodes that it wants.
-    desired: u64,
+    pub desired: u64,
     /// Use of CPU when it came to want so many, in per cent of what pods request.
     cpu: Option<u64>,
     /// Whether it can tell how many it wants.

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::Key;
+use super::autoscaling::Scaling;
 use super::budget::Budget;
 use super::metrics::Metrics;
 use super::report::Report;
@@ -163,9 +164,8 @@ impl Publisher {
         let written = self.organism.write(&organism_patch(&next), &self.shared).await;
         if matches!(written, Written::Done) {
             // Of more than wait already the newest go: they come from an organism that flutters.
-            if let Some(event) = event(&self.organism_status, &next).filter(|_| self.events.len() < EVENTS) {
-                self.events.push_back(event);
-            }
+            let event = event(&self.organism_status, &next, report.scaling.as_ref());
+            self.events.extend(event.filter(|_| self.events.len() < EVENTS));
             self.organism_status = next;
         }
         self.write_genome(report).await;
@@ -321,7 +321,11 @@ fn genome_patch(status: &api::GenomeStatus) -> Value {
 }
 
 /// The Event that a change of status is worth.
-fn event(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Option<Event> {
+fn event(
+    before: &api::OrganismStatus,
+    next: &api::OrganismStatus,
+    scaling: Option<&Scaling>,
+) -> Option<Event> {
     let made = |type_, reason: &str, note: String| {
         Some(Event { type_, reason: reason.into(), note: Some(note), action: "Beat".into(), secondary: None })
     };
@@ -352,7 +356,9 @@ fn event(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Option<Eve
         && was != message
     {
         let type_ = if active { EventType::Normal } else { EventType::Warning };
-        return made(type_, "Autoscaling", message);
+        // Events of one action are counted, and the first one's words stay.
+        let action = scaling.map_or_else(|| "Scale".into(), |it| format!("ScaleTo{}", it.desired));
+        return made(type_, "Autoscaling", message).map(|event| Event { action, ..event });
     }
     let (was, is) = (before.decision.as_ref().map(|it| it.action), next.decision.as_ref()?);
     if was == Some(is.action) {
