@@ -22,7 +22,7 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
-{{/* What the operator does, verb by verb; the e2e suite watches that it is enough. */}}
+{{/* What the operator does where it looks after Organisms, verb by verb; the e2e suite watches that it is enough. */}}
 {{- define "venom.rules" -}}
 # patch: the finalizer. Specs are never written, and only the user deletes an Organism.
 - apiGroups: [genesis.venom.dev]
@@ -43,4 +43,32 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# Bodies. What is theirs goes with its Organism: nothing is deleted here but an autoscaler that is turned off.
+# ConfigMaps are above.
+- apiGroups: [""]
+  resources: [serviceaccounts, services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+# Where the nodes of a mesh are.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+# Whose pod it is that asks for a certificate.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get]
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get]
 {{- end }}
