@@ -10,7 +10,7 @@ const OPERATOR: [&str; 15] = [
     "organisms.genesis.venom.dev/status patch",
     "genomes.genesis.venom.dev get list watch create",
     "genomes.genesis.venom.dev/status patch",
-    "configmaps get list watch create update delete deletecollection",
+    "configmaps get list watch create update patch delete deletecollection",
     "events.events.k8s.io create patch",
     "serviceaccounts get list watch create patch",
     "services get list watch create patch",

@@ -222,7 +222,7 @@ impl Keeper {
                     tracing::warn!(organism = %self.key, %error, "to be tried again");
                     if let Some(told) = refused(&error) {
                         let message =
-                            format!("{} was refused: {told} Change the spec to go on.", self.object(child));
+                            format!("{} was refused: {told} Change that, or the spec, to go on.", self.object(child));
                         fault = fault.or(Some(Fault { reason: "BodyRefused", message }));
                     }
                     wait = wait.min(RETRY);

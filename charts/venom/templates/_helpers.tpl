@@ -35,16 +35,16 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
-# Ledgers. update: the head, replaced as a whole; deletecollection: all of a ledger, with its Organism.
+# Ledgers. update: the head, replaced as a whole; deletecollection: all of a ledger, with its Organism. patch: what
+# the nodes trust, of their body.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, update, delete, deletecollection]
+  verbs: [get, list, watch, create, update, patch, delete, deletecollection]
 # patch: an Event that repeats is counted in the first one.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 # Bodies. What is theirs goes with its Organism: nothing is deleted here but an autoscaler that is turned off.
-# ConfigMaps are above.
 - apiGroups: [""]
   resources: [serviceaccounts, services]
   verbs: [get, list, watch, create, patch]
