@@ -41,6 +41,7 @@ manifests: crds ## charts/venom.yaml made anew from the chart
 bench: ## ratios measured side by side (release build)
 	cargo bench --bench ledger
 	cargo bench --bench operator
+	cargo bench --bench mesh
 
 cluster-down: ## ends the cluster that the tests raised
 	$(CLUSTER) down --name $(TEST_CLUSTER)
