@@ -1,0 +1,134 @@
+//! Nodes: how soon many are linked, and what one takes at rest.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use venom::mesh::identity::{Authority, LIFE};
+use venom::mesh::{Bounds, Injectable, Mesh, Metrics, Options, Reach};
+
+use super::{Fallible, credentials, print_process};
+
+/// So much time for links to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NODES: u32 = 10;
+
+/// Nodes that learn of one another at one moment, all in one runtime with a thread a core.
+pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
+    // Dropped at the end, and all that runs in it with it.
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let (mut meshes, mut counted, mut found, mut kept) = (vec![], vec![], vec![], vec![]);
+        for at in 0..count {
+            let (current, credentials) = watch::channel(credentials(authority, at)?);
+            let (sender, addresses) = watch::channel(vec![]);
+            let metrics = Arc::new(Metrics::new()?);
+            let mesh = Mesh::join(Options {
+                credentials,
+                addresses,
+                reach: Reach::All,
+                listener: Some(TcpListener::bind("127.0.0.1:0").await?),
+                injectable: Injectable::default(),
+                metrics: metrics.clone(),
+                // Here all nodes have one address, which they have not elsewhere.
+                bounds: Bounds { half_open_a_source: Bounds::default().half_open, ..Bounds::default() },
+                paced: true,
+            })?;
+            meshes.push(mesh);
+            counted.push(metrics);
+            found.push(sender);
+            kept.push(current);
+        }
+        let addresses: Vec<SocketAddr> = meshes.iter().filter_map(Mesh::listening).collect();
+        let began = Instant::now();
+        for sender in &found {
+            sender.send_replace(addresses.clone());
+        }
+        let up = || counted.iter().map(|it| it.links()).sum::<i64>() as usize / 2;
+        let all = count * (count - 1) / 2;
+        while counted.iter().any(|it| it.links() < count as i64 - 1) && began.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let what = format!("{count} nodes, {all} links");
+        if up() < all {
+            println!("{what:<34} only {} links after {:.1?}", up(), began.elapsed());
+        } else {
+            println!("{what:<34} {:.2?}", began.elapsed());
+        }
+        Ok(())
+    })
+}
+
+/// A node's process, which ends when this is dropped.
+struct Node {
+    child: Child,
+    mesh_port: u16,
+    http_port: u16,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Node {
+    fn start(identity: &std::path::Path, peers: &str) -> Fallible<Self> {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_venom"));
+        child.arg("node").arg("--identity").arg(identity);
+        child.args(["--mesh-port", "0", "--http-port", "0", "--inject-port", "0"]);
+        if !peers.is_empty() {
+            child.args(["--peers", peers]);
+        }
+        let mut child = child.stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take();
+        let mut node = Self { child, mesh_port: 0, http_port: 0 };
+        let mut lines = BufReader::new(stderr.ok_or("no stderr")?).lines();
+        // mesh on ADDRESS, injections on ADDRESS, http on ADDRESS
+        let said = lines.find(|line| line.as_ref().is_ok_and(|it| it.contains("mesh on ")));
+        let said = said.ok_or("the node does not start")??;
+        let port = |after: &str| -> Option<u16> {
+            said.split_once(after)?.1.split(',').next()?.parse::<SocketAddr>().ok().map(|it| it.port())
+        };
+        node.mesh_port = port("mesh on ").ok_or("no port of the mesh")?;
+        node.http_port = port("http on ").ok_or("no port of the metrics")?;
+        // Whatever it says later is read away.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(node)
+    }
+
+    fn links(&self) -> Fallible<u32> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http_port))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let links = text.lines().find_map(|line| line.strip_prefix("venom_mesh_links "));
+        Ok(links.ok_or("no links in the metrics")?.parse()?)
+    }
+}
+
+/// Ten processes with identities of a folder, each linked to the others.
+pub fn at_rest() -> Fallible<()> {
+    let folder = tempfile::tempdir()?;
+    venom::node::folder::init(folder.path(), NODES, LIFE)?;
+    let mut nodes: Vec<Node> = vec![];
+    for at in 1..=NODES {
+        let peers: Vec<String> = nodes.iter().map(|it| format!("127.0.0.1:{}", it.mesh_port)).collect();
+        nodes.push(Node::start(&folder.path().join(format!("node-{at}")), &peers.join(","))?);
+    }
+    let began = Instant::now();
+    for node in &nodes {
+        while node.links()? < NODES - 1 {
+            if began.elapsed() > PATIENCE {
+                return Err("nodes are not linked".into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    print_process("venom node", nodes[0].child.id())
+}

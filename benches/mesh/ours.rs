@@ -1,0 +1,187 @@
+//! The mesh's side: its transport alone, and what a node does with an injection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use venom::mesh::gossip::PeerId;
+use venom::mesh::identity::Authority;
+use venom::mesh::queue::{Delivery, Next, Outbox, Outboxes, To, delay};
+use venom::mesh::wire::{self, Hello, Message, codec};
+use venom::mesh::{Bounds, Credentials, Dose, Injectable, Mesh, Metrics, Options, Reach};
+
+use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
+use super::{Fallible, credentials};
+
+type Wire = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
+
+const DOSE: Dose = Dose { anoms: Some(1), ml_weight: Some(0.5) };
+/// An injection with an id of this length is a frame of about 128 bytes.
+const ID: usize = 62;
+/// What waits at once: so few that the longer delay holds, so many that the shorter one does.
+const CALM: usize = 90;
+const CROWDED: usize = 4_000;
+
+async fn dial(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::from(address.ip());
+    let stream = TlsConnector::from(credentials.client).connect(name, stream).await?;
+    Ok(Framed::new(stream.into(), codec()))
+}
+
+/// Outboxes, TLS and frames, put together as links do it: what a broker does too, and no more.
+pub async fn transport(authority: &Authority) -> Fallible<Figures> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let publisher = credentials(authority, 0)?;
+    let outboxes = Arc::new(Outboxes::default());
+    let mut fanout = Fanout::new(MANY);
+    for at in 0..RECEIVERS {
+        let receiver = credentials(authority, at + 1)?;
+        fanout.receive(async move || dial(receiver, address).await, sent);
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsAcceptor::from(publisher.server.clone()).accept(stream).await?;
+        let mut frames = Framed::new(TlsStream::from(stream), codec());
+        let outbox = Arc::new(Outbox::default());
+        outboxes.add(PeerId(at as u64), outbox.clone());
+        tokio::spawn(async move {
+            while let Next::Frames(waiting) = outbox.next().await {
+                for frame in waiting {
+                    frames.feed(frame).await?;
+                }
+                SinkExt::<Bytes>::flush(&mut frames).await?;
+            }
+            Fallible::Ok(())
+        });
+    }
+    let delivery = Delivery::at_once(outboxes);
+    let figures = fanout.publish(async |message, times| {
+        (0..times).for_each(|_| delivery.send(To::AllBut(None), message.clone()));
+        Ok(())
+    });
+    figures.await
+}
+
+/// A node without peers that it dials, and what has to live as long as it does.
+struct Publisher {
+    mesh: Mesh,
+    address: SocketAddr,
+    _credentials: watch::Sender<Credentials>,
+}
+
+impl Publisher {
+    async fn join(authority: &Authority) -> Fallible<Self> {
+        let (kept, credentials) = watch::channel(credentials(authority, 0)?);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let mesh = Mesh::join(Options {
+            credentials,
+            addresses: watch::channel(vec![]).1,
+            reach: Reach::All,
+            listener: Some(listener),
+            injectable: Injectable::default(),
+            metrics: Arc::new(Metrics::new()?),
+            bounds: Bounds::default(),
+            paced: true,
+        })?;
+        Ok(Self { mesh, address, _credentials: kept })
+    }
+
+    async fn inject(&self, id: &str) -> Fallible<()> {
+        self.mesh.inject(id.parse()?, DOSE).await?;
+        Ok(())
+    }
+}
+
+/// Dials a node and greets it as a peer does.
+async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
+    let mut wire = dial(credentials, address).await?;
+    let hello = Message::Hello(Hello { version: wire::VERSION, instance: 1 });
+    wire.send(hello.body()).await?;
+    wire.next().await.ok_or("the node has gone")??;
+    // The node's side of the link comes up with our greeting, which it has yet to read.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok(wire)
+}
+
+/// When an injection was sent that is told for the first time: later ones are offered many at once.
+fn injected(frame: &[u8]) -> Option<u64> {
+    match Message::read(frame) {
+        Ok(Message::Events(events)) if events.len() == 1 => sent(events[0].id.as_str().as_bytes()),
+        _ => None,
+    }
+}
+
+/// From a node's door through its protocol, paced queue and links to a receiver that has read the message.
+pub async fn injection(authority: &Authority) -> Fallible<Figures> {
+    let publisher = Publisher::join(authority).await?;
+    let address = publisher.address;
+    let mut fanout = Fanout::new(0);
+    for at in 0..RECEIVERS {
+        let receiver = credentials(authority, at + 1)?;
+        fanout.receive(async move || link(receiver, address).await, injected);
+    }
+    let figures =
+        fanout.publish(async |message, _| publisher.inject(std::str::from_utf8(&message[..ID])?).await);
+    figures.await
+}
+
+/// Injects as many at once as make the one or the other delay hold, and looks at the time between arrivals.
+pub async fn pace(authority: &Authority) -> Fallible<()> {
+    let publisher = Publisher::join(authority).await?;
+    let mut wire = link(credentials(authority, 1)?, publisher.address).await?;
+    let mut gaps = vec![];
+    for _ in 0..20 {
+        gaps.extend(burst(&publisher, &mut wire, CALM).await?);
+    }
+    print("while 100 or fewer wait", delay(0), gaps);
+    let gaps = burst(&publisher, &mut wire, CROWDED).await?;
+    // The first come while there are few, the last when few are left.
+    print("while more than 100 wait", delay(CROWDED), gaps[100..CROWDED - 110].to_vec());
+    Ok(())
+}
+
+/// The times between arrivals.
+async fn burst(publisher: &Publisher, wire: &mut Wire, count: usize) -> Fallible<Vec<Duration>> {
+    let inject = async {
+        for _ in 0..count {
+            publisher.inject(&venom::node::door::new_id()).await?;
+        }
+        Fallible::Ok(())
+    };
+    let arrive = async {
+        let mut arrived: Vec<Instant> = vec![];
+        while arrived.len() < count {
+            let frame: BytesMut = wire.next().await.ok_or("the node has gone")??;
+            // What is offered again takes its turn in the queue, too, and is a delivery.
+            arrived.extend(Message::read(&frame).is_ok().then(Instant::now));
+        }
+        Fallible::Ok(arrived)
+    };
+    let (injected, arrived) = tokio::join!(inject, arrive);
+    injected?;
+    Ok(arrived?.windows(2).map(|pair| pair[1] - pair[0]).collect())
+}
+
+fn print(what: &str, asked: Duration, mut gaps: Vec<Duration>) {
+    gaps.sort_unstable();
+    let millis = |gap: Duration| gap.as_secs_f64() * 1e3;
+    let mean = millis(gaps.iter().sum()) / gaps.len() as f64;
+    println!(
+        "{what:<34} {mean:.3} ms on average, {:.1} is asked ({:+.1} %); p1 {:.2}, p99 {:.2}; {} gaps",
+        millis(asked),
+        (mean / millis(asked) - 1.0) * 100.0,
+        millis(gaps[gaps.len() / 100]),
+        millis(gaps[gaps.len() * 99 / 100]),
+        gaps.len()
+    );
+}
