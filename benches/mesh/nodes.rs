@@ -50,7 +50,7 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
         }
         let up = || counted.iter().map(|it| it.links()).sum::<i64>() as usize / 2;
         let all = count * (count - 1) / 2;
-        while counted.iter().any(|it| it.links() < count as i64 - 1) && began.elapsed() < PATIENCE {
+        while counted.iter().any(|it| it.links() != count as i64 - 1) && began.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let what = format!("{count} nodes, {all} links");

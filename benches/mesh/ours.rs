@@ -105,7 +105,7 @@ impl Publisher {
 /// Dials a node and greets it as a peer does.
 async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
     let mut wire = dial(credentials, address).await?;
-    let hello = Message::Hello(Hello { version: wire::VERSION, instance: 1 });
+    let hello = Message::Hello(Hello { version: wire::VERSION, instance: 1, port: None });
     wire.send(hello.body()).await?;
     wire.next().await.ok_or("the node has gone")??;
     // The node's side of the link comes up with our greeting, which it has yet to read.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -21,6 +21,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A link is dialled anew not sooner than this.
 const LEAST_LIFE: Duration = Duration::from_millis(500);
+/// So many handshakes at once: where hundreds of peers come up together and share processors, more of them
+/// would make each slower, until none is done in time.
+const DIALS: usize = 8;
+/// A dial that takes longer waits for the other side, and is in nobody's way.
+const LONG_DIAL: Duration = Duration::from_secs(1);
 
 /// Whom to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +112,19 @@ pub(super) async fn dial(links: Arc<Links>, reach: Reach, mut addresses: watch::
             Reach::One => one(&links, addresses).await,
             Reach::All => {
                 let mut each: BTreeMap<SocketAddr, Ended> = BTreeMap::new();
+                let dials = Arc::new(Semaphore::new(DIALS));
                 loop {
                     let wanted: BTreeSet<SocketAddr> =
                         addresses.borrow_and_update().iter().copied().collect();
                     each.retain(|address, _| wanted.contains(address));
-                    for address in wanted {
-                        let links = links.clone();
-                        each.entry(address).or_insert_with(|| {
-                            Ended(tokio::spawn(async move { all(&links, address).await }))
-                        });
+                    let mut new: Vec<SocketAddr> =
+                        wanted.into_iter().filter(|address| !each.contains_key(address)).collect();
+                    // Else everybody would begin with the same one.
+                    fastrand::shuffle(&mut new);
+                    for address in new {
+                        let (links, dials) = (links.clone(), dials.clone());
+                        let task = tokio::spawn(async move { all(&links, &dials, address).await });
+                        each.insert(address, Ended(task));
                     }
                     // Where nobody says any more who the peers are, they stay as they are.
                     if addresses.changed().await.is_err() {
@@ -140,11 +149,31 @@ impl Drop for Ended {
     }
 }
 
+/// Dials when it is its turn; a long dial lets the next one begin.
+async fn in_turn<T>(dials: &Semaphore, dial: impl Future<Output = T>) -> T {
+    // It is never closed.
+    let turn = dials.acquire().await;
+    let mut dial = std::pin::pin!(dial);
+    match timeout(LONG_DIAL, &mut dial).await {
+        Ok(dialled) => dialled,
+        Err(_) => {
+            drop(turn);
+            dial.await
+        }
+    }
+}
+
 /// Keeps a link to whoever is at `address`.
-async fn all(links: &Arc<Links>, address: SocketAddr) {
+async fn all(links: &Arc<Links>, dials: &Semaphore, address: SocketAddr) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match connect(links, address).await {
+        let dial = async {
+            match links.dialled_from(address) {
+                Some(process) => Err(NoLink::Linked(process)),
+                None => connect(links, address).await,
+            }
+        };
+        match in_turn(dials, dial).await {
             Ok(link) => {
                 pause = FIRST_PAUSE;
                 hold(links, link).await;

@@ -191,8 +191,10 @@ fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Ans
     };
     let (events, messages) = mpsc::channel(MESSAGES);
     let credentials = options.credentials.borrow().clone();
-    let links =
-        Arc::new(Links::new(options.credentials, options.bounds, options.metrics.clone(), outboxes, events));
+    let port = listening.map(|it| it.port());
+    let metrics = options.metrics.clone();
+    let links = Links::new(options.credentials, options.bounds, metrics, port, outboxes, events);
+    let links = Arc::new(links);
     let mut gossip = Gossip::new(
         credentials.identity,
         &credentials.organism,

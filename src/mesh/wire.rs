@@ -40,6 +40,9 @@ pub struct Hello {
     pub version: u32,
     /// Drawn by lot when the sender's process started: tells a restarted peer from one that is still there.
     pub instance: u64,
+    /// Where the sender lets peers in, on the address that it is seen at: whom it has dialled need not dial it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// An injection as it is sent.
@@ -189,8 +192,8 @@ mod tests {
     fn message() -> impl Strategy<Value = Message> {
         let settled = (sent(), outcome()).prop_map(|(event, outcome)| Settled { event, outcome });
         prop_oneof![
-            (any::<u32>(), any::<u64>())
-                .prop_map(|(version, instance)| Message::Hello(Hello { version, instance })),
+            (any::<u32>(), any::<u64>(), any::<Option<u16>>())
+                .prop_map(|(version, instance, port)| Message::Hello(Hello { version, instance, port })),
             Just(Message::Ping),
             proptest::collection::vec(sent(), 0..20).prop_map(Message::Events),
             proptest::collection::vec(settled, 0..20).prop_map(Message::Settled),

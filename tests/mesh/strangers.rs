@@ -97,7 +97,7 @@ fn frame(message: &Message) -> Bytes {
 }
 
 fn hello() -> Bytes {
-    frame(&Message::Hello(Hello { version: VERSION, instance: fastrand::u64(..) }))
+    frame(&Message::Hello(Hello { version: VERSION, instance: fastrand::u64(..), port: None }))
 }
 
 /// Says this after the greeting, and reads until the other side ends it.
@@ -175,7 +175,7 @@ async fn strangers_are_refused_and_counted() {
     let mut nonsense = BytesMut::new();
     nonsense.put_u32(4);
     nonsense.put_slice(b"what");
-    let newer = frame(&Message::Hello(Hello { version: VERSION + 1, instance: 1 }));
+    let newer = frame(&Message::Hello(Hello { version: VERSION + 1, instance: 1, port: None }));
     for words in [
         vec![newer],
         vec![frame(&Message::Ping)],
@@ -259,4 +259,22 @@ async fn a_stalled_peer_is_harmless() {
     }
     assert_exactly_once(&entries, &told);
     drop(stalled);
+}
+
+/// Who has dialled, and said where it would be dialled, is dialled only once that link is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_dialled_is_not_dialled() {
+    let ours = authority();
+    let (peer, _) = start(node(credentials(&ours, &pod("a"), DAY)), None).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let pem = issue(&ours, &pod("b"), SystemTime::now(), DAY);
+    let mut raw = connect(peer.address.unwrap(), Some(&pem)).await.unwrap();
+    let hello = Hello { version: VERSION, instance: 1, port: Some(address.port()) };
+    raw.send(frame(&Message::Hello(hello))).await.unwrap();
+    until("a link", || peer.metrics.links() == 1).await;
+    peer.addresses.send_replace(vec![address]);
+    assert!(tokio::time::timeout(Duration::from_millis(500), listener.accept()).await.is_err());
+    drop(raw);
+    tokio::time::timeout(crate::support::PATIENCE, listener.accept()).await.unwrap().unwrap();
 }
