@@ -48,17 +48,18 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
         for sender in &found {
             sender.send_replace(addresses.clone());
         }
-        let up = || counted.iter().map(|it| it.links()).sum::<i64>() as usize / 2;
-        let all = count * (count - 1) / 2;
-        while counted.iter().any(|it| it.links() != count as i64 - 1) && began.elapsed() < PATIENCE {
+        let links = || counted.iter().map(|it| it.links()).sum::<i64>() / 2;
+        let complete = || counted.iter().all(|it| it.links() == count as i64 - 1);
+        while !complete() && began.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let what = format!("{count} nodes, {all} links");
-        if up() < all {
-            println!("{what:<34} only {} links after {:.1?}", up(), began.elapsed());
-        } else {
-            println!("{what:<34} {:.2?}", began.elapsed());
-        }
+        let incomplete = if complete() { "" } else { ", and not complete" };
+        println!(
+            "{:<34} {} links after {:.2?}{incomplete}",
+            format!("{count} nodes"),
+            links(),
+            began.elapsed()
+        );
         Ok(())
     })
 }
