@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use crate::harness::eventually;
 use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
 
-/// All that it may. What it needs is seen where it works: see `nothing_was_refused`.
-const OPERATOR: [&str; 15] = [
+/// All that it may where it looks after Organisms. What it needs is seen where it works: see
+/// `nothing_was_refused`.
+const OPERATOR: [&str; 16] = [
     "organisms.genesis.venom.dev get list watch patch",
     "organisms.genesis.venom.dev/status patch",
     "genomes.genesis.venom.dev get list watch create",
@@ -15,33 +16,35 @@ const OPERATOR: [&str; 15] = [
     "serviceaccounts get list watch create patch",
     "services get list watch create patch",
     "deployments.apps get list watch create patch",
-    "networkpolicies.networking.k8s.io get list watch create patch",
     "poddisruptionbudgets.policy get list watch create patch",
+    "networkpolicies.networking.k8s.io get list watch create patch",
     "horizontalpodautoscalers.autoscaling get list watch create patch delete",
-    "endpointslices.discovery.k8s.io list watch",
     "pods get",
     "replicasets.apps get",
+    "endpointslices.discovery.k8s.io list watch",
+    TOKENS,
 ];
-/// Tokens have no namespace.
-const EVERYWHERE: [&str; 1] = ["tokenreviews.authentication.k8s.io create"];
-/// Where it lives. Of the Secrets there it may read one.
-const AT_HOME: [&str; 2] = ["secrets get", "secrets create"];
+
+/// What it may anywhere.
+const TOKENS: &str = "tokenreviews.authentication.k8s.io create";
+/// What it may where it lives.
+const AUTHORITY: [&str; 2] = ["secrets [venom-mesh-ca] get", "secrets create"];
 
 #[tokio::test]
 async fn everybody_may_do_what_they_do_and_no_more() {
     on_site(async |site| {
         site.release("install", &[]);
         users(site).await;
-        let set = |parts: &[&[&str]]| parts.concat().iter().map(|&it| it.to_owned()).collect::<BTreeSet<_>>();
-        let wanted = set(&[&OPERATOR, &EVERYWHERE]);
-        assert_eq!(rights(site, TEAM_B), wanted, "for all namespaces");
-        let user = format!("--as=system:serviceaccount:{SYSTEM}:venom");
-        assert!(!site.can_i(&["get", "secrets/another", "-n", SYSTEM, &user]));
+        let set = |parts: &[&[&str]]| -> BTreeSet<String> {
+            parts.concat().into_iter().map(str::to_owned).collect()
+        };
+        assert_eq!(rights(site, TEAM_B), set(&[&OPERATOR]), "for all namespaces");
+        assert_eq!(rights(site, SYSTEM), set(&[&OPERATOR, &AUTHORITY]), "in its own, of all namespaces");
         let namespaces = format!("namespaces={{{TEAM_A}}}");
         site.release("upgrade", &["--set", &namespaces]);
-        assert_eq!(rights(site, TEAM_A), wanted, "in a namespace that is listed");
-        assert_eq!(rights(site, TEAM_B), set(&[&EVERYWHERE]), "in one that is not");
-        assert_eq!(rights(site, SYSTEM), set(&[&AT_HOME, &EVERYWHERE]), "where it lives");
+        assert_eq!(rights(site, TEAM_A), set(&[&OPERATOR]), "in a namespace that is listed");
+        assert_eq!(rights(site, TEAM_B), set(&[&[TOKENS]]), "in {TEAM_B}, which is not");
+        assert_eq!(rights(site, SYSTEM), set(&[&[TOKENS], &AUTHORITY]), "in {SYSTEM}, where it lives");
     })
     .await;
 }
@@ -80,15 +83,18 @@ async fn users(site: &Site) {
 fn rights(site: &Site, namespace: &str) -> BTreeSet<String> {
     let user = format!("--as=system:serviceaccount:{SYSTEM}:venom");
     let printed = site.kubectl(&["auth", "can-i", "--list", "--no-headers", "-n", namespace, &user]);
-    let everybodys = ["selfsubject", "certificates.k8s.io"];
+    let everybodys = ["authorization.k8s.io", "selfsubjectreviews.", "certificates.k8s.io"];
     // Columns: resources, URLs, names, verbs; of a rule about URLs the first is empty.
     let rules = printed.lines().filter(|line| !line.starts_with([' ', '[']));
     rules
         .filter(|line| !everybodys.iter().any(|group| line.contains(group)))
         .map(|line| {
-            let mut columns = line.split('[');
-            let resource = columns.next().unwrap().trim();
-            format!("{resource} {}", columns.next_back().unwrap().trim_end_matches(']'))
+            let columns: Vec<&str> = line.split('[').map(|it| it.trim().trim_end_matches(']')).collect();
+            match columns[..] {
+                [resource, _, "", verbs] => format!("{resource} {verbs}"),
+                [resource, _, names, verbs] => format!("{resource} [{names}] {verbs}"),
+                _ => panic!("{line}"),
+            }
         })
         .collect()
 }

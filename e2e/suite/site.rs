@@ -139,7 +139,8 @@ impl Site {
     pub fn apply_manifest(&self) {
         let text = std::fs::read_to_string(in_repository("charts/venom.yaml")).unwrap();
         let (repository, tag) = &self.image;
-        let named = text.replace(" venom:0.1.0", &format!(" {repository}:{tag}"));
+        // As its head says.
+        let named = text.replace(": venom:0.1.0", &format!(": {repository}:{tag}"));
         assert_ne!(named, text, "the manifest names an image");
         run("kubectl", &["apply", "-f", "-"], &named).unwrap_or_else(|why| panic!("kubectl apply: {why}"));
         self.kubectl(&["rollout", "status", "deployment/venom", "-n", SYSTEM, "--timeout=60s"]);

@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::TryFutureExt;
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -142,13 +142,12 @@ impl Issuer {
         }
     }
 
-    async fn issue(&self, request: Request) -> Result<Issued, (Refused, String)> {
-        let token = bearer(request.headers()).ok_or_else(|| plain(Refused::NoToken))?.to_owned();
-        let body = to_bytes(request.into_body(), LONGEST_BODY).await.map_err(|error| {
-            let long = std::error::Error::source(&error).is_some_and(|it| it.is::<LengthLimitError>());
-            plain(if long { Refused::TooLong } else { Refused::Body })
+    async fn issue(&self, headers: &HeaderMap, body: &mut Body) -> Result<Issued, (Refused, String)> {
+        let token = bearer(headers).ok_or_else(|| plain(Refused::NoToken))?.to_owned();
+        let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
+            plain(if error.is::<LengthLimitError>() { Refused::TooLong } else { Refused::Body })
         })?;
-        let Ask { csr } = serde_json::from_slice(&body).map_err(|_| plain(Refused::Body))?;
+        let Ask { csr } = serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
         let (claim, identity) = self.identity(token).await?;
         let signed = self.bodies.certificates.sign(&csr, &identity);
         let certificate = signed.map_err(|error| (Refused::Request, format!("{}: {error}", said(&claim))))?;
@@ -218,7 +217,8 @@ impl Caller {
     }
 
     async fn answer(self, request: Request) -> Response {
-        let (refused, why) = match self.issuer.issue(request).await {
+        let (parts, mut body) = request.into_parts();
+        let (refused, why) = match self.issuer.issue(&parts.headers, &mut body).await {
             // A text: JSON can say it.
             Ok(issued) => {
                 let body = serde_json::to_string(&issued).unwrap_or_default() + "\n";
@@ -237,7 +237,10 @@ impl Caller {
             }
             _ => {}
         }
-        sleep(PAUSE).await;
+        // What is still sent is thrown away: a connection that is closed with something unread takes the answer
+        // along.
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = tokio::join!(sleep(PAUSE), timeout(PAUSE, rest));
         answer
     }
 }

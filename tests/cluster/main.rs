@@ -9,6 +9,7 @@ mod deletion;
 mod genomes;
 mod harness;
 mod injections;
+mod issuer;
 mod kills;
 mod ledger;
 mod loss;

@@ -16,7 +16,7 @@ fn free_address() -> String {
 }
 
 /// Status code and body of a GET.
-fn get(address: &str, path: &str) -> Result<(u16, String), String> {
+pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -23,7 +23,7 @@ pub struct World {
     pub maps: Api<ConfigMap>,
     /// For operators that make bodies.
     pub issuer_url: String,
-    kubeconfig: Option<PathBuf>,
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Runs `test` in a namespace of its own.

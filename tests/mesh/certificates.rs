@@ -14,11 +14,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use venom::mesh::identity::{Authority, IdentityError, new_key};
-use venom::mesh::{Credentials, Identity};
-use venom::node::folder;
+use venom::mesh::{Credentials, Identity, Injectable};
 use venom::node::source::{Ask, Issued, Issuer, Source};
+use venom::node::{Node, Options, folder};
 
-use crate::support::{DAY, authority, credentials, pod};
+use crate::support::{DAY, PATIENCE, authority, credentials, pod};
 
 /// The signer says who that is; what the request says of itself is not looked at.
 #[test]
@@ -109,7 +109,82 @@ async fn a_folder_is_made_and_renewed() {
     }
 }
 
-/// An issuer, as the operator will be one: the token decides who that is.
+/// Status code and body of a GET, once somebody listens.
+fn get(port: u16, path: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let end = std::time::Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match std::net::TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(std::time::Instant::now() < end, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A pod may be there before the authority's certificate is, and before anybody issues: it says so, and waits. A
+/// folder that is wrong stays wrong.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_for_its_issuer() {
+    let ours = Arc::new(authority());
+    let address = issuer(ours.clone()).await;
+    let place = TempDir::new().unwrap();
+    let (token, ca) = (place.path().join("token"), place.path().join("ca.pem"));
+    std::fs::write(&token, "secret").unwrap();
+    let url = format!("https://localhost:{}/v1/certificates", address.port()).parse().unwrap();
+    let http = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let options = |source| Options {
+        peers: vec![],
+        mesh_port: 0,
+        http_port: Some(http),
+        inject_port: 0,
+        source,
+        injectable: Injectable::default(),
+    };
+    let source = Source::Issuer(Issuer { url, token, ca: ca.clone() });
+    let starting = tokio::spawn(Node::start(options(source.clone()), None));
+    assert_eq!(get(http, "/healthz").0, 200);
+    let ready = async |what: &str| {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let (status, told) = get(http, "/readyz");
+            if told.contains(what) {
+                return status;
+            }
+            assert!(std::time::Instant::now() < end, "{what}: {told}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(ready("no certificate yet").await, 503);
+    assert_eq!(ready("ca.pem: No such file").await, 503);
+    // Another's authority first: the issuer is not known by it.
+    std::fs::write(&ca, authority().ca_pem()).unwrap();
+    assert_eq!(ready("UnknownIssuer").await, 503);
+    assert!(!starting.is_finished());
+    std::fs::write(&ca, ours.ca_pem()).unwrap();
+    let (node, _) = starting.await.unwrap().unwrap();
+    assert_eq!(ready("ok").await, 200);
+    node.stop().await;
+
+    // Given up while it waits, it leaves nothing open.
+    std::fs::remove_file(&ca).unwrap();
+    let waiting = tokio::time::timeout(Duration::from_millis(200), Node::start(options(source), None)).await;
+    assert!(waiting.is_err());
+    let end = std::time::Instant::now() + PATIENCE;
+    while let Err(error) = std::net::TcpListener::bind(("::", http)) {
+        assert!(std::time::Instant::now() < end, "{error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let told = Node::start(options(Source::Folder(place.path().join("none"))), None).await.unwrap_err();
+    assert!(told.to_string().contains("none/ca.pem"), "{told}");
+}
+
+/// An issuer, much as the operator is one: the token decides who that is.
 async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
     let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), DAY).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())

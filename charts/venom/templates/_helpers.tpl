@@ -3,6 +3,11 @@
 {{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end }}
 {{- end }}
 
+{{/* The operator's, and that of the node pods. */}}
+{{- define "venom.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
 {{/* Labels that never change: selectors are made of them. */}}
 {{- define "venom.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
@@ -22,7 +27,7 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
-{{/* What the operator does where it looks after Organisms, verb by verb; the e2e suite watches that it is enough. */}}
+{{/* What the operator does, verb by verb; the e2e suite watches that it is enough. */}}
 {{- define "venom.rules" -}}
 # patch: the finalizer. Specs are never written, and only the user deletes an Organism.
 - apiGroups: [genesis.venom.dev]
@@ -35,40 +40,41 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
-# Ledgers. update: the head, replaced as a whole; deletecollection: all of a ledger, with its Organism. patch: what
-# the nodes trust, of their body.
+# Ledgers. update: the head, replaced as a whole; deletecollection: all of a ledger, with its Organism. patch: the
+# authority's certificate of a body.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete, deletecollection]
-# patch: an Event that repeats is counted in the first one.
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
-# Bodies. What is theirs goes with its Organism: nothing is deleted here but an autoscaler that is turned off.
+# Bodies. They are owned by their Organism, with which the cluster deletes them; an autoscaler also goes when its
+# Organism wants none.
 - apiGroups: [""]
   resources: [serviceaccounts, services]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
-# Where the nodes of a mesh are.
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [list, watch]
-# Whose pod it is that asks for a certificate.
+# Whose pod asks for a certificate.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get]
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]
+# Where nodes are.
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
+# patch: an Event that repeats is counted in the first one.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
 {{- end }}

@@ -1,8 +1,11 @@
 //! From what the API server says of a token to whose it is. Pure: no client required.
 //!
-//! The token names a ServiceAccount and a pod. The ServiceAccount's name is an Organism's; that alone proves
-//! little, since whoever may create pods in the namespace may run one as that account. So the pod, by its UID, has
-//! to be controlled by a ReplicaSet that is controlled by the very Deployment that this operator made for it.
+//! The token names a ServiceAccount, whose name is an Organism's, and a pod. A pod of something else may run as the
+//! same account; so this one, by its UID, has to be controlled by a ReplicaSet that is controlled by the very
+//! Deployment that this operator made for the Organism.
+//!
+//! That is as far as it goes. Whoever may create pods in the namespace can write such an owner into one of his own,
+//! and who may exec into a node has its token: the boundary is the namespace.
 
 use axum::http::StatusCode;
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
