@@ -6,14 +6,17 @@
 //! and takes nothing back, so two operators can never fork a chain, and no rule rests on time.
 
 mod merge;
+mod retry;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::merge::{Merge, MergeError, finished};
+pub use self::retry::Fenced;
+use self::retry::{Ended, FIRST_WAIT};
 use super::Key;
 use super::beater::Beater;
 use super::budget::Budget;
@@ -25,33 +28,12 @@ use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
 use crate::mesh::Known;
 use crate::mesh::gossip::REMEMBER;
-use crate::store::configmap::{ConfigMaps, Found, StoreError, Why};
+use crate::store::configmap::{ConfigMaps, Found, Why};
 use crate::store::head::{Head, Listed, largest_merge};
-
-/// How long to wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait between two tries.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Wait between two tries while the store's database is full.
-const FULL_WAIT: Duration = Duration::from_secs(10);
 
 /// From this number of segments on a commit waits for the merge under way: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
 const MANY_SEGMENTS: usize = 70;
-
-/// Another operator holds the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "organism {key}: another operator took the ledger over with epoch {theirs}, ours is {ours}; this process ends"
-)]
-pub struct Fenced {
-    /// The organism.
-    pub key: Key,
-    /// Epoch of this writer.
-    pub ours: u64,
-    /// Epoch that was found.
-    pub theirs: u64,
-}
 
 /// What all committers share.
 pub struct Shared {
@@ -69,6 +51,8 @@ pub struct Shared {
     pub merging: Semaphore,
     /// Where a fenced committer reports; the process ends.
     pub fenced: mpsc::Sender<Fenced>,
+    /// Whether the operator is stopping.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// What the watch on segments has seen.
@@ -137,7 +121,8 @@ impl Committer {
         }
     }
 
-    /// Commits jobs and looks at notices until both channels close. Hands the ledger back then.
+    /// Commits jobs and looks at notices until both channels close, or until the operator stops and may write
+    /// no more. Hands the ledger back then.
     pub async fn run(
         mut self,
         mut jobs: mpsc::Receiver<Job>,
@@ -156,10 +141,17 @@ impl Committer {
                 Some(notice) = notices.recv() => self.notice(notice).await,
                 (parts, merged) = finished(&mut self.merging) => self.finish_merge(parts, merged).await,
             };
-            if let Err(fenced) = done {
-                // The receiver ends the process; nothing more may be written here.
-                let _ = self.shared.fenced.send(fenced).await;
-                std::future::pending::<()>().await;
+            match done {
+                Ok(()) => {}
+                Err(Ended::Fenced(fenced)) => {
+                    // The receiver ends the process; nothing more may be written here.
+                    let _ = self.shared.fenced.send(fenced).await;
+                    std::future::pending::<()>().await;
+                }
+                Err(Ended::Dismissed) => {
+                    self.shared.beater.end(&self.key, false).await;
+                    return self.end().await;
+                }
             }
         }
     }
@@ -173,7 +165,7 @@ impl Committer {
     }
 
     /// One job: 1. commit its entries, 2. show its view, 3. acknowledge, 4. tidy up.
-    async fn job(&mut self, job: Job) -> Result<(), Fenced> {
+    async fn job(&mut self, job: Job) -> Result<(), Ended> {
         let started = Instant::now();
         self.retain = job.retain;
         let shared = self.shared.clone();
@@ -217,7 +209,7 @@ impl Committer {
     }
 
     /// Stores the job's entries. Returns the bytes written.
-    async fn commit(&mut self, job: &Job) -> Result<u64, Fenced> {
+    async fn commit(&mut self, job: &Job) -> Result<u64, Ended> {
         let mut bytes = 0;
         for (part, after) in self.seal(&job.before, &job.after, &job.records) {
             let object = self.create(&part).await?;
@@ -259,7 +251,7 @@ impl Committer {
     }
 
     /// Creates a segment's object, however long it takes. Returns its UID.
-    async fn create(&mut self, sealed: &Sealed) -> Result<String, Fenced> {
+    async fn create(&mut self, sealed: &Sealed) -> Result<String, Ended> {
         let mut wait = FIRST_WAIT;
         loop {
             let error = match self.held.store.create_segment(sealed, self.held.head.epoch).await {
@@ -271,7 +263,7 @@ impl Committer {
                     self.held.store.segment_name(self.held.head.epoch, sealed.head.first, sealed.head.count);
                 self.show_stranger(Some(name));
             }
-            self.complain(&error, &mut wait).await;
+            self.complain(&error, &mut wait).await?;
             // While a segment cannot be made, see whether that is because we are no longer the writer.
             if let Ok(Some(found)) = self.held.store.head().await {
                 self.check_fence(found.head.as_ref())?;
@@ -280,7 +272,7 @@ impl Committer {
     }
 
     /// Replaces the head, however long it takes. Returns the bytes written.
-    async fn put(&mut self, next: Head) -> Result<u64, Fenced> {
+    async fn put(&mut self, next: Head) -> Result<u64, Ended> {
         let mut wait = FIRST_WAIT;
         loop {
             let error = match self.held.store.put_head(&next, &self.held.resource_version).await {
@@ -295,7 +287,7 @@ impl Committer {
                 // It stays untouched, and we wait for it to go.
                 Ok(Some(Found { head: None, .. })) => {
                     self.show_stranger(Some(self.held.store.head_name()));
-                    self.complain(&error, &mut wait).await;
+                    self.complain(&error, &mut wait).await?;
                 }
                 Ok(Some(found)) => {
                     self.held.resource_version = found.resource_version;
@@ -307,7 +299,7 @@ impl Committer {
                         // Somebody touched labels or annotations: what the head says is what we wrote.
                         continue;
                     }
-                    self.complain(&error, &mut wait).await;
+                    self.complain(&error, &mut wait).await?;
                 }
                 Ok(None) => match self.held.store.create_head(&next).await {
                     Ok(resource_version) => {
@@ -315,9 +307,9 @@ impl Committer {
                         self.held.resource_version = resource_version;
                         break;
                     }
-                    Err(error) => self.complain(&error, &mut wait).await,
+                    Err(error) => self.complain(&error, &mut wait).await?,
                 },
-                Err(_) => self.complain(&error, &mut wait).await,
+                Err(_) => self.complain(&error, &mut wait).await?,
             }
         }
         self.show_stranger(None);
@@ -334,28 +326,8 @@ impl Committer {
         });
     }
 
-    fn check_fence(&self, found: Option<&Head>) -> Result<(), Fenced> {
-        let ours = self.held.head.epoch;
-        match found {
-            Some(theirs) if theirs.epoch > ours || theirs.uid != self.held.head.uid => {
-                Err(Fenced { key: self.key.clone(), ours, theirs: theirs.epoch })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn complain(&self, error: &StoreError, wait: &mut Duration) {
-        self.shared.metrics.api_error("ledger");
-        if *wait == FIRST_WAIT {
-            tracing::warn!(organism = %self.key, %error, "commit delayed");
-        }
-        let pause = if matches!(error.why, Why::Full) { FULL_WAIT } else { *wait };
-        tokio::time::sleep(pause).await;
-        *wait = (*wait * 2).min(LONGEST_WAIT);
-    }
-
     /// Prunes what is beyond the bound and starts merging what is ripe.
-    async fn tidy(&mut self) -> Result<(), Fenced> {
+    async fn tidy(&mut self) -> Result<(), Ended> {
         let retain = self.shared.budget.retain(self.retain);
         self.prune(retain).await?;
         self.start_merge(retain);
@@ -383,7 +355,7 @@ impl Committer {
         &mut self,
         parts: Vec<Listed>,
         merged: Result<Listed, MergeError>,
-    ) -> Result<(), Fenced> {
+    ) -> Result<(), Ended> {
         let listed = match merged {
             Ok(listed) => listed,
             Err(error) => {
@@ -409,7 +381,7 @@ impl Committer {
         Ok(())
     }
 
-    async fn prune(&mut self, retain: u64) -> Result<(), Fenced> {
+    async fn prune(&mut self, retain: u64) -> Result<(), Ended> {
         while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
             self.injections.pop_front();
         }
@@ -442,7 +414,7 @@ impl Committer {
     }
 
     /// What the watch saw: a head or a listed segment that is gone was removed by somebody else.
-    async fn notice(&mut self, notice: Notice) -> Result<(), Fenced> {
+    async fn notice(&mut self, notice: Notice) -> Result<(), Ended> {
         let head_name = self.held.store.head_name();
         let headless = match &notice {
             Notice::Deleted { name, .. } => *name == head_name,

@@ -216,6 +216,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     }
     let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
         .map_err(|error| OperatorError::System("threads", error))?;
+    let (stopping, stopped) = watch::channel(false);
     let (fenced, mut fenced_receiver) = mpsc::channel(1);
     let (gone, mut gone_receiver) = mpsc::unbounded_channel::<(Key, String)>();
     let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
@@ -230,6 +231,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             urgent: Semaphore::new(URGENT_COMMITS),
             merging: Semaphore::new(1),
             fenced,
+            stopping: stopped.clone(),
         }),
         publishing: Arc::new(publisher::Shared {
             recorder: Recorder::new(client.clone(), reporter),
@@ -248,7 +250,6 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         living: Mutex::new(BTreeMap::new()),
     });
 
-    let (stopping, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     for namespace in scopes(&options.namespaces) {
         tasks.spawn(organisms(context.clone(), namespace.clone(), until(stopped.clone())));

@@ -123,16 +123,18 @@ impl Publisher {
             };
             let due = wait.map(|wait| last.map_or_else(Instant::now, |last| last + wait));
             if due.is_some_and(|due| due <= Instant::now()) {
-                match self.write(&report, next).await {
+                let written = self.write(&report, next).await;
+                last = Some(Instant::now());
+                match written {
                     Written::Done => {}
                     Written::Gone => {
                         // The receiver lives as long as the operator.
                         let _ = self.shared.gone.send((self.key.clone(), self.organism.uid.clone()));
                         return;
                     }
-                    Written::Failed => tokio::time::sleep(RETRY).await,
+                    // Not slept away: the end of the reports is not to wait for it.
+                    Written::Failed => last = Some(Instant::now() + RETRY),
                 }
-                last = Some(Instant::now());
                 continue;
             }
             tokio::select! {

@@ -73,6 +73,14 @@ impl From<kube::Error> for Why {
     }
 }
 
+impl Why {
+    /// Whether we may not: our rights were taken away, or our account with them.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 401 | 403))
+    }
+}
+
 /// The head as it was found.
 #[derive(Clone, Debug)]
 pub struct Found {

@@ -91,13 +91,7 @@ pub struct Cluster {
 
 impl Cluster {
     async fn new(kubeconfig: Option<PathBuf>) -> Result<Self, String> {
-        let read = match &kubeconfig {
-            Some(path) => Kubeconfig::read_from(path).map_err(|error| error.to_string())?,
-            None => {
-                let given = Kubeconfig::from_env().map_err(|error| error.to_string())?;
-                given.ok_or("KUBECONFIG names no file")?
-            }
-        };
+        let read = self::kubeconfig(kubeconfig.as_deref())?;
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(read, &options).await;
         let config = config.map_err(|error| error.to_string())?;
@@ -138,6 +132,17 @@ pub async fn cluster() -> &'static Cluster {
         Cluster::new(if given { None } else { Some(raise("test", false)?) }).await
     });
     found.await.as_ref().unwrap_or_else(|why| panic!("no cluster to test on: {why}"))
+}
+
+/// What the file at `path` says of the way to a cluster; without one, what we were given.
+pub fn kubeconfig(path: Option<&Path>) -> Result<Kubeconfig, String> {
+    match path {
+        Some(path) => Kubeconfig::read_from(path).map_err(|error| error.to_string()),
+        None => {
+            let given = Kubeconfig::from_env().map_err(|error| error.to_string())?;
+            given.ok_or_else(|| "KUBECONFIG names no file".into())
+        }
+    }
 }
 
 /// Raises a cluster of ours, which does nothing if it stands, and returns the path of its kubeconfig.

@@ -26,7 +26,7 @@ use venom::operator::authority::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
 use crate::operator::Operator;
-use crate::service::get;
+use crate::http::get;
 use crate::world::{World, in_world};
 
 const AUDIENCE: &str = "genesis.venom.dev/node";

@@ -8,6 +8,7 @@ mod decisions;
 mod deletion;
 mod genomes;
 mod harness;
+mod http;
 mod injections;
 mod issuer;
 mod kills;
@@ -19,6 +20,7 @@ mod pruning;
 #[allow(dead_code)] // what other test targets ask of it
 #[path = "../rederive/mod.rs"]
 mod rederive;
+mod rights;
 mod service;
 mod shown;
 mod world;

@@ -23,6 +23,7 @@ pub struct World {
     pub maps: Api<ConfigMap>,
     /// For operators that make bodies.
     pub issuer_url: String,
+    /// For programs that are started; none where they find the cluster as we did.
     pub kubeconfig: Option<PathBuf>,
 }
 

@@ -1,0 +1,39 @@
+//! HTTP as far as the tests need it, and metrics read by it.
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+/// An address that was free a moment ago.
+pub fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// Status code and body of a GET.
+pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|error| error.to_string())?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| answer.clone())?;
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| head.to_owned())?;
+    Ok((code, body.to_owned()))
+}
+
+/// The value of a metric, by its name and labels as they are written.
+pub fn metric(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}
+
+/// What an operator's `/metrics` has of that name; 0 before it is there.
+pub fn metric_of(address: &str, name: &str) -> f64 {
+    let (code, text) = get(address, "/metrics").unwrap();
+    assert_eq!(code, 200);
+    metric(&text, name).unwrap_or_default()
+}

@@ -1,0 +1,165 @@
+//! An operator whose rights are taken away.
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::Api;
+use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use venom::api::Organism;
+
+use crate::harness::{eventually, kubeconfig};
+use crate::http::{free_address, metric_of};
+use crate::operator::Operator;
+use crate::world::{World, in_world};
+
+/// Name of the account, its role and what binds them.
+const NAME: &str = "operator";
+
+/// What the chart lets an operator do.
+fn rules() -> Vec<PolicyRule> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/venom.yaml"));
+    let text = text.unwrap();
+    let objects = serde_yaml::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
+    let mut roles = objects.filter(|it| it["kind"] == "ClusterRole" && it["metadata"]["name"] == "venom");
+    serde_json::from_value::<ClusterRole>(roles.next().unwrap()).unwrap().rules.unwrap()
+}
+
+impl World {
+    /// Makes an account that may in this namespace what an operator may. Returns the path of its kubeconfig.
+    async fn account(&self, folder: &Path) -> PathBuf {
+        let (accounts, params) = (self.accounts(), PostParams::default());
+        let metadata = || ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
+        let account = ServiceAccount { metadata: metadata(), ..ServiceAccount::default() };
+        accounts.create(&params, &account).await.unwrap();
+        let role = Role { metadata: metadata(), rules: Some(rules()) };
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), &self.namespace);
+        roles.create(&params, &role).await.unwrap();
+        self.bind().await;
+
+        let asked = TokenRequest { spec: Some(TokenRequestSpec::default()), ..TokenRequest::default() };
+        let made = accounts.create_token_request(NAME, &params, &asked).await.unwrap();
+        let mut config = kubeconfig(self.kubeconfig.as_deref()).unwrap();
+        for user in &mut config.auth_infos {
+            let token = json!({"token": made.status.as_ref().unwrap().token});
+            user.auth_info = Some(serde_json::from_value(token).unwrap());
+        }
+        let path = folder.join("kubeconfig");
+        std::fs::write(&path, serde_yaml::to_string(&config).unwrap()).unwrap();
+        path
+    }
+
+    /// Gives the account its rights.
+    async fn bind(&self) {
+        let group = "rbac.authorization.k8s.io";
+        let binding = RoleBinding {
+            metadata: ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() },
+            role_ref: RoleRef { api_group: Some(group.into()), kind: "Role".into(), name: NAME.into() },
+            subjects: Some(vec![Subject {
+                kind: "ServiceAccount".into(),
+                name: NAME.into(),
+                namespace: Some(self.namespace.clone()),
+                ..Subject::default()
+            }]),
+        };
+        self.bindings().create(&PostParams::default(), &binding).await.unwrap();
+    }
+
+    /// Takes them away.
+    async fn unbind(&self) {
+        self.bindings().delete(NAME, &DeleteParams::default()).await.unwrap();
+    }
+
+    fn accounts(&self) -> Api<ServiceAccount> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn bindings(&self) -> Api<RoleBinding> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// It beats on and tries again for as long as it is to run. Told to stop it gives up at once, and the next one
+/// goes on from what was committed.
+#[tokio::test]
+async fn rights_are_taken_away() {
+    in_world(async |world| {
+        let folder = tempfile::tempdir().unwrap();
+        let account = world.account(folder.path()).await;
+        let address = free_address();
+        let mut first =
+            Operator::start(&world.namespace, "alpha", Some(&account), &["--metrics-addr", &address]);
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "20ms"}})).await;
+        world.create::<Organism>("other", json!({"pulse": {"minPeriod": "1s"}})).await;
+        world.beating("venom").await;
+        world.beating("other").await;
+        world.beats_more("venom", 50).await;
+
+        world.unbind().await;
+        let errors = || metric_of(&address, r#"venom_api_errors_total{what="ledger"}"#);
+        let beaten = || metric_of(&address, "venom_beats_total");
+        let refused = async |more: f64| {
+            let (errors_before, beaten_before) = (errors(), beaten());
+            eventually("tries that are refused, and beats all the same", async || {
+                let (errors, beaten) = (errors() - errors_before, beaten() - beaten_before);
+                if errors >= more && beaten >= 10.0 * more {
+                    Ok(())
+                } else {
+                    Err(format!("{errors}, {beaten}"))
+                }
+            })
+            .await;
+        };
+        refused(4.0).await;
+        assert!(first.runs());
+        assert!(first.log().contains("commit delayed"), "{}", first.log());
+
+        // Rights that come back are used, as if nothing had been.
+        let before = world.ledger("venom").await;
+        world.bind().await;
+        world.beats_more("venom", 50).await;
+        let live = world.ledger("venom").await;
+        live.continues(&before);
+        assert_eq!(live.check().inputs_of("resume").len(), 0, "it never stopped");
+
+        // As an uninstallation does it, the account last.
+        world.unbind().await;
+        refused(4.0).await;
+        world.accounts().delete(NAME, &DeleteParams::default()).await.unwrap();
+        let before = world.ledger("venom").await;
+        let asked = Instant::now();
+        let ended = first.terminate().await;
+        println!("ended {:?} after SIGTERM", asked.elapsed());
+        assert_eq!(ended.code(), Some(0));
+        let log = first.log();
+        assert!(!log.contains("could be committed in time"), "it waited: {log}");
+        for name in ["venom", "other"] {
+            let organism = format!("{}/{name}", world.namespace);
+            let said = |line: &&str| line.contains("may no longer write") && line.contains(&organism);
+            let lines: Vec<&str> = log.lines().filter(said).collect();
+            assert_eq!(lines.len(), 1, "{name}: {log}");
+        }
+        assert_eq!(world.ledger("venom").await.head, before.head, "nothing more was written");
+
+        let _second = world.operator("beta");
+        eventually("a resume of the second", async || {
+            let live = world.ledger("venom").await;
+            let resumed = live.entries.iter().any(|it| it.kind() == "resume" && it.data.contains("beta"));
+            if resumed { Ok(()) } else { Err(format!("epoch {}", live.head.epoch)) }
+        })
+        .await;
+        let status = world.beats_more("venom", 50).await;
+        let live = world.ledger("venom").await;
+        live.continues(&before);
+        assert_eq!(live.head.epoch, 2);
+        let summary = live.check();
+        let resumes = summary.inputs_of("resume");
+        assert_eq!(resumes.len(), 1, "{resumes:?}");
+        assert_eq!(resumes[0]["reason"], "takeover");
+        live.check_status(&status);
+    })
+    .await;
+}
