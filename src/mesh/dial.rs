@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::link::{Bounds, Link, Links, NoLink, refusal};
+use super::link::{Bounds, Link, Links, NoLink, canonical, refusal};
 use super::metrics::Refused;
 use super::sources::Places;
 
@@ -45,7 +45,7 @@ pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
             () = links.stop.cancelled() => return,
         };
         let (stream, source) = match accepted {
-            Ok(accepted) => accepted,
+            Ok((stream, source)) => (stream, canonical(source)),
             // Out of file descriptors, or the connection is gone again.
             Err(_) => {
                 sleep(FIRST_PAUSE).await;

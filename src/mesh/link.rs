@@ -244,7 +244,7 @@ impl Links {
             _ => return Err(NoLink::Refused(Refused::Protocol, "did not say hello".into())),
         };
         let process = Process { identity: told.identity, instance: hello.instance };
-        let at = hello.port.filter(|_| !ours).map(|port| canonical(SocketAddr::new(source.ip(), port)));
+        let at = hello.port.filter(|_| !ours).map(|port| SocketAddr::new(source.ip(), port));
         let (id, outbox, end) = self.register(&process, ours, at)?;
         let expires = told.not_after.min(own_expiry);
         Ok(Link { id, process, expires, source, outbox, end, wire })
@@ -381,7 +381,7 @@ impl Links {
 }
 
 /// A listener on all addresses sees those of version 4 as ones of version 6.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

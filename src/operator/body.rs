@@ -20,13 +20,14 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use super::Key;
 use super::authority::Certificates;
 use super::build::{self, Child, Installation, Kind};
 use super::children::{Children, Id, MANAGER, Seen, Told, as_applied};
 use super::context::Context;
 use super::organism::{ReconcileError, call};
 use super::peers::Peers;
-use super::{Key, scopes};
+use super::watches::scopes;
 use crate::{api, mesh};
 
 /// Look again after this while a name is taken: no watch tells of strangers.
@@ -221,8 +222,10 @@ impl Keeper {
                     self.context.metrics.api_error("body");
                     tracing::warn!(organism = %self.key, %error, "to be tried again");
                     if let Some(told) = refused(&error) {
-                        let message =
-                            format!("{} was refused: {told} Change that, or the spec, to go on.", self.object(child));
+                        let message = format!(
+                            "{} was refused: {told} Change that, or the spec, to go on.",
+                            self.object(child)
+                        );
                         fault = fault.or(Some(Fault { reason: "BodyRefused", message }));
                     }
                     wait = wait.min(RETRY);

@@ -19,6 +19,7 @@
 //! | [`beater`] | the one thread that owns all lives |
 //! | [`life`] | one organism in it (no I/O) |
 //! | [`committer`] | the only writer of a ledger's objects |
+//! | [`watches`] | what is watched, and what may not be |
 //! | [`view`], [`report`] | what may be shown, and the status made of it (pure) |
 //! | [`publisher`] | the only writer of a status |
 //! | [`segments`] | notices segments that somebody removed |
@@ -52,6 +53,7 @@ pub mod segments;
 pub mod spec;
 pub mod takeover;
 pub mod view;
+pub mod watches;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,25 +61,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
-use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, ListParams};
-use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
-use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::organism::cores::Cores;
-use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
 use crate::{api, node};
 use authority::Certificates;
 use beater::Beater;
 use budget::Budget;
-use build::Kind;
 use committer::Fenced;
 use context::Context;
 use issuer::Issuer;
@@ -91,13 +83,9 @@ const CALM_COMMITS: usize = 8;
 const URGENT_COMMITS: usize = 32;
 /// Status writes under way at once.
 const STATUS_WRITES: usize = 8;
-/// Reconciliations under way at once.
-const RECONCILERS: u16 = 32;
 /// How long a stop may take before what is pending is left to the next take-over, which has lost nothing
 /// that was committed.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How long to wait for CRDs to be served.
-const CRD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which Organism, by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,11 +182,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         options.bytes_per_second,
         options.ledger_total_bytes,
     ));
-    check_access(&client, &options.namespaces).await?;
+    watches::check_access(&client, &options.namespaces).await?;
     let mut bodies = None;
     let mut issuing = None;
     if let Some(Bodies { node_image, issuer_url }) = options.bodies {
-        check_access_to_bodies(&client, &options.namespaces).await?;
+        watches::check_access_to_bodies(&client, &options.namespaces).await?;
         let certificates = Certificates::load(client.clone(), &namespace).await?;
         let installation = build::Installation {
             node_image,
@@ -245,33 +233,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         ledger_client,
         metrics: metrics.clone(),
         started: std::time::Instant::now(),
-        first_lists: segments::FirstLists::new(scopes(&options.namespaces).len()),
+        first_lists: segments::FirstLists::new(watches::scopes(&options.namespaces).len()),
         bodies: bodies.clone(),
         living: Mutex::new(BTreeMap::new()),
     });
 
-    let mut tasks = tokio::task::JoinSet::new();
-    for namespace in scopes(&options.namespaces) {
-        tasks.spawn(organisms(context.clone(), namespace.clone(), until(stopped.clone())));
-        tasks.spawn(genomes(context.clone(), namespace.clone(), until(stopped.clone())));
-        for (bodies, kind) in bodies.iter().flat_map(|bodies| Kind::ALL.map(|kind| (bodies.clone(), kind))) {
-            let watching = children::watch(context.clone(), bodies, kind, namespace.clone());
-            let stop = until(stopped.clone());
-            tasks.spawn(async move {
-                tokio::select! {
-                    () = watching => {}
-                    () = stop => {}
-                }
-            });
-        }
-        if let Some(bodies) = bodies.clone() {
-            tasks.spawn(peer_watch(context.clone(), bodies, namespace.clone(), until(stopped.clone())));
-        }
-        tasks.spawn(segment_watch(context.clone(), namespace, until(stopped.clone())));
-    }
+    let mut tasks = watches::start(&context, &options.namespaces, &stopped);
     if let Some((bodies, url, listener)) = issuing {
         let issuer = Issuer::new(context.clone(), bodies, url);
-        let stop = until(stopped.clone());
+        let stop = watches::until(stopped.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = issuer.serve(listener) => {}
@@ -279,8 +249,11 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
             }
         });
     }
-    let mut server =
-        tokio::spawn(metrics::serve(options.metrics_address, metrics.clone(), until(stopped.clone())));
+    let mut server = tokio::spawn(metrics::serve(
+        options.metrics_address,
+        metrics.clone(),
+        watches::until(stopped.clone()),
+    ));
     let forgetting = context.clone();
     tokio::spawn(async move {
         while let Some((key, uid)) = gone_receiver.recv().await {
@@ -327,153 +300,4 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         Some(fenced) = fenced_receiver.recv() => return Err(OperatorError::Fenced(fenced)),
     }
     Ok(())
-}
-
-/// One scope a namespace, or one for all.
-fn scopes(namespaces: &[String]) -> Vec<Option<String>> {
-    if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
-}
-
-/// Ends when the flag is set.
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone: stop as well.
-    let _ = stopped.wait_for(|&stop| stop).await;
-}
-
-fn scoped<K>(client: &Client, namespace: Option<&String>) -> Api<K>
-where
-    K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
-    K::DynamicType: Default,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-/// A watch that fails for ever would stall every trigger: say at the start what cannot be listed. CRDs that
-/// were applied a moment ago are not served yet, so wait for them a while.
-async fn check_access(client: &Client, namespaces: &[String]) -> Result<(), OperatorError> {
-    for namespace in scopes(namespaces) {
-        let organisms: Api<api::Organism> = scoped(client, namespace.as_ref());
-        can_list("Organisms", &organisms).await?;
-        let genomes: Api<api::Genome> = scoped(client, namespace.as_ref());
-        can_list("Genomes", &genomes).await?;
-    }
-    Ok(())
-}
-
-/// The same for the kinds of bodies.
-async fn check_access_to_bodies(client: &Client, namespaces: &[String]) -> Result<(), OperatorError> {
-    for (namespace, kind) in
-        scopes(namespaces).into_iter().flat_map(|it| Kind::ALL.map(|kind| (it.clone(), kind)))
-    {
-        let resource = kind.resource();
-        let api: Api<DynamicObject> = match &namespace {
-            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-            None => Api::all_with(client.clone(), &resource),
-        };
-        can_list(kind.plural(), &api).await?;
-    }
-    Ok(())
-}
-
-async fn can_list<K>(what: &'static str, api: &Api<K>) -> Result<(), OperatorError>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let one = ListParams::default().limit(1);
-    let patience = tokio::time::Instant::now() + CRD_LIMIT;
-    loop {
-        match api.list_metadata(&one).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(error)) if error.code == 404 && tokio::time::Instant::now() < patience => {
-                tracing::info!(what, "not served yet; waiting");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(error) => return Err(OperatorError::Access(what, error)),
-        }
-    }
-}
-
-async fn organisms(
-    context: Arc<Context>,
-    namespace: Option<String>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    let organisms: Api<DeserializeGuard<api::Organism>> = scoped(&context.client, namespace.as_ref());
-    let genomes: Api<DeserializeGuard<api::Genome>> = scoped(&context.client, namespace.as_ref());
-    let controller = Controller::new(organisms, watcher::Config::default());
-    let store = controller.store();
-    controller
-        .with_config(controller::Config::default().concurrency(RECONCILERS))
-        .watches(genomes, watcher::Config::default(), move |genome| {
-            // Whoever lives by it, and whoever would like to.
-            let namespace = genome.namespace();
-            let name = genome.name_any();
-            let bound = genome.0.as_ref().ok().and_then(|genome| genome.status.as_ref()?.bound_to.clone());
-            store
-                .state()
-                .into_iter()
-                .filter(|organism| organism.namespace() == namespace)
-                .filter(|organism| {
-                    organism.0.as_ref().is_ok_and(|organism| {
-                        organism.genome_name() == name
-                            || bound.as_ref().is_some_and(|bound| bound.name == organism.name_any())
-                    })
-                })
-                .map(|organism| ObjectRef::from_obj(&*organism))
-                .collect::<Vec<_>>()
-        })
-        .graceful_shutdown_on(stop)
-        .run(organism::reconcile, organism::on_error, context)
-        .for_each(|outcome| async move {
-            if let Err(controller::Error::QueueError(error)) = outcome {
-                tracing::warn!(%error, "a watch failed; it starts again");
-            }
-        })
-        .await;
-}
-
-async fn genomes(
-    context: Arc<Context>,
-    namespace: Option<String>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
-) {
-    let genomes: Api<DeserializeGuard<api::Genome>> = scoped(&context.client, namespace.as_ref());
-    Controller::new(genomes, watcher::Config::default())
-        .with_config(controller::Config::default().concurrency(RECONCILERS))
-        .graceful_shutdown_on(stop)
-        .run(genome::reconcile, genome::on_error, context)
-        .for_each(|_| std::future::ready(()))
-        .await;
-}
-
-async fn peer_watch(
-    context: Arc<Context>,
-    bodies: Arc<body::Shared>,
-    namespace: Option<String>,
-    stop: impl Future<Output = ()> + Send,
-) {
-    let api: Api<EndpointSlice> = scoped(&context.client, namespace.as_ref());
-    let events = watcher(api, peers::selector()).default_backoff();
-    tokio::select! {
-        () = peers::follow(&bodies.peers, namespace.as_deref(), events) => {}
-        () = stop => {}
-    }
-}
-
-async fn segment_watch(
-    context: Arc<Context>,
-    namespace: Option<String>,
-    stop: impl Future<Output = ()> + Send,
-) {
-    // A body's ConfigMap carries no UID.
-    let config = watcher::Config::default().labels(&format!("{ORGANISM_LABEL},{UID_LABEL}"));
-    let api: Api<PartialObjectMeta<ConfigMap>> = scoped(&context.client, namespace.as_ref());
-    let events = watcher(api, config).default_backoff();
-    tokio::select! {
-        () = segments::notice(context.clone(), events) => {}
-        () = stop => {}
-    }
 }

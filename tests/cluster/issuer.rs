@@ -25,8 +25,8 @@ use venom::node::source::{Ask, Issued, Issuer, Source};
 use venom::operator::authority::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
-use crate::operator::Operator;
 use crate::http::get;
+use crate::operator::Operator;
 use crate::world::{World, in_world};
 
 const AUDIENCE: &str = "genesis.venom.dev/node";
