@@ -4,6 +4,13 @@
 //! Only the second step commits. Whatever fails in between leaves a segment that no head lists, which the
 //! next take-over deletes. A head of a higher epoch means that another operator took over: this process ends
 //! and takes nothing back, so two operators can never fork a chain, and no rule rests on time.
+//!
+//! A full etcd is an ordinary event. It refuses every write: segments, heads, statuses and Events alike; reads
+//! and deletions work. The organism beats on, and what it records waits in memory; when as much waits as may, its
+//! beats are skipped, and no entry is dropped. The log says so once, and the commit is tried again every ten
+//! seconds. Nothing is pruned to make room: a segment may go only when the head no longer lists it, and that
+//! takes a write of the head. So the room comes from somebody else. When it is there, what is beyond the bound
+//! is pruned before more comes in, or the ledger would fill etcd again at once.
 
 mod merge;
 mod retry;
@@ -100,6 +107,8 @@ pub struct Committer {
     injections: VecDeque<(u64, Instant)>,
     /// Segments that cannot be merged with their neighbours.
     unmergeable: BTreeSet<String>,
+    /// Whether the last write was refused because etcd is full.
+    full: bool,
 }
 
 impl Committer {
@@ -118,6 +127,7 @@ impl Committer {
             report,
             merging: None,
             unmergeable: BTreeSet::new(),
+            full: false,
         }
     }
 
@@ -264,6 +274,9 @@ impl Committer {
                 self.show_stranger(Some(name));
             }
             self.complain(&error, &mut wait).await?;
+            if self.full {
+                self.prune().await?;
+            }
             // While a segment cannot be made, see whether that is because we are no longer the writer.
             if let Ok(Some(found)) = self.held.store.head().await {
                 self.check_fence(found.head.as_ref())?;
@@ -313,6 +326,7 @@ impl Committer {
             }
         }
         self.show_stranger(None);
+        self.not_full();
         self.held.head = next;
         Ok(serde_json::to_vec(&self.held.head).map_or(0, |text| text.len() as u64))
     }
@@ -328,17 +342,17 @@ impl Committer {
 
     /// Prunes what is beyond the bound and starts merging what is ripe.
     async fn tidy(&mut self) -> Result<(), Ended> {
-        let retain = self.shared.budget.retain(self.retain);
-        self.prune(retain).await?;
-        self.start_merge(retain);
+        self.prune().await?;
+        self.start_merge();
         Ok(())
     }
 
     /// Starts merging eight segments beside the commits, unless that is under way.
-    fn start_merge(&mut self, retain: u64) {
+    fn start_merge(&mut self) {
         if self.merging.is_some() {
             return;
         }
+        let retain = self.shared.budget.retain(self.retain);
         let there = |it: &Listed| {
             let name = self.held.store.name_of(it);
             !self.held.lost.contains(&name) && !self.unmergeable.contains(&name)
@@ -381,7 +395,8 @@ impl Committer {
         Ok(())
     }
 
-    async fn prune(&mut self, retain: u64) -> Result<(), Ended> {
+    async fn prune(&mut self) -> Result<(), Ended> {
+        let retain = self.shared.budget.retain(self.retain);
         while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
             self.injections.pop_front();
         }

@@ -72,6 +72,8 @@ struct Shown<K> {
     name: String,
     uid: String,
     resource_version: Option<String>,
+    /// Whether the last write failed.
+    failing: bool,
 }
 
 /// How a write went.
@@ -99,6 +101,7 @@ impl Publisher {
                 name: key.name.to_string(),
                 uid: organism.metadata.uid.clone().unwrap_or_default(),
                 resource_version: organism.metadata.resource_version.clone(),
+                failing: false,
             },
             organism_status: organism.status.clone().unwrap_or_default(),
             genome: None,
@@ -189,6 +192,7 @@ impl Publisher {
                 name,
                 uid: genome.metadata.uid.unwrap_or_default(),
                 resource_version: genome.metadata.resource_version,
+                failing: false,
             };
             self.genome = Some((shown, genome.status.unwrap_or_default()));
         }
@@ -200,7 +204,8 @@ impl Publisher {
         match shown.write(&genome_patch(&next), &self.shared).await {
             Written::Done => *before = next,
             // Read afresh the next time: it may be another Genome of that name.
-            Written::Gone | Written::Failed => self.genome = None,
+            Written::Gone => self.genome = None,
+            Written::Failed => {}
         }
     }
 
@@ -244,6 +249,7 @@ where
             match tokio::time::timeout(CALL_LIMIT, call).await {
                 Ok(Ok(object)) => {
                     self.resource_version = object.meta().resource_version.clone();
+                    self.failing = false;
                     shared.metrics.status_written();
                     return Written::Done;
                 }
@@ -258,12 +264,16 @@ where
                     }
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(object = self.name, %error, "status not written");
+                    // Once: the next tries follow every few seconds, and mostly fail for the same reason.
+                    if !self.failing {
+                        tracing::warn!(object = self.name, %error, "status not written; tried again");
+                    }
                     break;
                 }
                 Err(_) => break,
             }
         }
+        self.failing = true;
         shared.metrics.api_error("status");
         Written::Failed
     }

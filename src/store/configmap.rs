@@ -49,7 +49,7 @@ pub enum Why {
     #[error("not found")]
     Missing,
     /// The store's database is full.
-    #[error("etcd's database space is exceeded: prune or raise its quota")]
+    #[error("etcd's database space is exceeded")]
     Full,
     /// No answer in time; whether it happened is not known.
     #[error("no answer within {} s", CALL_LIMIT.as_secs())]

@@ -102,11 +102,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Raises one of this name that is this test's own. [`end`] ends it.
+    /// Raises one of this name that is this test's own, its etcd with these further flags. [`end`] ends it.
     ///
     /// [`end`]: Self::end
-    pub async fn raise(name: &str) -> Self {
-        Self::new(Some(raise(name, true).unwrap())).await.unwrap()
+    pub async fn raise(name: &str, etcd_flags: &str) -> Self {
+        Self::new(Some(raise(name, Some(etcd_flags)).unwrap())).await.unwrap()
     }
 
     /// Ends the cluster of this name.
@@ -129,7 +129,7 @@ pub async fn cluster() -> &'static Cluster {
     static CLUSTER: OnceCell<Result<Cluster, String>> = OnceCell::const_new();
     let found = CLUSTER.get_or_init(async || {
         let given = std::env::var("KUBECONFIG").is_ok_and(|given| !given.is_empty());
-        Cluster::new(if given { None } else { Some(raise("test", false)?) }).await
+        Cluster::new(if given { None } else { Some(raise("test", None)?) }).await
     });
     found.await.as_ref().unwrap_or_else(|why| panic!("no cluster to test on: {why}"))
 }
@@ -145,8 +145,9 @@ pub fn kubeconfig(path: Option<&Path>) -> Result<Kubeconfig, String> {
     }
 }
 
-/// Raises a cluster of ours, which does nothing if it stands, and returns the path of its kubeconfig.
-fn raise(name: &str, own: bool) -> Result<PathBuf, String> {
+/// Raises a cluster of ours, which does nothing if it stands, and returns the path of its kubeconfig. One that is
+/// a test's own has flags for its etcd.
+fn raise(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
     // `env` prints lines for a shell to evaluate, quoted as only a shell can read.
     const SCRIPT: &str = r#"
         "$0" up "$@" >&2 && lines=$("$0" env "$@") && eval "$lines" && printf %s "$KUBECONFIG""#;
@@ -155,7 +156,8 @@ fn raise(name: &str, own: bool) -> Result<PathBuf, String> {
         .args(["-c", SCRIPT])
         .arg(&cluster)
         .args(["--level", "control-plane", "--name", name])
-        .args(own.then_some("--own"))
+        .args(own.map(|_| "--own"))
+        .envs(own.map(|etcd_flags| ("VENOM_ETCD_FLAGS", etcd_flags)))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit()) // the first build of its programs takes minutes: let it be seen
         .output()

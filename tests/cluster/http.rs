@@ -11,10 +11,21 @@ pub fn free_address() -> String {
 
 /// Status code and body of a GET.
 pub fn get(address: &str, path: &str) -> Result<(u16, String), String> {
+    ask(address, &format!("GET {path}"), "")
+}
+
+/// Status code and body of a POST.
+pub fn post(address: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+    ask(address, &format!("POST {path}"), body)
+}
+
+/// By version 1.0: the answer then comes in one piece, and ends with the connection.
+fn ask(address: &str, what: &str, body: &str) -> Result<(u16, String), String> {
+    let length = body.len();
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        write!(stream, "{what} HTTP/1.0\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n{body}")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)

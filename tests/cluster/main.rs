@@ -6,6 +6,7 @@ mod beats;
 mod body;
 mod decisions;
 mod deletion;
+mod full;
 mod genomes;
 mod harness;
 mod http;

@@ -40,7 +40,7 @@ fn signal(signal: &str, name: &str) {
 #[tokio::test]
 async fn the_api_server_falls_silent() {
     const NAME: &str = "silent";
-    let cluster = Cluster::raise(NAME).await;
+    let cluster = Cluster::raise(NAME, "").await;
     let own = Own(NAME);
     let client = cluster.client();
     let namespace = Namespace {

@@ -41,12 +41,14 @@ read_settings() {
 }
 
 start_control_plane() {
-    local pki=$state/pki
+    local pki=$state/pki extra=()
+    read -ra extra <<<"${VENOM_ETCD_FLAGS:-}"
     start etcd "$(find_program etcd)" \
         --data-dir="$state/etcd" --unsafe-no-fsync --log-level=warn \
         --listen-client-urls="http://127.0.0.1:$etcd_port" \
         --advertise-client-urls="http://127.0.0.1:$etcd_port" \
-        --listen-peer-urls="http://127.0.0.1:$peer_port"
+        --listen-peer-urls="http://127.0.0.1:$peer_port" \
+        ${extra[@]+"${extra[@]}"}
     start_api_server
     if [[ $level == node ]]; then
         start_gate

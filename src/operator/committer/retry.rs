@@ -43,7 +43,7 @@ pub(super) enum Ended {
 
 impl Committer {
     /// Says what failed and waits until it is to be tried again; not when the operator begins to stop.
-    pub(super) async fn complain(&self, error: &StoreError, wait: &mut Duration) -> Result<(), Ended> {
+    pub(super) async fn complain(&mut self, error: &StoreError, wait: &mut Duration) -> Result<(), Ended> {
         self.shared.metrics.api_error("ledger");
         let mut stopping = self.shared.stopping.clone();
         if *stopping.borrow_and_update() && error.why.is_denied() {
@@ -54,14 +54,31 @@ impl Committer {
             );
             return Err(Ended::Dismissed);
         }
-        if *wait == FIRST_WAIT {
+        let full = matches!(error.why, Why::Full);
+        if full && !self.full {
+            self.full = true;
+            tracing::warn!(
+                organism = %self.key,
+                %error,
+                "etcd is full: what is recorded waits in memory and is tried again every {} s; make room in etcd \
+                 (delete, compact, defragment), or raise its quota, and disarm its alarm",
+                FULL_WAIT.as_secs()
+            );
+        } else if !full && *wait == FIRST_WAIT {
             tracing::warn!(organism = %self.key, %error, "commit delayed");
         }
-        let pause = if matches!(error.why, Why::Full) { FULL_WAIT } else { *wait };
+        let pause = if full { FULL_WAIT } else { *wait };
         // Once it stops that changes no more, so that every later wait is a whole one.
         let _ = tokio::time::timeout(pause, stopping.changed()).await;
         *wait = (*wait * 2).min(LONGEST_WAIT);
         Ok(())
+    }
+
+    /// The head was written: what was said of a full etcd holds no more.
+    pub(super) fn not_full(&mut self) {
+        if std::mem::take(&mut self.full) {
+            tracing::info!(organism = %self.key, "etcd takes writes again");
+        }
     }
 
     pub(super) fn check_fence(&self, found: Option<&Head>) -> Result<(), Ended> {
