@@ -13,7 +13,7 @@
 //! | [`mesh`] | how an injection gets from any node to who holds the ledger | sockets, TLS; no ledger |
 //! | [`node`] | a node as a process: certificate, doors, peers | the mesh |
 //! | [`api`] | the two custom resources: fields, defaults, rules | Kubernetes' types |
-//! | [`operator`] | reconcilers, beater, committer, publisher | all of the above |
+//! | [`operator`] | reconcilers, bodies, beater, committer, publisher | all of the above |
 //! | [`cli`] | one file a subcommand | all of the above |
 //!
 //! To follow one beat through the house: [`operator::beater`] wakes at a deadline and calls
@@ -31,8 +31,8 @@
 //!   clock, no I/O and no chance either: a simulated network runs what real nodes run. What a peer is called
 //!   comes from its certificate, never from what it says.
 //! - The segment codec does not use `organism/`: a codec that predicts with the engine would prove nothing.
-//! - Only the committer writes the objects of a ledger that is held, and only the publisher writes a status.
-//!   Nothing is shown that is not committed.
+//! - Only the committer writes the objects of a ledger that is held, only the keeper those of a body, and only the
+//!   publisher a status. Nothing is shown, and nobody who injects is told anything, that is not committed.
 //! - `exp` and `ln` come from the pinned `libm`; a change of the engine that alters bits raises
 //!   [`organism::VERSION`], and replay says so.
 //! - No `unsafe`; no `unwrap` or `expect` outside tests.
