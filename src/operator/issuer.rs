@@ -51,6 +51,8 @@ use url::{PATH, Url};
 
 /// A signing request is less than 1 KiB.
 const LONGEST_BODY: usize = 16 * 1024;
+/// What is kept of one connection, headers included. A token is less than 2 KiB.
+const MOST_BUFFERED: usize = 32 * 1024;
 /// Connections at once.
 const CONNECTIONS: usize = 256;
 /// Of these, from one address: a machine's pods may come from that of the machine.
@@ -211,6 +213,7 @@ impl Caller {
         let router = Router::new().route(PATH, post(take)).with_state(self);
         let served = http1::Builder::new()
             .keep_alive(false)
+            .max_buf_size(MOST_BUFFERED)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
         // A connection that breaks or takes too long is nobody's loss but the caller's.
         let _ = timeout(REQUEST_LIMIT, served).await;
