@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Error, host_name, signals};
 use crate::api::ByteSize;
-use crate::operator::issuer::url::NoUrl;
+use crate::operator::nodes::issuer::url::NoUrl;
 use crate::operator::{self, Bodies, Options};
 
 /// What `venom operator` takes.

@@ -6,19 +6,19 @@ use kube::core::{DeserializeGuard, Resource};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::organism::{ReconcileError, call};
+use super::call::{CallError, call};
 use super::report::{Hold, HoldReason};
 use crate::api;
 
 /// Claims `genome` for `organism`. Returns why it cannot be had, or nothing.
 ///
 /// # Errors
-/// [`ReconcileError`] when a call failed; a conflict means that somebody was faster, try again.
+/// [`CallError`] when a call failed; a conflict means that somebody was faster, try again.
 pub async fn claim(
     client: &Client,
     organism: &api::Organism,
     genome: &api::Genome,
-) -> Result<Option<Hold>, ReconcileError> {
+) -> Result<Option<Hold>, CallError> {
     let namespace = organism.namespace().unwrap_or_default();
     let (name, uid) = (organism.name_any(), organism.uid().unwrap_or_default());
     let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
@@ -46,8 +46,8 @@ pub async fn claim(
 /// Releases the claim that `organism` has on the Genome `name`, where it has one.
 ///
 /// # Errors
-/// [`ReconcileError`] when a call failed.
-pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> Result<(), ReconcileError> {
+/// [`CallError`] when a call failed.
+pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> Result<(), CallError> {
     let namespace = organism.namespace().unwrap_or_default();
     let genomes: Api<api::Genome> = Api::namespaced(client.clone(), &namespace);
     let object = format!("Genome {namespace}/{name}");
@@ -65,8 +65,8 @@ pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> R
 /// Releases a claim whose claimant is gone or has turned to another Genome. Returns whether the Genome is bound.
 ///
 /// # Errors
-/// [`ReconcileError`] when a call failed.
-pub async fn release_if_stale(client: &Client, genome: &api::Genome) -> Result<bool, ReconcileError> {
+/// [`CallError`] when a call failed.
+pub async fn release_if_stale(client: &Client, genome: &api::Genome) -> Result<bool, CallError> {
     let namespace = genome.namespace().unwrap_or_default();
     let Some(bound) = genome.status.as_ref().and_then(|status| status.bound_to.as_ref()) else {
         return Ok(false);
@@ -84,7 +84,7 @@ async fn claims(
     namespace: &str,
     bound: &api::BoundTo,
     name: &str,
-) -> Result<bool, ReconcileError> {
+) -> Result<bool, CallError> {
     let organisms: Api<DeserializeGuard<api::Organism>> = Api::namespaced(client.clone(), namespace);
     let object = format!("Organism {namespace}/{}", bound.name);
     let found = call("get", &object, organisms.get_opt(&bound.name)).await?;
@@ -100,7 +100,7 @@ async fn bind(
     namespace: &str,
     genome: &api::Genome,
     bound: serde_json::Value,
-) -> Result<(), ReconcileError> {
+) -> Result<(), CallError> {
     let genomes: Api<api::Genome> = Api::namespaced(client.clone(), namespace);
     let patch = json!({
         "metadata": {"resourceVersion": genome.metadata.resource_version},

@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::beater::Beater;
-use super::children::{Nodes, Told};
-use super::collector::Collector;
+use super::body::children::{Nodes, Told};
 use super::committer::{self, Held, Notice};
 use super::life::Wanted;
 use super::metrics::Metrics;
+use super::nodes::collector::Collector;
 use super::report::Report;
 use super::segments::FirstLists;
 use super::{Key, body, organism, publisher};
@@ -41,7 +41,7 @@ pub struct Living {
     /// What was last handed to the beater.
     pub wanted: Option<Wanted>,
     /// Keeps its body, where it has one.
-    pub body: Option<body::Handle>,
+    pub body: Option<body::keeper::Handle>,
     /// How many nodes that has.
     pub nodes: Option<Nodes>,
 }

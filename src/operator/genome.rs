@@ -10,8 +10,9 @@ use kube::core::{DeserializeGuard, Resource};
 use kube::runtime::controller::Action as Requeue;
 use serde_json::json;
 
+use super::call::call;
 use super::context::{Context, Living};
-use super::organism::{ReconcileError, call};
+use super::organism::ReconcileError;
 use super::report::Conditions;
 use super::{Key, claim};
 use crate::api;

@@ -3,50 +3,40 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`context`] | what all reconciliations share: the organisms held here |
+//! | [`watches`] | all that is watched |
 //! | [`organism`] | the Organism's reconciler: dereference, claim, take over, hand over |
 //! | [`genome`] | the Genome's reconciler |
-//! | [`build`] | a body as Kubernetes objects (pure) |
-//! | [`body`] | the keeper of a body: the only writer of those objects |
-//! | [`children`] | what the watches see of bodies |
-//! | [`peers`] | where the nodes are |
-//! | [`collector`] | the operator's place in a mesh: injections come in, answers go back |
-//! | [`issuer`] | where nodes get their certificates |
-//! | [`authority`] | who signs the certificates of nodes and of the operator |
-//! | [`autoscaling`] | who sets the number of nodes (pure) |
+//! | [`body`] | the pods and what belongs to them: built, kept, watched |
+//! | [`nodes`] | what nodes get from the operator: certificates, and somebody who hears them |
+//! | [`call`] | one call of the API server |
 //! | [`claim`] | which Organism a Genome lives in |
 //! | [`spec`] | from specs to what the engine runs on (pure) |
 //! | [`takeover`] | from what lies in the cluster to a ledger that is held |
 //! | [`beater`] | the one thread that owns all lives |
 //! | [`life`] | one organism in it (no I/O) |
 //! | [`committer`] | the only writer of a ledger's objects |
-//! | [`watches`] | what is watched, and what may not be |
 //! | [`view`], [`report`] | what may be shown, and the status made of it (pure) |
 //! | [`publisher`] | the only writer of a status |
 //! | [`segments`] | notices segments that somebody removed |
 //! | [`budget`] | how much may be written |
 //! | [`metrics`] | counters, `/metrics`, `/healthz`, `/readyz` |
 //!
-//! Architecture Invariant: only the committer writes ledger objects, only the publisher writes a status, and
-//! nothing is shown or acted on that is not committed. Data flows one way round:
+//! Architecture Invariant: only the committer writes ledger objects, only a body's keeper its objects, only the
+//! publisher a status, and nothing is shown or acted on that is not committed. Data flows one way round:
 //! reconciler → beater → committer → publisher.
 
-pub mod authority;
-pub mod autoscaling;
 pub mod beater;
 pub mod body;
 pub mod budget;
-pub mod build;
-pub mod children;
+pub mod call;
 pub mod claim;
-pub mod collector;
 pub mod committer;
 pub mod context;
 pub mod genome;
-pub mod issuer;
 pub mod life;
 pub mod metrics;
+pub mod nodes;
 pub mod organism;
-pub mod peers;
 pub mod publisher;
 pub mod report;
 pub mod segments;
@@ -67,13 +57,15 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::organism::cores::Cores;
 use crate::{api, node};
-use authority::Certificates;
 use beater::Beater;
+use body::build::Installation;
 use budget::Budget;
 use committer::Fenced;
 use context::Context;
-use issuer::Issuer;
 use metrics::Metrics;
+use nodes::authority::{AuthorityError, Certificates};
+use nodes::issuer::Issuer;
+use nodes::issuer::url::Url;
 
 /// Calm commits under way at once. All these bounds are there for the start, when every organism wants
 /// everything at once: each call under way takes a connection, and an API server that is asked a thousand
@@ -135,7 +127,7 @@ pub struct Bodies {
     /// Their image.
     pub node_image: String,
     /// Where they get their certificates: from this operator, which listens on that port.
-    pub issuer_url: issuer::url::Url,
+    pub issuer_url: Url,
 }
 
 /// Why the operator ended by itself.
@@ -152,7 +144,7 @@ pub enum OperatorError {
     Access(&'static str, kube::Error),
     /// Nobody could sign what nodes show one another.
     #[error(transparent)]
-    Authority(#[from] authority::AuthorityError),
+    Authority(#[from] AuthorityError),
     /// The issuer's port cannot be had.
     #[error("port {0} of --issuer-url: {1}; choose another one")]
     Port(u16, std::io::Error),
@@ -188,15 +180,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
     if let Some(Bodies { node_image, issuer_url }) = options.bodies {
         watches::check_access_to_bodies(&client, &options.namespaces).await?;
         let certificates = Certificates::load(client.clone(), &namespace).await?;
-        let installation = build::Installation {
+        let installation = Installation {
             node_image,
             namespace,
             issuer_url: issuer_url.to_string(),
             ca_pem: certificates.ca_pem().to_owned(),
         };
         let mesh_metrics = metrics.mesh.clone();
-        let shared =
-            Arc::new(body::Shared::new(installation, certificates, mesh_metrics, &options.namespaces));
+        let scopes = watches::scopes(&options.namespaces).len();
+        let shared = Arc::new(body::Shared::new(installation, certificates, mesh_metrics, scopes));
         let port = issuer_url.port;
         let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
         issuing = Some((shared.clone(), issuer_url, listener));

@@ -20,14 +20,16 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::autoscaling::Autoscaling;
+use super::body::autoscaling::Autoscaling;
+use super::call::{CALL_LIMIT, CallError, call};
 use super::committer::{Committer, Held};
 use super::context::{Context, Living};
 use super::life::{Begin, Past, Pause, Wanted};
+use super::nodes::collector;
 use super::publisher::Publisher;
 use super::report::{Hold, HoldReason, Report};
 use super::takeover::{TakeOverError, take_over};
-use super::{Key, body, claim, collector, spec};
+use super::{Key, body, claim, spec};
 use crate::api::{self, OnDelete};
 use crate::store::configmap::{ConfigMaps, StoreError, Why};
 
@@ -37,30 +39,12 @@ pub const FINALIZER: &str = "genesis.venom.dev/ledger";
 const HELD: Duration = Duration::from_secs(15);
 /// Look again after this when all is well.
 const WELL: Duration = Duration::from_secs(600);
-/// Longest time one API call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-
 /// Why a reconciliation has to be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// A call failed.
-    #[error("{verb} {object}: {source}")]
-    Api {
-        /// What was tried.
-        verb: &'static str,
-        /// On what.
-        object: String,
-        /// Why not.
-        source: Box<kube::Error>,
-    },
-    /// A call was not answered.
-    #[error("{verb} {object}: no answer within {} s", CALL_LIMIT.as_secs())]
-    TimeOut {
-        /// What was tried.
-        verb: &'static str,
-        /// On what.
-        object: String,
-    },
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The ledger could not be taken over.
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),
@@ -69,42 +53,22 @@ pub enum ReconcileError {
     Store(#[from] StoreError),
 }
 
-/// Makes one call under the time limit and names it where it fails.
-///
-/// # Errors
-/// [`ReconcileError::Api`] and [`ReconcileError::TimeOut`].
-pub async fn call<T>(
-    verb: &'static str,
-    object: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ReconcileError> {
-    match tokio::time::timeout(CALL_LIMIT, call).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(source)) => {
-            Err(ReconcileError::Api { verb, object: object.to_owned(), source: Box::new(source) })
-        }
-        Err(_) => Err(ReconcileError::TimeOut { verb, object: object.to_owned() }),
-    }
-}
-
 impl ReconcileError {
     /// Whether the object was not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_not_found()))
+        matches!(self, Self::Call(error) if error.is_not_found())
     }
 
     /// Whether somebody else was first.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         match self {
-            Self::Api { source, .. } => {
-                matches!(&**source, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists())
-            }
+            Self::Call(error) => error.is_conflict(),
             Self::TakeOver(TakeOverError::Store(error)) | Self::Store(error) => {
                 matches!(error.why, Why::Conflict)
             }
-            _ => false,
+            Self::TakeOver(_) => false,
         }
     }
 }
@@ -208,12 +172,12 @@ async fn hold_back(
 
 /// Hands the spec to the keeper of the body, where this operator makes any. At the first sight that starts, and
 /// P is known from what is there before the organism beats: a restart changes nothing.
-async fn embody(organism: &api::Organism, key: &Key, context: &Arc<Context>) -> Result<(), ReconcileError> {
+async fn embody(organism: &api::Organism, key: &Key, context: &Arc<Context>) -> Result<(), CallError> {
     let autoscaling = Autoscaling::of(organism, context.bodies.is_some());
     context.report(key, |report| report.autoscaling = Some(autoscaling));
     let Some(shared) = &context.bodies else { return Ok(()) };
     if tokio::time::timeout(CALL_LIMIT, shared.children.listed()).await.is_err() {
-        return Err(ReconcileError::TimeOut { verb: "list the body of", object: format!("Organism {key}") });
+        return Err(CallError::TimeOut { verb: "list the body of", object: format!("Organism {key}") });
     }
     let started = context.table().get_mut(key).is_some_and(|living| match &living.body {
         Some(body) => {
@@ -222,7 +186,7 @@ async fn embody(organism: &api::Organism, key: &Key, context: &Arc<Context>) -> 
         }
         None => {
             let (context, shared) = (context.clone(), shared.clone());
-            living.body = Some(body::Handle::start(context, shared, key.clone(), organism));
+            living.body = Some(body::keeper::Handle::start(context, shared, key.clone(), organism));
             true
         }
     });
@@ -238,7 +202,7 @@ async fn dereference(
     organism: &api::Organism,
     key: &Key,
     context: &Context,
-) -> Result<Result<api::Genome, Hold>, ReconcileError> {
+) -> Result<Result<api::Genome, Hold>, CallError> {
     let genomes: Api<api::Genome> = Api::namespaced(context.client.clone(), &key.namespace);
     let name = organism.genome_name();
     let object = format!("Genome {}/{name}", key.namespace);
@@ -320,13 +284,13 @@ async fn finalize(organism: &api::Organism, key: &Key, context: &Arc<Context>) -
     }
     claim::release(&context.client, organism, organism.genome_name()).await?;
     match set_finalizer(organism, context, false).await {
-        Err(error) if !error.is_not_found() => Err(error),
+        Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),
     }
 }
 
 /// Puts our finalizer on or takes it off, leaving others as they are.
-async fn set_finalizer(organism: &api::Organism, context: &Context, on: bool) -> Result<(), ReconcileError> {
+async fn set_finalizer(organism: &api::Organism, context: &Context, on: bool) -> Result<(), CallError> {
     let mut finalizers = organism.finalizers().to_vec();
     finalizers.retain(|it| it != FINALIZER);
     if on {

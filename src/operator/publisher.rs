@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::Key;
-use super::autoscaling::Scaling;
+use super::body::autoscaling::Scaling;
 use super::budget::Budget;
 use super::metrics::Metrics;
 use super::report::Report;

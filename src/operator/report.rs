@@ -5,8 +5,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::autoscaling::{Autoscaling, Scaling};
-use super::body::Fault;
+use super::body::autoscaling::{Autoscaling, Scaling};
+use super::body::keeper::Fault;
 use super::view::{Standing, View};
 use crate::api;
 use crate::ledger::hex;

@@ -15,9 +15,11 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::build::Kind;
+use super::body::build::Kind;
+use super::body::children;
 use super::context::Context;
-use super::{OperatorError, body, children, genome, organism, peers, segments};
+use super::nodes::peers;
+use super::{OperatorError, body, genome, organism, segments};
 use crate::api;
 use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
 

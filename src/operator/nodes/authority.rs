@@ -18,9 +18,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
-use super::organism::{ReconcileError, call};
 use crate::mesh::identity::{Authority, IdentityError, LIFE, new_key};
 use crate::mesh::{Credentials, Identity};
+use crate::operator::call::{CallError, call};
 use crate::store::configmap::{MANAGED_BY_LABEL, MANAGER};
 
 /// What comes before an organism's UID in every name.
@@ -39,7 +39,7 @@ const HANDED_OUT: Duration = Duration::from_secs(6 * 3600);
 pub enum AuthorityError {
     /// The Secret could not be read or made.
     #[error("the authority of node certificates: {0}; the operator needs to get and create this Secret")]
-    Call(#[from] ReconcileError),
+    Call(#[from] CallError),
     /// What is there is no authority.
     #[error(
         "{secret}: {why}; put back {CERTIFICATE} and {KEY} as they were, or delete it and have every node pod \

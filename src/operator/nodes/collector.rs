@@ -9,10 +9,10 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::authority::Certificates;
-use super::beater::Beater;
-use super::{Key, body};
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{Answers, Bounds, Collected, Credentials, Injectable, Known, Mesh, Options, Reach};
+use crate::operator::beater::Beater;
+use crate::operator::{Key, body};
 
 /// Try again after this where no certificate could be made.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -10,8 +10,8 @@ use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
-use super::Key;
-use super::build::MESH_SUFFIX;
+use crate::operator::Key;
+use crate::operator::body::build::MESH_SUFFIX;
 use crate::store::configmap::ORGANISM_LABEL;
 
 /// Kubernetes' own label: the Service that a slice belongs to.

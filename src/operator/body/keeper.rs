@@ -17,18 +17,16 @@ use std::time::Duration;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
-use super::Key;
-use super::authority::Certificates;
-use super::build::{self, Child, Installation, Kind};
-use super::children::{Children, Id, MANAGER, Seen, Told, as_applied};
-use super::context::Context;
-use super::organism::{ReconcileError, call};
-use super::peers::Peers;
-use super::watches::scopes;
-use crate::{api, mesh};
+use super::Shared;
+use super::build::{self, Child};
+use super::children::{Id, MANAGER, Seen, Told, as_applied};
+use crate::api;
+use crate::operator::Key;
+use crate::operator::call::{CallError, call};
+use crate::operator::context::Context;
 
 /// Look again after this while a name is taken: no watch tells of strangers.
 const TAKEN: Duration = Duration::from_secs(15);
@@ -36,45 +34,8 @@ const TAKEN: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(5);
 /// Look again after this when all is well.
 const WELL: Duration = Duration::from_secs(600);
-/// Bodies that are written to at once.
-const WRITERS: usize = 8;
 /// So many writes to one object at a time; somebody who undoes each of them does not keep the rest waiting.
 const ROUNDS: usize = 4;
-
-/// What all keepers share.
-pub struct Shared {
-    /// What the operator was started with.
-    pub installation: Installation,
-    /// Signs what nodes and the operator show one another.
-    pub certificates: Arc<Certificates>,
-    /// What the watches see.
-    pub children: Children,
-    /// Where the nodes are.
-    pub peers: Peers,
-    /// What the operator's places in their meshes count.
-    pub mesh_metrics: Arc<mesh::Metrics>,
-    writers: Semaphore,
-}
-
-impl Shared {
-    /// For bodies in these namespaces; all if there is none.
-    #[must_use]
-    pub fn new(
-        installation: Installation,
-        certificates: Certificates,
-        mesh_metrics: Arc<mesh::Metrics>,
-        namespaces: &[String],
-    ) -> Self {
-        Self {
-            installation,
-            certificates: Arc::new(certificates),
-            children: Children::new(scopes(namespaces).len() * Kind::ALL.len()),
-            peers: Peers::default(),
-            mesh_metrics,
-            writers: Semaphore::new(WRITERS),
-        }
-    }
-}
 
 /// The way to a keeper. It ends when this is dropped.
 #[derive(Clone)]
@@ -221,10 +182,11 @@ impl Keeper {
                 Err(error) => {
                     self.context.metrics.api_error("body");
                     tracing::warn!(organism = %self.key, %error, "to be tried again");
-                    if let Some(told) = refused(&error) {
+                    if let Some(told) = error.refusal() {
                         let message = format!(
-                            "{} was refused: {told} Change that, or the spec, to go on.",
-                            self.object(child)
+                            "{} was refused: {}. Change that, or the spec, to go on.",
+                            self.object(child),
+                            told.trim_end_matches('.')
                         );
                         fault = fault.or(Some(Fault { reason: "BodyRefused", message }));
                     }
@@ -240,7 +202,7 @@ impl Keeper {
     }
 
     /// Brings one object to what it should be; false if it is a stranger's.
-    async fn keep(&mut self, child: &Child, organism: &str) -> Result<bool, ReconcileError> {
+    async fn keep(&mut self, child: &Child, organism: &str) -> Result<bool, CallError> {
         let id = (child.kind, child.name.clone());
         let wanted = child.object.as_ref().map(hash);
         let api = child.kind.api(self.context.client.clone(), &self.key.namespace);
@@ -307,7 +269,7 @@ impl Keeper {
         object: &str,
         id: &Id,
         wanted: &DynamicObject,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), CallError> {
         let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
         let made = call("create", object, api.create(&params, wanted)).await?;
         self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
@@ -322,7 +284,7 @@ impl Keeper {
         object: &str,
         id: &Id,
         metadata: &ObjectMeta,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), CallError> {
         let entries = as_applied(metadata.managed_fields.as_deref().unwrap_or_default());
         let patch = json!({"metadata": {
             "uid": metadata.uid,
@@ -342,7 +304,7 @@ impl Keeper {
         id: &Id,
         wanted: &DynamicObject,
         uid: &str,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), CallError> {
         let mut patch = wanted.clone();
         patch.metadata.uid = Some(uid.to_owned());
         let params = PatchParams::apply(MANAGER).force();
@@ -359,19 +321,6 @@ fn hash(object: &DynamicObject) -> u64 {
     // Objects of Kubernetes' types are JSON; keys are in order.
     serde_json::to_string(object).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
-}
-
-/// What the API server says against an object, where trying again would not help.
-fn refused(error: &ReconcileError) -> Option<String> {
-    match error {
-        ReconcileError::Api { source, .. } => match &**source {
-            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => {
-                Some(format!("{}.", status.message.trim_end_matches('.')))
-            }
-            _ => None,
-        },
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -39,13 +39,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::authority::{Renewed, TRUST_DOMAIN};
-use super::body;
-use super::build::{Kind, TOKEN_AUDIENCE};
-use super::context::Context;
-use super::organism::{ReconcileError, call};
 use crate::mesh::Identity;
 use crate::mesh::sources::{Place, Places, Told};
 use crate::node::source::{Ask, Issued};
+use crate::operator::body;
+use crate::operator::body::build::{Kind, TOKEN_AUDIENCE};
+use crate::operator::call::{CallError, call};
+use crate::operator::context::Context;
 use proof::{Claim, Refused};
 use url::{PATH, Url};
 
@@ -168,7 +168,7 @@ impl Issuer {
 
     async fn review(&self, token: String) -> Result<(Claim, Identity), (Refused, String)> {
         let client = &self.context.client;
-        let failed = |error: ReconcileError| {
+        let failed = |error: CallError| {
             self.context.metrics.api_error("certificate");
             (Refused::Unavailable, error.to_string())
         };

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use super::autoscaling::Scaling;
 use super::build::{COMPONENT, COMPONENT_LABEL, Kind};
-use super::context::Context;
-use super::{Key, body};
+use crate::operator::context::Context;
+use crate::operator::{Key, body};
 use crate::store::configmap::ORGANISM_LABEL;
 
 /// By this name the operator owns fields of the objects that it makes.
