@@ -22,12 +22,11 @@ use tokio::time::Instant;
 use super::Key;
 use super::body::autoscaling::Scaling;
 use super::budget::Budget;
+use super::call::CALL_LIMIT;
 use super::metrics::Metrics;
 use super::report::Report;
 use crate::api;
 
-/// Longest time one API call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Two writes that a change asks for are at least this far apart.

@@ -39,21 +39,23 @@ impl Intake {
     /// room for it. What may not be injected is refused for good.
     pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> Option<(Event, Input)> {
         while let Some(event) = self.waiting.front() {
-            let wrong = event.dose.check(injectable).err();
+            if let Err(reason) = event.dose.check(injectable) {
+                self.crowded = false;
+                let event = self.waiting.pop_front()?;
+                if let Some(answers) = &self.answers {
+                    answers.answer(event, Outcome::Refused { reason });
+                }
+                continue;
+            }
             let input = injections::input(event);
-            if let Some(full) = wrong.is_none().then(|| state.apply(&input).err()).flatten() {
+            if let Err(full) = state.apply(&input) {
                 if !std::mem::replace(&mut self.crowded, true) {
                     tracing::warn!("injections wait: {full}");
                 }
                 return None;
             }
             self.crowded = false;
-            let event = self.waiting.pop_front()?;
-            match (wrong, &self.answers) {
-                (None, _) => return Some((event, input)),
-                (Some(reason), Some(answers)) => answers.answer(event, Outcome::Refused { reason }),
-                (Some(_), None) => {}
-            }
+            return Some((self.waiting.pop_front()?, input));
         }
         None
     }

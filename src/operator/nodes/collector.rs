@@ -10,15 +10,13 @@ use tokio::time::sleep;
 
 use super::authority::Certificates;
 use crate::mesh::identity::IdentityError;
-use crate::mesh::{Answers, Bounds, Collected, Credentials, Injectable, Known, Mesh, Options, Reach};
+use crate::mesh::{Answers, Bounds, Collected, Credentials, Known, Mesh, Options, Reach};
 use crate::operator::beater::Beater;
+use crate::operator::body::build::INJECTABLE;
 use crate::operator::{Key, body};
 
 /// Try again after this where no certificate could be made.
 const PAUSE: Duration = Duration::from_secs(60);
-
-/// A node may take in what the model can have; what may be injected is a matter of the Genome, and changes.
-const ANY: Injectable = Injectable { min: -100.0, max: 100.0 };
 
 /// Why an Organism has no collector.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +64,7 @@ pub fn join(
         addresses: shared.peers.of(key),
         reach: Reach::One,
         listener: None,
-        injectable: ANY,
+        injectable: INJECTABLE,
         metrics: shared.mesh_metrics.clone(),
         bounds: Bounds::default(),
         paced: false,

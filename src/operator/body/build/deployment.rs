@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::access::{AUTHORITY, CA};
-use super::{Installation, TOKEN_AUDIENCE, label_selector, labels, metadata};
+use super::{INJECTABLE, Installation, MESH_SUFFIX, TOKEN_AUDIENCE, label_selector, labels, metadata};
 use crate::api;
 
 /// Who the program runs as; the image says the same.
@@ -28,9 +28,6 @@ const TOKEN_FOLDER: &str = "/var/run/secrets/genesis.venom.dev/node";
 const TOKEN: &str = "token";
 /// Where the certificates of the mesh's authority lie.
 const AUTHORITY_FOLDER: &str = "/etc/venom/mesh-ca";
-/// Weights that a node lets in: all that a Genome can say. The operator keeps to what it does say; a node that knew
-/// would have to be replaced whenever that changes.
-const INJECTABLE: &str = "-100..100";
 
 /// As many pods as the Organism says: an autoscaler scales that one, never this.
 pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
@@ -128,13 +125,13 @@ fn args(organism: &api::Organism, on: &Installation) -> Vec<String> {
     let mesh_port = organism.spec.mesh.port;
     vec![
         "node".into(),
-        format!("--peers={name}-mesh.{namespace}.svc:{mesh_port}"),
+        format!("--peers={name}{MESH_SUFFIX}.{namespace}.svc:{mesh_port}"),
         format!("--mesh-port={mesh_port}"),
         format!("--http-port={}", organism.spec.metrics.port),
         format!("--issuer={}", on.issuer_url),
         format!("--issuer-token={TOKEN_FOLDER}/{TOKEN}"),
         format!("--issuer-ca={AUTHORITY_FOLDER}/{CA}"),
-        format!("--injectable={INJECTABLE}"),
+        format!("--injectable={}..{}", INJECTABLE.min, INJECTABLE.max),
         "--log-format=json".into(),
     ]
 }

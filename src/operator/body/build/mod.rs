@@ -30,12 +30,17 @@ use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
 
 use crate::api;
+use crate::mesh::Injectable;
 use crate::store::configmap::ORGANISM_LABEL;
 
 type Labels = BTreeMap<String, String>;
 
 /// The mesh Service's name is the Organism's and this.
 pub const MESH_SUFFIX: &str = "-mesh";
+
+/// Weights that a node lets in, and the operator's place in its mesh too: all that a Genome can say. The operator
+/// keeps to what it does say; a node that knew would have to be replaced whenever that changes.
+pub const INJECTABLE: Injectable = Injectable { min: -100.0, max: 100.0 };
 
 /// Audience of the tokens by which a node proves to the operator who it is.
 pub const TOKEN_AUDIENCE: &str = "genesis.venom.dev/node";
