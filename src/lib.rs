@@ -44,4 +44,5 @@ pub mod mesh;
 pub mod node;
 pub mod operator;
 pub mod organism;
+pub mod runtime;
 pub mod store;

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use venom::api;
-use venom::operator::spec;
 use venom::organism::cores::Cores;
 use venom::organism::input::{ConfigChange, RiskChange, Scale};
 use venom::organism::{Action, Config, Genome, Input, State, VERSION, beat};
+use venom::runtime::desired as spec;
 
 /// A state that beats once every `period` seconds.
 struct Organism {

@@ -1,28 +1,35 @@
 //! `venom run`: one organism, beating here, without a cluster.
 //!
-//! 1. [`wanted`]: what flags and file ask for, refused before anything is made;
-//! 2. open the ledger's folder: genesis, or resume and what differs from what was last recorded;
-//! 3. [`heart`]: beat at the organism's pace, while the [`keeper`] commits on a thread of its own;
-//!    With `--mesh`, the [`body`] is a node beside it, which takes injections from other nodes and hands them in;
-//! 4. [`summary`]: read the folder again, check it, and say what came out.
+//! 1. [`spec`]: read flags and file; reject them before anything is created.
+//! 2. Open the ledger's folder, and replay what it holds.
+//! 3. [`beat_loop`]: drive the engine by the clock, while the [`committer`] stores batches on a thread of its own.
+//!    With `--mesh`, a [`mesh_node`] beside it passes on the injections of other nodes.
+//! 4. [`summary`]: read the folder again, verify it, and print the figures of the run.
 
-mod body;
+mod beat_loop;
 mod bounds;
-mod heart;
-mod keeper;
+mod committer;
+mod mesh_node;
 mod progress;
+mod spec;
 mod summary;
-mod wanted;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
-use self::body::Body;
-use self::heart::{Heart, Wake};
-use self::keeper::Keeper;
+use self::beat_loop::{BeatLoop, Message};
+use self::committer::Committer;
+use self::mesh_node::MeshNode;
+use self::spec::RunSpec;
+use self::tally::Tally;
 use super::{Error, complain, host_name, signals};
-use crate::organism::input::Resume;
+use crate::runtime::{Engine, History, StartParams};
 use crate::store::directory::Writer;
+
+/// A disk takes commits faster than an API server; this only keeps a batch from being a single beat.
+const BATCH_SPACING: Duration = Duration::from_millis(5);
 
 /// What `venom run` takes.
 ///
@@ -35,7 +42,7 @@ default holds, also when a ledger is continued: what differs from what it last r
 )]
 pub struct Args {
     /// Beats to make from here on, -1 until it is stopped [default: -1, or what spec.beats leaves]
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = wanted::beats)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = spec::beats)]
     beats: Option<i64>,
     /// k, parallel flows [default: 4]
     #[arg(long, value_name = "K")]
@@ -44,10 +51,10 @@ pub struct Args {
     #[arg(long, value_name = "P")]
     p_nodes: Option<u64>,
     /// Base time in seconds [default: 0.001]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = wanted::finite)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = spec::finite)]
     t1: Option<f64>,
     /// The T_Λ that the PID controller steers towards, in seconds [default: 0.02]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = wanted::finite)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = spec::finite)]
     t_threshold: Option<f64>,
     /// YAML or JSON with an Organism and its Genome, - for stdin; P is spec.nodes.replicas, at least 1
     #[arg(long, short = 'f', value_name = "FILE")]
@@ -75,47 +82,61 @@ pub struct Args {
     injectable: crate::mesh::Injectable,
 }
 
-/// Beats.
+/// Beats, and prints a summary.
 ///
 /// # Errors
-/// [`Error`]; [`Error::Failed`] too when the ledger does not check afterwards.
+/// [`Error`]; also [`Error::Failed`] when the ledger does not verify afterwards.
 pub fn run(args: &Args) -> Result<(), Error> {
-    let wanted = wanted::wanted(args)?;
+    let RunSpec { mut desired, until } = spec::read(args)?;
     let (mut writer, past) = Writer::open(&args.ledger)?;
     let beat = past.as_ref().map_or(0, |past| past.state.beat);
-    let limit = wanted.until.limit(beat);
+    desired.beats = until.limit(beat);
     let shown = args.ledger.display();
-    if past.is_some() && limit.is_some_and(|limit| beat >= limit) {
+    if past.is_some() && desired.beats.is_some_and(|limit| beat >= limit) {
         complain(&format!(
             "{shown}: has the beats that spec.beats asks for ({beat}); --beats N makes N more"
         ));
         return Ok(());
     }
-    let (wake, woken) = channel();
-    let stop = wake.clone();
-    // The heart may be gone: then it has stopped already.
-    signals::on_stop(move || drop(stop.send(Wake::Stop)))
+    let (sender, messages) = channel();
+    let stop = sender.clone();
+    // The loop may have ended: then there is nothing to stop.
+    signals::on_stop(move || drop(stop.send(Message::Stop)))
         .map_err(|error| Error::Failed(format!("signals: {error}")))?;
     let operator = host_name().unwrap_or_else(|| "venom run".into());
     let reason = writer.take_over(&operator)?;
-    let body = args.mesh.then(|| Body::start(args, &writer, wake.clone())).transpose()?;
-    let size = writer.head().size;
-    let mut heart = match past {
-        None => Heart::new(&wanted)?,
+    let node = args.mesh.then(|| MeshNode::start(args, &writer, sender.clone())).transpose()?;
+    let mut tally = Tally { entries: writer.head().size, ..Tally::default() };
+    let history = match past {
+        None => History::Empty { origin: None, continues: None },
         Some(past) => {
-            complain(&format!("{shown}: continued after entry {}, beat {beat}", size.saturating_sub(1)));
-            let resume = Resume { epoch: writer.head().epoch, operator, reason };
-            Heart::again(past.state, size, &wanted, resume)?
+            let last = tally.entries.saturating_sub(1);
+            complain(&format!("{shown}: continued after entry {last}, beat {beat}"));
+            History::Recovered { state: Box::new(past.state), chain: past.chain, decision: None, reason }
         }
     };
-    let answers = body.as_ref().map(Body::answers);
-    let mut keeper =
-        Keeper::start(writer, answers).map_err(|error| Error::Failed(format!("threads: {error}")))?;
-    let beaten = heart.beat_on(limit, wanted.commit_interval, &mut keeper, &woken);
-    // A keeper that stopped knows better why than the heart, which only found it gone.
-    let writer = keeper.finish()?;
-    // Last, so that whoever waits still hears what was committed.
-    drop(body);
+    let params = StartParams {
+        desired,
+        epoch: writer.head().epoch,
+        operator: operator.into(),
+        history,
+        batch_spacing: BATCH_SPACING,
+    };
+    let mut engine = Engine::new(params, std::time::Instant::now());
+    let committer =
+        Committer::start(writer, sender).map_err(|error| Error::Failed(format!("threads: {error}")))?;
+    let beats = BeatLoop {
+        engine: &mut engine,
+        committer: &committer,
+        messages: &messages,
+        outcomes: node.as_ref().map(MeshNode::outcomes),
+        tally: &mut tally,
+    };
+    let beaten = beats.run();
+    // A committer that failed has the error; the loop only found it gone.
+    let writer = committer.finish()?;
+    // Last, so that clients of the injection API still get the outcomes of what was committed.
+    drop(node);
     beaten?;
-    summary::print(&heart, writer.folder())
+    summary::print(engine.state(), &tally, writer.folder())
 }

@@ -1,13 +1,66 @@
-//! From the two specs to what the engine runs on. Pure.
+//! The desired state of a running organism, made from the specs of an Organism and its Genome.
 
-use super::life::{Pause, Wanted};
+use std::time::Duration;
+
 use crate::api;
 use crate::mesh::Injectable;
 use crate::organism::genome::{
     Config, Evolution, Genome, Ml, PidGains, PulseParams, Risk, Thresholds, Weights,
 };
 
-/// The genome of the engine that a Genome's spec describes.
+/// What the two specs ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Weights, risk, model and thresholds, from the Genome.
+    pub genome: Genome,
+    /// The pulse from the Organism, the PID gains from the Genome; `pulse.p` is P.
+    pub config: Config,
+    /// The beat after which the organism has completed; none means never.
+    pub beats: Option<u64>,
+    /// Why the organism should not beat; none means that it should.
+    pub pause: Option<PauseReason>,
+    /// How long entries that change no decision may wait for their commit.
+    pub commit_interval: Duration,
+    /// Bytes of encoded segments to keep in the cluster.
+    pub retain: u64,
+    /// metadata.generation of the Organism.
+    pub generation: i64,
+    /// metadata.generation of the Genome.
+    pub genome_generation: i64,
+    /// Range of model weights that an injection may set.
+    pub injectable: Injectable,
+}
+
+/// Why an organism should not beat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseReason {
+    /// `spec.suspend` is set.
+    Suspended,
+    /// Its Genome was deleted or belongs to another Organism.
+    GenomeNotFound,
+}
+
+impl Desired {
+    /// The desired state that `organism` and `genome` describe. P is `spec.nodes.replicas`; an organism with
+    /// node pods replaces it by the number of ready ones, which no spec contains.
+    #[must_use]
+    pub fn from_specs(organism: &api::Organism, genome: &api::Genome) -> Self {
+        let spec = &organism.spec;
+        Self {
+            genome: self::genome(&genome.spec),
+            config: config(spec, &genome.spec),
+            beats: spec.beats_limit(),
+            pause: spec.suspend.then_some(PauseReason::Suspended),
+            commit_interval: spec.ledger.commit_interval.get(),
+            retain: spec.ledger.retain.bytes.bytes(),
+            generation: organism.metadata.generation.unwrap_or_default(),
+            genome_generation: genome.metadata.generation.unwrap_or_default(),
+            injectable: Injectable { min: genome.spec.ml.injectable.min, max: genome.spec.ml.injectable.max },
+        }
+    }
+}
+
+/// The engine's genome that a Genome's spec describes.
 #[must_use]
 pub fn genome(spec: &api::GenomeSpec) -> Genome {
     let api::GenomeSpec { weights, risk, ml, thresholds, evolution, .. } = spec;
@@ -34,8 +87,7 @@ pub fn genome(spec: &api::GenomeSpec) -> Genome {
     }
 }
 
-/// Pulse and PID: the pulse from the Organism, the PID from its Genome. P is the number of replicas, at
-/// least 1; with a body it is the number of nodes that are ready instead, which no spec knows.
+/// Pulse parameters and PID gains. P is `spec.nodes.replicas`, at least 1.
 #[must_use]
 pub fn config(organism: &api::OrganismSpec, genome: &api::GenomeSpec) -> Config {
     let api::Pulse { k, t1, u, min_period } = organism.pulse;
@@ -49,22 +101,5 @@ pub fn config(organism: &api::OrganismSpec, genome: &api::GenomeSpec) -> Config 
             t1,
             u,
         },
-    }
-}
-
-/// All that the two objects ask of a life.
-#[must_use]
-pub fn wanted(organism: &api::Organism, genome: &api::Genome) -> Wanted {
-    let spec = &organism.spec;
-    Wanted {
-        genome: self::genome(&genome.spec),
-        config: config(spec, &genome.spec),
-        beats: spec.beats_limit(),
-        pause: spec.suspend.then_some(Pause::Suspended),
-        commit_interval: spec.ledger.commit_interval.get(),
-        retain: spec.ledger.retain.bytes.bytes(),
-        generation: organism.metadata.generation.unwrap_or_default(),
-        genome_generation: genome.metadata.generation.unwrap_or_default(),
-        injectable: Injectable { min: genome.spec.ml.injectable.min, max: genome.spec.ml.injectable.max },
     }
 }

@@ -1,306 +1,304 @@
-//! One organism as the beater holds it: its state, what is [`pending`] for the ledger, and the injections that
-//! wait in its [`intake`].
-//!
-//! No I/O and no clock: the moments come in as arguments.
-
-mod intake;
-mod pending;
+//! One organism's running engine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
-use self::intake::{Intake, Recorded};
-pub use self::pending::Job;
-use self::pending::Pending;
-use super::Key;
-use super::budget::Budget;
-use super::view::{Decided, Standing, View};
+use super::desired::{Desired, PauseReason};
+use super::injections::{InjectionOutcome, InjectionQueue, NextInjection, RecordedInjection};
+use super::pending::{Batch, Pending};
+use super::status::{CurrentDecision, EngineStatus, Phase};
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Answers, Event, Injectable};
+use crate::mesh::{Event, Outcome};
+use crate::organism::beat::{self, Open};
+use crate::organism::cores::Flows;
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
-use crate::organism::{Action, Beat, Config, Genome, Input, State, VERSION};
+use crate::organism::pulse::{self, PulseError};
+use crate::organism::state::Refused;
+use crate::organism::{Beat, Input, State, VERSION};
 
-/// Early beats are at least this far apart.
-const EARLY_SPACING: Duration = Duration::from_millis(20);
-/// What the specs ask of an organism.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wanted {
-    /// From the Genome.
-    pub genome: Genome,
-    /// From both; `pulse.p` is P.
-    pub config: Config,
-    /// Stop at this beat.
-    pub beats: Option<u64>,
-    /// Do not beat.
-    pub pause: Option<Pause>,
-    /// How long calm beats may wait for their commit.
-    pub commit_interval: Duration,
-    /// Bytes to keep.
-    pub retain: u64,
-    /// metadata.generation of the Organism.
-    pub generation: i64,
-    /// metadata.generation of the Genome.
-    pub genome_generation: i64,
-    /// Weights of the model that may be injected.
-    pub injectable: Injectable,
+/// A new input makes an organism due at once, but its beats stay at least this far apart.
+const EARLY_BEAT_SPACING: Duration = Duration::from_millis(20);
+/// A beat's entries before its action entry: pulse and four flow results.
+const ENTRIES_BEFORE_ACTION: u64 = 5;
+/// The period where a spec asks for one that a Duration cannot hold.
+const LONGEST_PERIOD: Duration = Duration::from_secs(86_400);
+
+/// Why an entry could not be recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A number is not finite, so canonical JSON cannot hold it.
+    #[error("cannot record an entry: {0}")]
+    NotCanonical(#[from] NotCanonical),
+    /// The state refuses an input that is not an injection.
+    #[error("cannot apply an input: {0}")]
+    Input(#[from] Refused),
+    /// The parameters define no T_Λ.
+    #[error("cannot open a beat: {0}")]
+    Pulse(#[from] PulseError),
 }
 
-/// Why an organism is not to beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pause {
-    /// `spec.suspend`.
-    Suspended,
-    /// Its Genome is gone.
-    GenomeNotFound,
-}
-
-/// How a life starts.
-pub struct Begin {
-    /// Which organism.
-    pub key: Key,
-    /// Where its jobs go.
-    pub jobs: mpsc::Sender<Job>,
-    /// What the specs ask.
-    pub wanted: Wanted,
-    /// Epoch of this writer.
+/// What an engine starts from.
+pub struct StartParams {
+    /// The desired state at the start.
+    pub desired: Desired,
+    /// Epoch of the writer of the ledger, for the `resume` entry.
     pub epoch: u64,
-    /// Name of this operator.
+    /// Name of the writer, for the `resume` entry.
     pub operator: Arc<str>,
-    /// What there is to go on from.
-    pub past: Past,
-    /// Where to say what became of injections.
-    pub answers: Option<Answers>,
+    /// The ledger so far.
+    pub history: History,
+    /// Two batches are at least this far apart.
+    pub batch_spacing: Duration,
 }
 
-/// What a life goes on from.
-pub enum Past {
-    /// Nothing: the ledger starts with a genesis.
-    New {
-        /// Whose it is.
-        origin: Origin,
-        /// What went before.
+/// The ledger that an engine continues.
+pub enum History {
+    /// There is none: the first entry is a genesis.
+    Empty {
+        /// The Organism that the ledger belongs to; none outside a cluster.
+        origin: Option<Origin>,
+        /// The ledger that this one continues.
         continues: Option<Continues>,
     },
-    /// A committed ledger.
-    Ledger {
-        /// After its last entry.
+    /// A committed ledger, replayed.
+    Recovered {
+        /// The state after its last entry.
         state: Box<State>,
-        /// Its end.
+        /// The chain after its last entry.
         chain: Chain,
         /// The decision in force.
-        decided: Option<Decided>,
+        decision: Option<CurrentDecision>,
         /// Why beating had stopped.
         reason: ResumeReason,
     },
 }
 
-/// One organism.
-pub struct Life {
-    /// Which one.
-    pub key: Key,
-    wanted: Wanted,
+/// One organism's running engine.
+pub struct Engine {
+    desired: Desired,
     epoch: u64,
     operator: Arc<str>,
-    /// Nothing before genesis.
+    /// None before genesis.
     state: Option<State>,
-    new: Option<(Origin, Option<Continues>)>,
+    /// Contents of the genesis entry that is still to be recorded.
+    genesis: Option<(Option<Origin>, Option<Continues>)>,
     pending: Pending,
-    intake: Intake,
+    injections: InjectionQueue,
+    outcomes: Vec<InjectionOutcome>,
     running: bool,
+    /// An ended engine never runs again.
+    ended: bool,
     resume: Option<ResumeReason>,
-    /// When the next beat is due.
-    pub deadline: Instant,
+    deadline: Instant,
     last_beat: Option<Instant>,
     beats_since_snapshot: u64,
-    decided: Option<Decided>,
+    decision: Option<CurrentDecision>,
     last: Option<Box<Beat>>,
-    failed: Vec<(String, String)>,
-    settled: Option<bool>,
+    failed_cores: Vec<(String, String)>,
+    stable: Option<bool>,
     throttled: bool,
 }
 
-impl Life {
-    /// A life that has not started yet.
+impl Engine {
+    /// An engine that has recorded nothing yet; [`Engine::start`] makes it run.
     #[must_use]
-    pub fn new(begin: Begin, now: Instant) -> Self {
-        let (state, new, chain, decided, resume) = match begin.past {
-            Past::New { origin, continues } => {
+    pub fn new(params: StartParams, now: Instant) -> Self {
+        let (state, genesis, chain, decision, resume) = match params.history {
+            History::Empty { origin, continues } => {
                 (None, Some((origin, continues)), Chain::default(), None, None)
             }
-            Past::Ledger { state, chain, decided, reason } => {
-                (Some(*state), None, chain, decided, Some(reason))
+            History::Recovered { state, chain, decision, reason } => {
+                (Some(*state), None, chain, decision, Some(reason))
             }
         };
         Self {
-            key: begin.key,
-            wanted: begin.wanted,
-            epoch: begin.epoch,
-            operator: begin.operator,
-            settled: state.as_ref().and_then(|state| state.pid.settled()),
+            desired: params.desired,
+            epoch: params.epoch,
+            operator: params.operator,
+            stable: state.as_ref().and_then(|state| state.pid.settled()),
             resume,
             state,
-            new,
-            pending: Pending::new(begin.jobs, chain, now),
-            intake: Intake::new(begin.answers),
+            genesis,
+            pending: Pending::new(chain, params.batch_spacing, now),
+            injections: InjectionQueue::default(),
+            outcomes: vec![],
             running: false,
+            ended: false,
             deadline: now,
             last_beat: None,
             beats_since_snapshot: 0,
-            decided,
+            decision,
             last: None,
-            failed: vec![],
+            failed_cores: vec![],
             throttled: false,
         }
     }
 
+    /// Starts beating at `now`, if the desired state asks for it. `wall` is in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`EngineError`] when an entry cannot be recorded.
+    pub fn start(&mut self, now: Instant, wall: f64) -> Result<(), EngineError> {
+        self.reconcile(now, wall)
+    }
+
+    /// Replaces the desired state.
+    ///
+    /// # Errors
+    /// [`EngineError`] when an entry cannot be recorded.
+    pub fn set_desired(&mut self, desired: Desired, now: Instant, wall: f64) -> Result<(), EngineError> {
+        if desired == self.desired {
+            return Ok(());
+        }
+        self.desired = desired;
+        self.pending.mark_status_changed();
+        self.reconcile(now, wall)
+    }
+
+    /// Stops for good. What is pending is due at once.
+    pub fn end(&mut self) {
+        self.running = false;
+        self.ended = true;
+        self.pending.mark_urgent();
+    }
+
     /// Whether it beats.
     #[must_use]
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.running
     }
 
-    /// Its state, for the beat; nothing while it does not run.
-    pub fn state_to_beat(&mut self) -> Option<&mut State> {
-        if self.running && !self.pending.is_full() { self.state.as_mut() } else { None }
-    }
-
-    /// Writes a second the API server is asked for at the wanted commit interval: a segment and the head each
-    /// time, and every two seconds the statuses of Organism and Genome.
+    /// Whether everything recorded is committed.
     #[must_use]
-    pub fn writes_per_second(&self) -> f64 {
-        let interval = self.wanted.commit_interval.max(self.period(1.0)).as_secs_f64();
-        if self.running { 2.0 / interval + 1.0 } else { 0.0 }
+    pub fn is_flushed(&self) -> bool {
+        self.pending.is_flushed()
     }
 
-    fn completed(&self) -> bool {
-        let beat = self.state.as_ref().map_or(0, |state| state.beat);
-        self.wanted.beats.is_some_and(|beats| beat >= beats)
+    /// The state after the last beat and the inputs recorded since; none before genesis.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
     }
 
-    /// Where the organism stands.
-    fn standing(&self) -> Standing {
-        match self.wanted.pause {
-            Some(Pause::GenomeNotFound) => Standing::GenomeNotFound,
-            Some(Pause::Suspended) => Standing::Suspended,
-            None if self.completed() => Standing::Completed,
-            None if self.throttled => Standing::Throttled,
-            None => Standing::Beating,
-        }
+    /// The desired state.
+    #[must_use]
+    pub fn desired(&self) -> &Desired {
+        &self.desired
     }
 
-    /// Takes new specs in, at the moment `wall` (seconds since 1970).
+    /// Entries recorded since genesis, committed or not.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.pending.size()
+    }
+
+    /// Hash of the last entry recorded.
+    #[must_use]
+    pub fn last_hash(&self) -> &Hash {
+        self.pending.last_hash()
+    }
+
+    /// The decision in force.
+    #[must_use]
+    pub fn decision(&self) -> Option<CurrentDecision> {
+        self.decision
+    }
+
+    /// When the next beat is due.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Period of a beat, `slowdown` times as long as the spec asks.
+    #[must_use]
+    pub fn period(&self, slowdown: f64) -> Duration {
+        let pulse = &self.desired.config.pulse;
+        let t_lambda = pulse::t_lambda(pulse.k, pulse.p, pulse.t1, pulse.u).unwrap_or(f64::MAX);
+        Duration::try_from_secs_f64(t_lambda.max(pulse.min_period()) * slowdown).unwrap_or(LONGEST_PERIOD)
+    }
+
+    /// When a driver has to look at this engine again; `commit_interval` is how long entries that are not
+    /// urgent may wait.
+    #[must_use]
+    pub fn due(&self, commit_interval: Duration) -> Option<Instant> {
+        let beat = self.running.then_some(self.deadline);
+        [beat, self.pending.due(commit_interval)].into_iter().flatten().min()
+    }
+
+    /// Queues an injection: the next beat, due at once, records it.
+    pub fn inject(&mut self, event: Event, now: Instant) {
+        self.injections.push(event);
+        self.make_due(now);
+    }
+
+    /// What became of injections since the last call, to be sent to the nodes that took them in.
+    #[must_use]
+    pub fn take_outcomes(&mut self) -> Vec<InjectionOutcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Opens the beat that is due and moves the deadline. Injections that wait are recorded right before it, so
+    /// that both are in one batch and no ledger ends with an injection that waits for its pulse.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a parameter is not finite.
-    pub fn want(&mut self, wanted: Wanted, now: Instant, wall: f64) -> Result<(), NotCanonical> {
-        if wanted == self.wanted {
-            return Ok(());
-        }
-        self.wanted = wanted;
-        self.pending.changed();
-        self.steer(now, wall)
+    /// [`EngineError`] when there is no T_Λ or an injection cannot be recorded; the deadline has moved.
+    pub fn open_beat(&mut self, now: Instant, wall: f64, slowdown: f64) -> Result<OpenBeat, EngineError> {
+        let mut missed = self.advance_deadline(now, slowdown);
+        let blocked = self.record_injections(wall)?;
+        let open = match &mut self.state {
+            Some(state) if self.running && !self.pending.is_full() => Some(beat::open(state, wall)?),
+            _ => None,
+        };
+        missed += u64::from(open.is_none());
+        Ok(OpenBeat { missed, open, blocked })
     }
 
-    /// Starts, stops, or records what changed, as the specs have it.
+    /// Closes a beat with the results of its cores and records it.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a parameter is not finite.
-    pub fn steer(&mut self, now: Instant, wall: f64) -> Result<(), NotCanonical> {
-        let run = self.wanted.pause.is_none() && !self.completed();
-        match (self.running, run) {
-            (false, true) => self.start(now, wall)?,
-            (true, false) => {
-                self.running = false;
-                self.resume = Some(match self.wanted.pause {
-                    Some(Pause::Suspended) => ResumeReason::Unsuspended,
-                    Some(Pause::GenomeNotFound) => ResumeReason::GenomeBack,
-                    None => ResumeReason::BeatsRaised,
-                });
-                self.pending.changed();
-            }
-            (true, true) => {
-                if self.record_differences(wall)? {
-                    self.hurry(now);
-                }
-            }
-            (false, false) => {}
+    /// [`EngineError`] when a number is not finite: that beat is not recorded.
+    pub fn close_beat(
+        &mut self,
+        open: Open,
+        flows: Flows,
+        now: Instant,
+        slowdown: f64,
+    ) -> Result<Option<Beat>, EngineError> {
+        let Some(state) = &mut self.state else { return Ok(None) };
+        let beat = beat::close(state, open, flows);
+        self.observe(&beat);
+        self.last_beat = Some(now);
+        let timestamp = beat.pulse.timestamp;
+        self.last = Some(Box::new(beat.clone()));
+        self.pending.append(Record::Beat(Box::new(beat.clone())))?;
+        self.beats_since_snapshot += 1;
+        if self.beats_since_snapshot >= SNAPSHOT_EVERY {
+            self.record_snapshot(timestamp)?;
         }
-        Ok(())
+        if (slowdown > 1.0) != self.throttled {
+            self.throttled = slowdown > 1.0;
+            self.pending.mark_status_changed();
+        }
+        if self.is_completed() {
+            self.reconcile(now, timestamp)?;
+        }
+        Ok(Some(beat))
     }
 
-    fn start(&mut self, now: Instant, wall: f64) -> Result<(), NotCanonical> {
-        if let Some((origin, continues)) = self.new.take() {
-            let Wanted { genome, config, .. } = self.wanted;
-            let genesis = Genesis {
-                config,
-                continues,
-                genome,
-                message: "VENOM Λ-GENESIS".into(),
-                origin: Some(origin),
-                version: VERSION.into(),
-            };
-            self.pending.append(Record::genesis(wall, &genesis)?)?;
-            self.state = Some(State::genesis(VERSION, wall, genome, config));
-        } else {
-            if let Some(reason) = self.resume.take() {
-                let operator = self.operator.to_string();
-                self.input(wall, &Input::Resume(Resume { epoch: self.epoch, operator, reason }))?;
-            }
-            self.record_differences(wall)?;
-            self.snapshot(wall)?;
-        }
-        self.running = true;
-        self.deadline = now;
-        self.pending.changed();
-        Ok(())
-    }
-
-    /// Records in what the specs differ from what was last recorded. Returns whether they did.
-    fn record_differences(&mut self, wall: f64) -> Result<bool, NotCanonical> {
-        let Some(state) = &self.state else { return Ok(false) };
-        let wanted = (&self.wanted.genome, &self.wanted.config);
-        let mut change = ConfigChange::between((&state.genome, &state.config), wanted);
-        if *state.version != *VERSION {
-            change.get_or_insert_default().version = Some(VERSION.into());
-        }
-        let (from, p) = (state.config.pulse.p, self.wanted.config.pulse.p);
-        let scale = (from != p).then_some(Scale { from, p });
-        let any = change.is_some() || scale.is_some();
-        if let Some(change) = change {
-            self.input(wall, &Input::Config(Box::new(change)))?;
-        }
-        if let Some(scale) = scale {
-            self.input(wall, &Input::Scale(scale))?;
-        }
-        Ok(any)
-    }
-
-    fn input(&mut self, wall: f64, input: &Input) -> Result<(), NotCanonical> {
-        self.pending.append(Record::input(wall, input)?)?;
-        if let Some(state) = &mut self.state
-            && let Err(refused) = state.apply(input)
-        {
-            // Only injections are refused, and those are asked for before they come here.
-            tracing::error!(organism = %self.key, %refused, "an input was recorded that the engine refuses");
-        }
-        Ok(())
-    }
-
-    /// Writes a snapshot unless an input waits for its pulse; then it follows the next beat.
+    /// Records a snapshot, or, while an input waits for its pulse, lets one follow the next beat.
     ///
     /// # Errors
-    /// [`NotCanonical`] never: a state holds finite numbers.
-    pub fn snapshot(&mut self, wall: f64) -> Result<(), NotCanonical> {
+    /// [`EngineError::NotCanonical`] never: a state holds finite numbers.
+    pub fn record_snapshot(&mut self, wall: f64) -> Result<(), EngineError> {
         match &self.state {
             Some(state) if !state.waits() => {
                 let record = Record::snapshot(wall, state)?;
                 self.beats_since_snapshot = 0;
-                self.pending.append(record)
+                Ok(self.pending.append(record)?)
             }
             _ => {
                 self.beats_since_snapshot = SNAPSHOT_EVERY;
@@ -309,87 +307,150 @@ impl Life {
         }
     }
 
-    /// Makes it due now, or as soon as beats may follow one another.
-    fn hurry(&mut self, now: Instant) {
-        let earliest = self.last_beat.map_or(now, |last| last + EARLY_SPACING);
-        self.deadline = self.deadline.min(earliest.max(now));
-        self.pending.urge();
+    /// Takes the batch that is due; none while another one is in flight.
+    pub fn take_batch(&mut self, now: Instant, commit_interval: Duration) -> Option<Batch> {
+        self.pending.due(commit_interval).filter(|due| *due <= now)?;
+        let status = self.status();
+        Some(self.pending.take_batch(now, self.desired.retain, status))
     }
 
-    /// An injection came in: the next beat takes it in.
-    pub fn inject(&mut self, event: Event, now: Instant) {
-        self.intake.push(event);
-        self.hurry(now);
+    /// Marks the batch in flight as committed.
+    pub fn acknowledge(&mut self) {
+        for RecordedInjection { event, entry, .. } in self.pending.acknowledge() {
+            self.outcomes.push((event, Outcome::Committed { entry }));
+        }
     }
 
-    /// Records the injections that wait. To be followed by a beat: so they are committed with it, and whoever
-    /// goes on with this ledger finds none that waits for its pulse.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite: that injection is not recorded.
-    pub fn take_in(&mut self, wall: f64) -> Result<(), NotCanonical> {
+    /// Starts, stops, or records a changed spec, as the desired state asks.
+    fn reconcile(&mut self, now: Instant, wall: f64) -> Result<(), EngineError> {
+        let run = !self.ended && self.desired.pause.is_none() && !self.is_completed();
+        match (self.running, run) {
+            (false, true) => self.begin(now, wall)?,
+            (true, false) => {
+                self.running = false;
+                self.resume = Some(match self.desired.pause {
+                    Some(PauseReason::Suspended) => ResumeReason::Unsuspended,
+                    Some(PauseReason::GenomeNotFound) => ResumeReason::GenomeBack,
+                    None => ResumeReason::BeatsRaised,
+                });
+                self.pending.mark_status_changed();
+            }
+            (true, true) => {
+                if self.record_spec_changes(wall)? {
+                    self.make_due(now);
+                }
+            }
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Records the genesis, or else the resume, what changed while it did not beat, and a snapshot.
+    fn begin(&mut self, now: Instant, wall: f64) -> Result<(), EngineError> {
+        if let Some((origin, continues)) = self.genesis.take() {
+            let Desired { genome, config, .. } = self.desired;
+            let genesis = Genesis {
+                config,
+                continues,
+                genome,
+                message: "VENOM Λ-GENESIS".into(),
+                origin,
+                version: VERSION.into(),
+            };
+            self.pending.append(Record::genesis(wall, &genesis)?)?;
+            self.state = Some(State::genesis(VERSION, wall, genome, config));
+        } else {
+            if let Some(reason) = self.resume.take() {
+                let operator = self.operator.to_string();
+                self.record_input(wall, &Input::Resume(Resume { epoch: self.epoch, operator, reason }))?;
+            }
+            self.record_spec_changes(wall)?;
+            self.record_snapshot(wall)?;
+        }
+        self.running = true;
+        self.deadline = now;
+        self.pending.mark_status_changed();
+        Ok(())
+    }
+
+    /// Records how the desired state differs from the spec recorded last. Returns whether it does.
+    fn record_spec_changes(&mut self, wall: f64) -> Result<bool, EngineError> {
+        let Some(state) = &self.state else { return Ok(false) };
+        let desired = (&self.desired.genome, &self.desired.config);
+        let mut change = ConfigChange::between((&state.genome, &state.config), desired);
+        if *state.version != *VERSION {
+            change.get_or_insert_default().version = Some(VERSION.into());
+        }
+        let (from, p) = (state.config.pulse.p, self.desired.config.pulse.p);
+        let scale = (from != p).then_some(Scale { from, p });
+        let changed = change.is_some() || scale.is_some();
+        if let Some(change) = change {
+            self.record_input(wall, &Input::Config(Box::new(change)))?;
+        }
+        if let Some(scale) = scale {
+            self.record_input(wall, &Input::Scale(scale))?;
+        }
+        Ok(changed)
+    }
+
+    fn record_input(&mut self, wall: f64, input: &Input) -> Result<(), EngineError> {
+        self.pending.append(Record::input(wall, input)?)?;
+        if let Some(state) = &mut self.state {
+            state.apply(input)?;
+        }
+        Ok(())
+    }
+
+    /// Records the injections that wait. Returns why they still wait, when that is new.
+    fn record_injections(&mut self, wall: f64) -> Result<Option<String>, EngineError> {
         while self.running
             && !self.pending.is_full()
             && let Some(state) = &mut self.state
-            && let Some((event, input)) = self.intake.next(state, self.wanted.injectable)
         {
-            let entry = self.pending.size();
-            self.pending.append(Record::input(wall, &input)?)?;
-            self.pending.injected(Recorded { event, entry, time: wall });
-            self.pending.urge();
+            match self.injections.next(state, self.desired.injectable) {
+                NextInjection::Record(event, input) => {
+                    let entry = self.pending.size();
+                    self.pending.append(Record::input(wall, &input)?)?;
+                    self.pending.track_injection(RecordedInjection { event, entry, time: wall });
+                    self.pending.mark_urgent();
+                }
+                NextInjection::Refuse(event, reason) => {
+                    self.outcomes.push((event, Outcome::Refused { reason }));
+                }
+                NextInjection::Blocked { reason, first } => return Ok(first.then_some(reason)),
+                NextInjection::Empty => break,
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Takes a closed beat in.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite: the beat is then not recorded.
-    pub fn beaten(&mut self, beat: Beat, now: Instant, tempo: f64) -> Result<(), NotCanonical> {
-        let timestamp = beat.pulse.timestamp;
-        let entry = self.pending.size() + 5;
-        if self.decided.is_none_or(|decided| decided.action != beat.action) {
-            self.decided = Some(Decided { action: beat.action, since: timestamp, entry });
-            self.pending.changed();
+    /// Takes decision, failed cores and stability of a beat over into the status.
+    fn observe(&mut self, beat: &Beat) {
+        let entry = self.pending.size() + ENTRIES_BEFORE_ACTION;
+        if self.decision.is_none_or(|decision| decision.action != beat.action) {
+            let since = beat.pulse.timestamp;
+            self.decision = Some(CurrentDecision { action: beat.action, since, entry });
+            self.pending.mark_status_changed();
         }
         let failed: Vec<_> =
-            beat.flows.failures().map(|(flow, why)| (flow.to_string(), why.to_string())).collect();
-        let settled = self.state.as_ref().and_then(|state| state.pid.settled());
-        if failed != self.failed || settled != self.settled || self.last.is_none() {
-            (self.failed, self.settled) = (failed, settled);
-            self.pending.changed();
+            beat.flows.failures().map(|(flow, reason)| (flow.to_string(), reason.to_string())).collect();
+        let stable = self.state.as_ref().and_then(|state| state.pid.settled());
+        if failed != self.failed_cores || stable != self.stable || self.last.is_none() {
+            (self.failed_cores, self.stable) = (failed, stable);
+            self.pending.mark_status_changed();
         }
-        self.last_beat = Some(now);
-        self.last = Some(Box::new(beat.clone()));
-        self.pending.append(Record::Beat(Box::new(beat)))?;
-        self.beats_since_snapshot += 1;
-        if self.beats_since_snapshot >= SNAPSHOT_EVERY {
-            self.snapshot(timestamp)?;
-        }
-        let throttled = tempo > 1.0;
-        if throttled != self.throttled {
-            self.throttled = throttled;
-            self.pending.changed();
-        }
-        if self.completed() {
-            self.steer(now, timestamp)?;
-        }
-        Ok(())
     }
 
-    /// Length of a beat at this tempo (1 is the specs' own, 2 half as fast).
-    #[must_use]
-    pub fn period(&self, tempo: f64) -> Duration {
-        let pulse = &self.wanted.config.pulse;
-        let t_lambda =
-            crate::organism::pulse::t_lambda(pulse.k, pulse.p, pulse.t1, pulse.u).unwrap_or(f64::MAX);
-        Duration::try_from_secs_f64(t_lambda.max(pulse.min_period()) * tempo)
-            .unwrap_or(Duration::from_secs(86_400))
+    /// Moves the deadline to now, or to the earliest moment at which the next beat may follow the last one.
+    fn make_due(&mut self, now: Instant) {
+        let earliest = self.last_beat.map_or(now, |last| last + EARLY_BEAT_SPACING);
+        self.deadline = self.deadline.min(earliest.max(now));
+        self.pending.mark_urgent();
     }
 
-    /// Sets the deadline after this one. Missed ones are skipped, never bunched; returns how many.
-    pub fn next_deadline(&mut self, now: Instant, tempo: f64) -> u64 {
-        let period = self.period(tempo);
+    /// Sets the deadline after this one. Missed deadlines are skipped, never bunched; returns how many.
+    fn advance_deadline(&mut self, now: Instant, slowdown: f64) -> u64 {
+        let period = self.period(slowdown);
         self.deadline += period;
         if self.deadline >= now {
             return 0;
@@ -399,68 +460,47 @@ impl Life {
         u64::try_from(missed).unwrap_or(u64::MAX)
     }
 
-    /// When the beater has to look at this life again.
-    #[must_use]
-    pub fn due(&self, budget: &Budget) -> Option<Instant> {
-        let beat = self.running.then_some(self.deadline);
-        [beat, self.pending.due(self.wanted.commit_interval, budget)].into_iter().flatten().min()
+    fn is_completed(&self) -> bool {
+        let beat = self.state.as_ref().map_or(0, |state| state.beat);
+        self.desired.beats.is_some_and(|beats| beat >= beats)
     }
 
-    /// Hands what is pending to the committer, if it is time and none is under way.
-    pub fn commit(&mut self, now: Instant, budget: &Budget) {
-        if self.pending.due(self.wanted.commit_interval, budget).is_some_and(|due| due <= now) {
-            let view = self.view();
-            self.pending.commit(now, self.wanted.retain, view);
+    fn phase(&self) -> Phase {
+        match self.desired.pause {
+            Some(PauseReason::GenomeNotFound) => Phase::GenomeNotFound,
+            Some(PauseReason::Suspended) => Phase::Suspended,
+            None if self.is_completed() => Phase::Completed,
+            None if self.throttled => Phase::Throttled,
+            None => Phase::Beating,
         }
     }
 
-    /// The job under way is committed.
-    pub fn committed(&mut self) {
-        self.pending.committed(self.intake.answers.as_ref());
-    }
-
-    /// Whether all that it has recorded is committed.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
-        self.pending.is_flushed()
-    }
-
-    /// Stops for good; what is pending is to be committed at once.
-    pub fn end(&mut self) {
-        self.running = false;
-        self.pending.urge();
-    }
-
-    fn view(&self) -> View {
+    fn status(&self) -> EngineStatus {
         let state = self.state.as_ref();
-        View {
-            standing: self.standing(),
-            generation: self.wanted.generation,
-            genome_generation: self.wanted.genome_generation,
+        EngineStatus {
+            phase: self.phase(),
+            generation: self.desired.generation,
+            genome_generation: self.desired.genome_generation,
             beats: state.map_or(0, |state| state.beat),
-            p: self.wanted.config.pulse.p,
+            p: self.desired.config.pulse.p,
             t_lambda: self.last.as_ref().map(|beat| beat.pulse.t_lambda),
-            decided: self.decided,
+            decision: self.decision,
             threat: self.last.as_ref().and_then(|beat| beat.details).map(|it| it.raw_threat),
             weights: state.map(|state| state.weights),
             anoms: state.map(|state| state.genome_anoms().saturating_add(state.features_anoms())),
-            settled: self.settled,
-            failed: self.failed.clone(),
+            stable: self.stable,
+            failed_cores: self.failed_cores.clone(),
         }
-    }
-
-    /// Action in force.
-    #[must_use]
-    pub fn action(&self) -> Option<Action> {
-        self.decided.map(|decided| decided.action)
-    }
-
-    /// Hash of the last entry recorded.
-    #[must_use]
-    pub fn last_hash(&self) -> &Hash {
-        self.pending.last_hash()
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// A beat that [`Engine::open_beat`] opened.
+#[must_use = "an open beat has to be closed"]
+pub struct OpenBeat {
+    /// Deadlines skipped, this one included when no beat is opened.
+    pub missed: u64,
+    /// What the cores read; none while too many entries are pending or the engine does not run.
+    pub open: Option<Open>,
+    /// Why injections wait, said once when it begins.
+    pub blocked: Option<String>,
+}

@@ -2,61 +2,63 @@
 
 use std::collections::VecDeque;
 
-use crate::mesh::{Answers, Event, Injectable, Outcome};
+use crate::mesh::{Event, Injectable, Outcome};
 use crate::organism::{Input, State};
 use crate::store::injections;
 
-/// An injection that was recorded.
+/// An injection that is recorded in the ledger.
 #[derive(Debug)]
-pub(super) struct Recorded {
+pub(super) struct RecordedInjection {
     pub(super) event: Event,
-    /// Its index.
+    /// Index of its entry.
     pub(super) entry: u64,
-    /// When, in seconds since 1970.
+    /// When it was recorded, in seconds since 1970.
     pub(super) time: f64,
 }
 
-/// As many wait as the mesh keeps: it holds what was not answered.
+/// Injections in order of arrival. Unbounded here: the mesh bounds how many are unanswered.
 #[derive(Default)]
-pub(super) struct Intake {
+pub(super) struct InjectionQueue {
     waiting: VecDeque<Event>,
-    /// Where to say what became of them.
-    pub(super) answers: Option<Answers>,
-    /// That there is no room was said.
-    crowded: bool,
+    /// Whether the injection at the front has found no room in the risk window.
+    blocked: bool,
 }
 
-impl Intake {
-    pub(super) fn new(answers: Option<Answers>) -> Self {
-        Self { answers, ..Self::default() }
-    }
+/// What [`InjectionQueue::next`] found at the front.
+pub(super) enum NextInjection {
+    /// It is applied to the state and to be recorded as this input.
+    Record(Event, Box<Input>),
+    /// It may never be recorded.
+    Refuse(Event, String),
+    /// There is no room for it in the risk window; `first` when that was not so at the last look.
+    Blocked { reason: String, first: bool },
+    /// No injection waits.
+    Empty,
+}
 
+impl InjectionQueue {
     pub(super) fn push(&mut self, event: Event) {
         self.waiting.push_back(event);
     }
 
-    /// The next injection, taken into `state`, as it is to be recorded; nothing where none waits or there is no
-    /// room for it. What may not be injected is refused for good.
-    pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> Option<(Event, Input)> {
-        while let Some(event) = self.waiting.front() {
-            if let Err(reason) = event.dose.check(injectable) {
-                self.crowded = false;
-                let event = self.waiting.pop_front()?;
-                if let Some(answers) = &self.answers {
-                    answers.answer(event, Outcome::Refused { reason });
-                }
-                continue;
-            }
-            let input = injections::input(event);
-            if let Err(full) = state.apply(&input) {
-                if !std::mem::replace(&mut self.crowded, true) {
-                    tracing::warn!("injections wait: {full}");
-                }
-                return None;
-            }
-            self.crowded = false;
-            return Some((self.waiting.pop_front()?, input));
+    /// Takes the injection at the front and applies it to `state`. An injection without room stays at the front.
+    pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> NextInjection {
+        let Some(event) = self.waiting.front() else { return NextInjection::Empty };
+        let checked = event.dose.check(injectable).map(|()| injections::input(event));
+        if let Ok(input) = &checked
+            && let Err(full) = state.apply(input)
+        {
+            let first = !std::mem::replace(&mut self.blocked, true);
+            return NextInjection::Blocked { reason: full.to_string(), first };
         }
-        None
+        self.blocked = false;
+        match (self.waiting.pop_front(), checked) {
+            (Some(event), Ok(input)) => NextInjection::Record(event, Box::new(input)),
+            (Some(event), Err(reason)) => NextInjection::Refuse(event, reason),
+            (None, _) => NextInjection::Empty,
+        }
     }
 }
+
+/// What became of an injection, for the node that took it in.
+pub type InjectionOutcome = (Event, Outcome);

@@ -1,163 +1,151 @@
-//! What an organism has recorded and not committed yet, and when that is to be committed.
+//! Entries that are recorded but not committed, and when they are due.
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-
-use super::intake::Recorded;
+use super::injections::RecordedInjection;
+use super::status::EngineStatus;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::Record;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Answers, Outcome};
-use crate::operator::budget::Budget;
-use crate::operator::view::View;
 
-/// Two commits of an organism are at least this far apart.
-const SPACING: Duration = Duration::from_millis(50);
-/// At most so many records go into one segment.
-const SEGMENT_RECORDS: usize = 4_000;
-/// At most so many records wait; beyond, beats are skipped until a commit succeeds. Entries are never dropped.
-const MOST_RECORDS: usize = 12_000;
+/// Upper bound on the records of one batch, so that its segment stays well below a ConfigMap's limit.
+const MAX_BATCH_RECORDS: usize = 4_000;
+/// Upper bound on pending records. Beyond it beats are skipped until a commit succeeds; no entry is ever dropped.
+const MAX_PENDING_RECORDS: usize = 12_000;
 
-/// What goes into one commit.
+/// What one commit stores.
 #[derive(Debug)]
-pub struct Job {
-    /// Entries in order; may be empty when only the view has changed.
+pub struct Batch {
+    /// Records in order. Empty when only the status has changed.
     pub records: Vec<Record>,
-    /// The chain before them.
+    /// The chain before the first record.
     pub before: Chain,
-    /// The chain after them.
+    /// The chain after the last record.
     pub after: Chain,
-    /// Index and moment of each injection among them.
+    /// Entry index and time (seconds since 1970) of each injection among the records.
     pub injections: Vec<(u64, f64)>,
-    /// What may be published once they are committed; none where more is pending.
-    pub view: Option<View>,
-    /// Bytes to keep.
+    /// The status after the last record; none when more records are pending.
+    pub status: Option<EngineStatus>,
+    /// Bytes of encoded segments to keep.
     pub retain: u64,
-    /// A decision or a condition changed or an input came in.
+    /// Whether a decision or a condition changed or an input was recorded: such a batch goes ahead of others.
     pub urgent: bool,
 }
 
 pub(super) struct Pending {
-    jobs: mpsc::Sender<Job>,
     /// The chain after the last record.
-    chain: Chain,
-    /// The chain before the first one.
-    committed: Chain,
+    recorded: Chain,
+    /// The chain before the first record.
+    batched: Chain,
     records: Vec<Record>,
-    /// Injections among them, oldest first.
-    injections: Vec<Recorded>,
-    /// The injections of the job under way.
-    under_way: Option<Vec<Recorded>>,
-    last_commit: Instant,
+    /// Injections among the records, oldest first.
+    injections: Vec<RecordedInjection>,
+    /// The injections of the batch in flight; none when no batch is.
+    in_flight: Option<Vec<RecordedInjection>>,
+    last_batch: Instant,
+    /// Two batches are at least this far apart.
+    spacing: Duration,
     urgent: bool,
-    changed: bool,
+    status_changed: bool,
 }
 
 impl Pending {
-    pub(super) fn new(jobs: mpsc::Sender<Job>, chain: Chain, now: Instant) -> Self {
+    pub(super) fn new(chain: Chain, spacing: Duration, now: Instant) -> Self {
         Self {
-            jobs,
-            committed: chain.clone(),
-            chain,
+            batched: chain.clone(),
+            recorded: chain,
             records: vec![],
             injections: vec![],
-            under_way: None,
-            last_commit: now,
+            in_flight: None,
+            last_batch: now,
+            spacing,
             urgent: true,
-            changed: true,
+            status_changed: true,
         }
     }
 
     pub(super) fn append(&mut self, record: Record) -> Result<(), NotCanonical> {
-        self.chain.record(&record)?;
+        self.recorded.record(&record)?;
         self.records.push(record);
         Ok(())
     }
 
-    /// The injection that was appended last is to be answered once it is committed.
-    pub(super) fn injected(&mut self, recorded: Recorded) {
+    /// Remembers that the record appended last is this injection: it is answered after its commit.
+    pub(super) fn track_injection(&mut self, recorded: RecordedInjection) {
         self.injections.push(recorded);
     }
 
-    /// Something to publish has changed, and is not to wait.
-    pub(super) fn changed(&mut self) {
-        (self.changed, self.urgent) = (true, true);
+    /// Makes the next batch urgent because the status has changed.
+    pub(super) fn mark_status_changed(&mut self) {
+        (self.status_changed, self.urgent) = (true, true);
     }
 
-    /// What was recorded is not to wait.
-    pub(super) fn urge(&mut self) {
+    /// Makes the next batch urgent.
+    pub(super) fn mark_urgent(&mut self) {
         self.urgent = true;
     }
 
     /// Index of the next entry.
     pub(super) fn size(&self) -> u64 {
-        self.chain.size()
+        self.recorded.size()
     }
 
     pub(super) fn last_hash(&self) -> &Hash {
-        self.chain.last_hash()
+        self.recorded.last_hash()
     }
 
-    /// Whether nothing more may be recorded until a commit succeeds.
     pub(super) fn is_full(&self) -> bool {
-        self.records.len() >= MOST_RECORDS
+        self.records.len() >= MAX_PENDING_RECORDS
     }
 
-    /// Whether all is committed.
+    /// Whether everything recorded is committed.
     pub(super) fn is_flushed(&self) -> bool {
-        self.records.is_empty() && self.under_way.is_none()
+        self.records.is_empty() && self.in_flight.is_none()
     }
 
-    /// When there is something to hand over; `interval` is how long calm beats may wait.
-    pub(super) fn due(&self, interval: Duration, budget: &Budget) -> Option<Instant> {
-        if self.under_way.is_some() || (self.records.is_empty() && !self.changed) {
+    /// When the next batch is due; `interval` is how long records that are not urgent may wait.
+    pub(super) fn due(&self, interval: Duration) -> Option<Instant> {
+        if self.in_flight.is_some() || (self.records.is_empty() && !self.status_changed) {
             return None;
         }
-        let hurry = self.urgent || self.records.len() >= SEGMENT_RECORDS;
-        Some(self.last_commit + if hurry { SPACING } else { budget.commit_interval(interval) })
+        let soon = self.urgent || self.records.len() >= MAX_BATCH_RECORDS;
+        Some(self.last_batch + if soon { self.spacing } else { interval })
     }
 
-    /// Hands over what is pending, or as much of it as one segment takes.
-    pub(super) fn commit(&mut self, now: Instant, retain: u64, view: View) {
-        let whole = self.records.len() <= SEGMENT_RECORDS;
-        let records: Vec<Record> = self.records.drain(..self.records.len().min(SEGMENT_RECORDS)).collect();
-        let after = if whole { self.chain.clone() } else { chain_after(&self.committed, &records) };
-        let rest = self.injections.partition_point(|it| it.entry < after.size());
-        let injections: Vec<Recorded> = self.injections.drain(..rest).collect();
-        let job = Job {
-            before: std::mem::replace(&mut self.committed, after.clone()),
+    /// Takes what is pending, or as much of it as one batch may hold.
+    pub(super) fn take_batch(&mut self, now: Instant, retain: u64, status: EngineStatus) -> Batch {
+        let all = self.records.len() <= MAX_BATCH_RECORDS;
+        let records: Vec<Record> = self.records.drain(..self.records.len().min(MAX_BATCH_RECORDS)).collect();
+        let after = if all { self.recorded.clone() } else { chain_after(&self.batched, &records) };
+        let injections = self.injections.partition_point(|it| it.entry < after.size());
+        let injections: Vec<RecordedInjection> = self.injections.drain(..injections).collect();
+        let batch = Batch {
+            before: std::mem::replace(&mut self.batched, after.clone()),
             after,
             injections: injections.iter().map(|it| (it.entry, it.time)).collect(),
-            view: whole.then_some(view),
+            status: all.then_some(status),
             retain,
             urgent: self.urgent,
             records,
         };
-        if self.jobs.try_send(job).is_ok() {
-            self.under_way = Some(injections);
-            self.last_commit = now;
-            if whole {
-                (self.urgent, self.changed) = (false, false);
-            }
+        self.in_flight = Some(injections);
+        self.last_batch = now;
+        if all {
+            (self.urgent, self.status_changed) = (false, false);
         }
-        // A closed channel is a writer that has ended: the process is on its way out.
+        batch
     }
 
-    /// The job under way is committed: who injected is told.
-    pub(super) fn committed(&mut self, answers: Option<&Answers>) {
-        for Recorded { event, entry, .. } in self.under_way.take().into_iter().flatten() {
-            if let Some(answers) = answers {
-                answers.answer(event, Outcome::Committed { entry });
-            }
-        }
+    /// Ends the batch in flight. Returns its injections.
+    pub(super) fn acknowledge(&mut self) -> Vec<RecordedInjection> {
+        self.in_flight.take().unwrap_or_default()
     }
 }
 
 fn chain_after(chain: &Chain, records: &[Record]) -> Chain {
     let mut chain = chain.clone();
     for record in records {
-        // They were recorded once already.
+        // Infallible: `append` has recorded each of them before.
         let _ = chain.record(record);
     }
     chain

@@ -1,27 +1,27 @@
-//! What may be shown of an organism once a commit has succeeded.
+//! What may be shown of an organism once a batch is committed.
 
 use crate::organism::Action;
 use crate::organism::genome::Weights;
 
-/// Where an organism stands.
+/// Whether an organism beats, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It beats at its pace.
+pub enum Phase {
+    /// It beats at the pace of its spec.
     Beating,
-    /// It beats slower than it should: a budget is used up.
+    /// It beats more slowly than its spec asks: a budget of the operator is used up.
     Throttled,
-    /// `spec.suspend`.
+    /// `spec.suspend` is set.
     Suspended,
     /// `spec.beats` is reached.
     Completed,
-    /// Its Genome is gone.
+    /// Its Genome was deleted or belongs to another Organism.
     GenomeNotFound,
 }
 
-/// A decision, and where it was first made.
+/// The decision in force, and the beat that first made it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Decided {
-    /// Which.
+pub struct CurrentDecision {
+    /// The decided action.
     pub action: Action,
     /// Timestamp of the beat that first decided it, seconds since 1970.
     pub since: f64,
@@ -29,11 +29,11 @@ pub struct Decided {
     pub entry: u64,
 }
 
-/// An organism as of its last committed entry.
+/// An organism as of the last entry of a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct View {
-    /// Where it stands.
-    pub standing: Standing,
+pub struct EngineStatus {
+    /// Whether it beats.
+    pub phase: Phase,
     /// metadata.generation of the Organism that is acted on.
     pub generation: i64,
     /// metadata.generation of the Genome that is acted on.
@@ -42,18 +42,18 @@ pub struct View {
     pub beats: u64,
     /// P in force.
     pub p: u64,
-    /// T_Λ at the last beat, in seconds; none before the first of this process.
+    /// T_Λ at the last beat, in seconds; none before the first beat of this process.
     pub t_lambda: Option<f64>,
-    /// The decision in force.
-    pub decided: Option<Decided>,
+    /// The decision in force; none before the first beat.
+    pub decision: Option<CurrentDecision>,
     /// Raw threat at the last beat that was not held.
     pub threat: Option<f64>,
     /// Evolved weights.
     pub weights: Option<Weights>,
-    /// All anomalies that count.
+    /// Anomalies inside the risk window, injected and sensed.
     pub anoms: Option<u64>,
     /// Whether the last ten beats that were not held were all stable; none before there are ten.
-    pub settled: Option<bool>,
-    /// The cores that failed at the last beat, with their reasons.
-    pub failed: Vec<(String, String)>,
+    pub stable: Option<bool>,
+    /// Cores that failed at the last beat, with the reason of each.
+    pub failed_cores: Vec<(String, String)>,
 }

@@ -1,66 +1,56 @@
-//! Commits on a thread of its own, so that a slow disk or a merge does not hold up a beat.
+//! Commits batches on a thread of its own, so that a slow disk or a merge does not delay a beat.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::heart::Recorded;
-use crate::ledger::entry::Record;
-use crate::mesh::{Answers, Outcome};
+use super::beat_loop::Message;
+use crate::runtime::Batch;
 use crate::store::directory::{FolderError, Writer};
 
-/// At most so many commits wait; then the heart waits, and skips beats. No entry is ever dropped.
-const WAITING: usize = 2;
-
-/// What is to be committed at once.
-#[derive(Default)]
-pub(super) struct Job {
-    pub(super) records: Vec<Record>,
-    /// The injections among them.
-    pub(super) injections: Vec<Recorded>,
-}
-
 /// The thread that commits.
-pub(super) struct Keeper {
-    jobs: SyncSender<Job>,
+pub(super) struct Committer {
+    batches: SyncSender<Batch>,
     thread: JoinHandle<Result<Writer, FolderError>>,
 }
 
-/// The keeper has stopped: [`Keeper::finish`] says why.
+/// The thread has ended; [`Committer::finish`] returns its error.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopped;
 
-impl Keeper {
-    /// Starts the thread. What injections became is said in `answers`, once they are committed.
-    pub(super) fn start(writer: Writer, answers: Option<Answers>) -> io::Result<Self> {
-        let (jobs, receiver) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new()
-            .name("venom-keeper".into())
-            .spawn(move || keep(writer, &receiver, answers))?;
-        Ok(Self { jobs, thread })
+impl Committer {
+    /// Starts the thread. It reports each commit, and its own end, to `messages`.
+    pub(super) fn start(writer: Writer, messages: Sender<Message>) -> io::Result<Self> {
+        // The engine has one batch in flight: a send never blocks.
+        let (batches, receiver) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("venom-committer".into()).spawn(move || {
+            let outcome = commit_all(writer, &receiver, &messages);
+            // The beat loop may have ended before.
+            let _ = messages.send(Message::CommitterEnded);
+            outcome
+        })?;
+        Ok(Self { batches, thread })
     }
 
-    /// Hands records over to be committed.
-    pub(super) fn commit(&mut self, job: Job) -> Result<(), Stopped> {
-        self.jobs.send(job).map_err(|_| Stopped)
+    pub(super) fn commit(&self, batch: Batch) -> Result<(), Stopped> {
+        self.batches.send(batch).map_err(|_| Stopped)
     }
 
-    /// Waits until all is committed.
+    /// Waits for the thread to end.
     pub(super) fn finish(self) -> Result<Writer, FolderError> {
-        drop(self.jobs);
+        drop(self.batches);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
-fn keep(mut writer: Writer, jobs: &Receiver<Job>, answers: Option<Answers>) -> Result<Writer, FolderError> {
-    for Job { records, injections } in jobs {
-        let entries: Vec<_> = injections.iter().map(|it| (it.entry, it.time)).collect();
-        writer.commit(&records, &entries)?;
-        for Recorded { event, entry, .. } in injections {
-            if let Some(answers) = &answers {
-                answers.answer(event, Outcome::Committed { entry });
-            }
-        }
+fn commit_all(
+    mut writer: Writer,
+    batches: &Receiver<Batch>,
+    messages: &Sender<Message>,
+) -> Result<Writer, FolderError> {
+    for batch in batches {
+        writer.commit(&batch.records, &batch.injections)?;
+        let _ = messages.send(Message::Committed);
     }
     Ok(writer)
 }

@@ -1,4 +1,4 @@
-//! The node beside the heart, on a thread of its own: what other nodes inject wakes the heart.
+//! A node of the mesh beside the beat loop, on a thread of its own: it passes on what other nodes inject.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Error, complain, node::listening};
 use super::Args;
-use super::heart::Wake;
+use super::beat_loop::Message;
 use crate::mesh::identity::LIFE;
 use crate::mesh::{Answers, Known};
 use crate::node::source::Source;
@@ -17,21 +17,21 @@ use crate::node::{Node, Options, folder};
 use crate::store::directory::Writer;
 use crate::store::injections::Recent;
 
-/// Where the mesh of a folder's ledger is, unless somebody says otherwise.
+/// The mesh folder where no flag names one.
 const FOLDER: &str = "venom-mesh";
-/// Nodes that there are certificates for when it is made here.
+/// Nodes that get certificates when it is created here.
 const NODES: u32 = 5;
 
-/// A node that holds the ledger. Ends when this is dropped.
-pub(super) struct Body {
+/// The node of the process that writes the ledger. Dropping it ends the node.
+pub(super) struct MeshNode {
     answers: Answers,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Body {
-    /// Joins the mesh. `writer` holds the ledger, and has what it knows of injections.
-    pub(super) fn start(args: &Args, writer: &Writer, wake: Sender<Wake>) -> Result<Self, Error> {
+impl MeshNode {
+    /// Joins the mesh. The ledger of `writer` holds the injections that retries must not record again.
+    pub(super) fn start(args: &Args, writer: &Writer, messages: Sender<Message>) -> Result<Self, Error> {
         let options = Options {
             peers: args.peers.clone(),
             mesh_port: args.mesh_port.unwrap_or(9000),
@@ -47,7 +47,7 @@ impl Body {
         let failed = |error: io::Error| Error::Failed(format!("threads: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name("venom-mesh".into()).spawn(move || {
-            runtime.block_on(live(options, known, wake, asked, |told| drop(ready.send(told))));
+            runtime.block_on(live(options, known, messages, asked, |told| drop(ready.send(told))));
         });
         let thread = thread.map_err(failed)?;
         let told = started.recv().unwrap_or_else(|_| Err("the mesh's thread ended".into()));
@@ -56,13 +56,13 @@ impl Body {
         Ok(Self { answers, stop, thread: Some(thread) })
     }
 
-    /// Where the ledger says what became of injections.
-    pub(super) fn answers(&self) -> Answers {
+    /// Sends the outcomes of injections to the nodes that took them in.
+    pub(super) fn outcomes(&self) -> Answers {
         self.answers.clone()
     }
 }
 
-impl Drop for Body {
+impl Drop for MeshNode {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
@@ -75,7 +75,7 @@ impl Drop for Body {
 async fn live(
     options: Options,
     known: Vec<Known>,
-    wake: Sender<Wake>,
+    messages: Sender<Message>,
     stop: CancellationToken,
     ready: impl FnOnce(Result<(Answers, String), String>),
 ) {
@@ -87,15 +87,15 @@ async fn live(
     let answers = collected.answers();
     ready(Ok((answers, listening(&node))));
     while let Some(Some(event)) = stop.run_until_cancelled(collected.next()).await {
-        if wake.send(Wake::Inject(event)).is_err() {
-            // The heart has stopped; it will be told again when somebody continues this ledger.
+        if messages.send(Message::Inject(event)).is_err() {
+            // The beat loop has ended. The nodes offer the event again to the next writer of this ledger.
             stop.cancelled().await;
         }
     }
     node.stop().await;
 }
 
-/// The injections that a retry must not bring in again.
+/// The injections that retries must not record again.
 fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
     let head = writer.head();
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
@@ -107,7 +107,7 @@ fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
     Ok(recent.known())
 }
 
-/// The operator's folder: the one that is named, or one that is made.
+/// The operator's folder: the one that a flag names, or the default one, which is created if it is missing.
 fn identity(named: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(named) = named {
         return Ok(named.to_owned());

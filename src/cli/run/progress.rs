@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-use super::heart::Tally;
+use super::tally::Tally;
 use crate::organism::State;
 
 const ON_TERMINAL: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ impl Progress {
             beat.pulse.t_lambda,
             beat.action,
             tally.entries,
-            tally.beats as f64 / tally.took.as_secs_f64().max(1e-9),
+            tally.beats as f64 / tally.elapsed.as_secs_f64().max(1e-9),
         );
         // Where stderr is gone there is nobody to show it to.
         let _ = if self.terminal {

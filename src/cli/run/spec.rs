@@ -1,8 +1,7 @@
-//! What the flags and the file of `venom run` ask for.
+//! The desired state that flags and file of `venom run` describe.
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
 
 use kube::Resource;
 use serde::Deserialize;
@@ -11,26 +10,22 @@ use serde_json::Value;
 use super::super::{Error, complain};
 use super::{Args, bounds};
 use crate::api;
-use crate::operator::spec;
-use crate::organism::{Config, Genome, pulse};
+use crate::organism::pulse;
+use crate::runtime::Desired;
 
-/// All that a run needs to know.
+/// What a run does.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    /// The genome to live by.
-    pub(super) genome: Genome,
-    /// Pulse and PID; `pulse.p` is P.
-    pub(super) config: Config,
+pub(super) struct RunSpec {
+    /// The desired state; its `beats` follow from `until` and the ledger.
+    pub(super) desired: Desired,
     /// When to stop.
     pub(super) until: Until,
-    /// How often calm beats are stored.
-    pub(super) commit_interval: Duration,
 }
 
 /// When to stop beating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// When somebody stops it.
+    /// When a signal asks for it.
     Stopped,
     /// After so many more.
     More(u64),
@@ -63,15 +58,14 @@ pub(super) fn finite(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "write a number, such as 0.02".into())
 }
 
-/// Puts file and flags together; a flag goes before the file.
-pub(super) fn wanted(args: &Args) -> Result<Wanted, Error> {
+/// Combines file and flags; a flag goes before the file.
+pub(super) fn read(args: &Args) -> Result<RunSpec, Error> {
     let (organism, genome) = match &args.file {
         Some(path) => from_file(path)?,
         None => Default::default(),
     };
-    let (organism, genome) = (&organism.spec, &genome.spec);
-    let mut config = spec::config(organism, genome);
-    let (pulse, pid) = (&mut config.pulse, &mut config.pid);
+    let mut desired = Desired::from_specs(&organism, &genome);
+    let (pulse, pid) = (&mut desired.config.pulse, &mut desired.config.pid);
     for (flag, value) in [(args.k_flows, &mut pulse.k), (args.p_nodes, &mut pulse.p)] {
         *value = flag.unwrap_or(*value);
     }
@@ -80,17 +74,13 @@ pub(super) fn wanted(args: &Args) -> Result<Wanted, Error> {
     }
     pulse::t_lambda(pulse.k, pulse.p, pulse.t1, pulse.u)
         .map_err(|error| Error::Usage(format!("k = {}, P = {}: {error}", pulse.k, pulse.p)))?;
-    let until = match (args.beats.map(u64::try_from), organism.beats_limit()) {
+    desired.injectable = args.injectable;
+    let until = match (args.beats.map(u64::try_from), organism.spec.beats_limit()) {
         (Some(Ok(more)), _) => Until::More(more),
         (Some(Err(_)), _) | (None, None) => Until::Stopped,
         (None, Some(total)) => Until::Total(total),
     };
-    Ok(Wanted {
-        genome: spec::genome(genome),
-        config,
-        until,
-        commit_interval: organism.ledger.commit_interval.get(),
-    })
+    Ok(RunSpec { desired, until })
 }
 
 /// The Organism of a file and the Genome it names, as the API server would take them.

@@ -1,10 +1,10 @@
-//! What a run came to. Each figure is computed by the code it is about, and the ledger is read again.
+//! The figures of a run. Each is computed by the code it describes; the ledger is read again for it.
 
 use std::io::Write;
 
 use super::super::ledger::verify::{self, Expected, Report};
 use super::super::{Error, Out, stdout};
-use super::heart::{Heart, Tally};
+use super::tally::Tally;
 use crate::ledger::hex;
 use crate::organism::cores::{Reading, entropy};
 use crate::organism::{Action, State};
@@ -13,18 +13,20 @@ use crate::store::directory::Folder;
 /// The mission's example: so many anomalies.
 const EXAMPLE_ANOMS: u64 = 5;
 
-/// Prints the summary of `heart`, whose ledger is in `folder`.
-pub(super) fn print(heart: &Heart, folder: &Folder) -> Result<(), Error> {
+/// Prints the summary of a run that ended in `state`, with its ledger in `folder`.
+pub(super) fn print(state: Option<&State>, tally: &Tally, folder: &Folder) -> Result<(), Error> {
     let report = verify::store(folder, &Expected::default())?;
-    let printed = all(heart, folder, &report);
-    // What was found counts, also where nobody reads it.
+    let printed = print_report(state, tally, folder, &report);
+    // A failed verification goes before a closed stdout.
     report.into_result(&folder.path().display().to_string())?;
     printed
 }
 
-fn all(heart: &Heart, folder: &Folder, report: &Report) -> Result<(), Error> {
+fn print_report(state: Option<&State>, tally: &Tally, folder: &Folder, report: &Report) -> Result<(), Error> {
     let mut out = stdout();
-    figures(&mut out, heart.state(), &heart.tally)?;
+    if let Some(state) = state {
+        figures(&mut out, state, tally)?;
+    }
     let verdict = if report.findings.is_empty() { "verified ✓" } else { "FAILED ✗" };
     writeln!(out, "Ledger integrity: {verdict} ({} entries read again)", report.size - report.floor)?;
     for finding in &report.findings {
@@ -36,7 +38,7 @@ fn all(heart: &Heart, folder: &Folder, report: &Report) -> Result<(), Error> {
 }
 
 fn figures(out: &mut Out, state: &State, tally: &Tally) -> Result<(), Error> {
-    let seconds = tally.took.as_secs_f64();
+    let seconds = tally.elapsed.as_secs_f64();
     writeln!(
         out,
         "Beats: {} in {seconds:.2} s ({} since genesis, {} deadlines missed)",
@@ -74,7 +76,8 @@ fn figures(out: &mut Out, state: &State, tally: &Tally) -> Result<(), Error> {
 /// The first step, where the error sets in, and the last beside it.
 fn pid(out: &mut Out, tally: &Tally) -> Result<(), Error> {
     let steps = tally.history.steps();
-    let (Some(first), Some(last), count) = (tally.first, tally.history.steps().last(), steps.len()) else {
+    let (Some(first), Some(last), count) = (tally.first_step, tally.history.steps().last(), steps.len())
+    else {
         return Ok(());
     };
     let stable = steps.filter(|step| step.stable).count();
