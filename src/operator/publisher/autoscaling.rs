@@ -1,24 +1,24 @@
-//! Whether an autoscaler sets the number of nodes, and who gets in its way. Pure.
+//! Whether the HorizontalPodAutoscaler sets the number of nodes, and which field manager contests it. Pure.
 
 use serde_json::Value;
 
 use crate::api;
 
-/// What the condition AutoscalingActive says.
+/// Who sets the number of nodes, as the condition AutoscalingActive states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Autoscaling {
-    /// The operator makes no bodies.
+    /// The operator creates no pods: it runs without --node-image.
     NoBody,
     /// spec.autoscaling.enabled is false.
     Disabled,
-    /// This manager applies spec.nodes.replicas, over and over.
+    /// This field manager applies spec.nodes.replicas, so each apply undoes the autoscaler.
     Contested(String),
-    /// There is one, and nobody gets in its way.
+    /// The HorizontalPodAutoscaler does.
     Active,
 }
 
 impl Autoscaling {
-    /// Of this Organism.
+    /// The setting of this Organism.
     #[must_use]
     pub fn of(organism: &api::Organism, has_body: bool) -> Self {
         match contestant(organism) {
@@ -36,17 +36,19 @@ impl Autoscaling {
             Self::NoBody => (
                 "False",
                 "NoBody",
-                "This operator makes no pods; start it with --node-image. P is spec.nodes.replicas.".into(),
+                "This operator creates no pods; start it with --node-image. P is spec.nodes.replicas.".into(),
             ),
-            Self::Disabled => {
-                ("False", "Disabled", "By spec.autoscaling.enabled; spec.nodes.replicas is yours.".into())
-            }
+            Self::Disabled => (
+                "False",
+                "Disabled",
+                "spec.autoscaling.enabled is false; set spec.nodes.replicas yourself.".into(),
+            ),
             Self::Contested(manager) => (
                 "False",
                 "ReplicasContested",
                 format!(
-                    "{manager} applies spec.nodes.replicas and so undoes what the autoscaler sets. Remove that field \
-                     from what it applies, or set spec.autoscaling.enabled: false."
+                    "{manager} applies spec.nodes.replicas and so undoes the autoscaler. Remove that field from what it \
+                     applies, or set spec.autoscaling.enabled: false."
                 ),
             ),
             Self::Active => return active(scaling),
@@ -60,7 +62,7 @@ fn active(scaling: Option<&Scaling>) -> (&'static str, String, String) {
     match scaling {
         None => ("True", "Active".into(), format!("{sets}.")),
         Some(Scaling { active: false, reason, message, .. }) => {
-            ("False", reason.clone(), format!("{sets}, and cannot now: {message}"))
+            ("False", reason.clone(), format!("{sets}, but cannot compute it: {message}"))
         }
         Some(Scaling { desired, cpu, .. }) => {
             let at = cpu.map(|cpu| format!(", at {cpu} % of the CPU that pods request")).unwrap_or_default();
@@ -69,29 +71,27 @@ fn active(scaling: Option<&Scaling>) -> (&'static str, String, String) {
     }
 }
 
-/// What an autoscaler says in its status.
+/// The status of a HorizontalPodAutoscaler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scaling {
-    /// Nodes that it wants.
+    /// Desired number of nodes.
     pub desired: u64,
-    /// Use of CPU when it came to want so many, in per cent of what pods request.
+    /// CPU utilisation at which it came to this number, in per cent of what the pods request.
     cpu: Option<u64>,
-    /// Whether it can tell how many it wants.
+    /// Whether it can compute the number.
     active: bool,
-    /// Why, or why not, in a word.
     reason: String,
-    /// And in a sentence.
     message: String,
 }
 
 impl Scaling {
-    /// Nothing as long as the autoscaler has not looked.
+    /// Parses a status; none before the autoscaler has evaluated its metrics for the first time.
     #[must_use]
     pub fn of(status: &Value) -> Option<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let conditions = status["conditions"].as_array()?;
         let of = |kind: &str| conditions.iter().find(|it| it["type"] == kind);
-        // One that cannot even scale has nothing to say of what it would.
+        // Without AbleToScale the metrics are not evaluated.
         let able = of("AbleToScale").filter(|it| it["status"] == "False");
         let active = able.or_else(|| of("ScalingActive"))?;
         let metrics = status["currentMetrics"].as_array().into_iter().flatten();
@@ -105,8 +105,8 @@ impl Scaling {
         })
     }
 
-    /// What follows `before`: as long as the autoscaler wants the same, the CPU that it was decided at stands,
-    /// and a failure is told of in the same words. Else there would be news four times a minute.
+    /// The status to show after `before`: while number, state and reason stay the same, the old one stays. An
+    /// autoscaler updates its figures four times a minute; each would be a status write and an Event.
     #[must_use]
     pub fn after(before: Option<Self>, next: Option<Self>) -> Option<Self> {
         let decided = |it: &Self| (it.desired, it.active, it.reason.clone(), it.cpu.is_some());
@@ -117,8 +117,8 @@ impl Scaling {
     }
 }
 
-/// Who owns spec.nodes.replicas by applying it. Whoever scales once owns it too, but by an update; an
-/// autoscaler's own update takes it from everybody.
+/// The field manager that owns spec.nodes.replicas by server-side apply. One that scales by /scale owns it by
+/// an update, which the autoscaler's next update takes away.
 fn contestant(organism: &api::Organism) -> Option<String> {
     let entries = organism.metadata.managed_fields.as_deref().unwrap_or_default();
     let applies = entries.iter().find(|entry| {
@@ -127,7 +127,7 @@ fn contestant(organism: &api::Organism) -> Option<String> {
             && entry.subresource.is_none()
             && replicas.is_some_and(|replicas| *replicas != Value::Null)
     });
-    applies.map(|entry| entry.manager.clone().unwrap_or_else(|| "somebody".into()))
+    applies.map(|entry| entry.manager.clone().unwrap_or_else(|| "an unnamed field manager".into()))
 }
 
 #[cfg(test)]

@@ -1,25 +1,28 @@
+use super::report::{CommittedLedger, Integrity, NotReady, NotReadyReason};
+use super::status::organism_status;
 use super::*;
-use crate::operator::view::Decided;
+use crate::organism::Action;
+use crate::runtime::{CurrentDecision, EngineStatus, Phase};
 
-fn view() -> View {
-    View {
-        standing: Standing::Beating,
+fn engine() -> EngineStatus {
+    EngineStatus {
+        phase: Phase::Beating,
         generation: 3,
         genome_generation: 2,
         beats: 12,
         p: 5,
         t_lambda: Some(0.004_210_526_315_789_474),
-        decided: Some(Decided { action: Action::Alert, since: 1_000.5, entry: 83 }),
+        decision: Some(CurrentDecision { action: Action::Alert, since: 1_000.5, entry: 83 }),
         threat: Some(0.645_656_306_225_796),
         weights: None,
         anoms: Some(5),
-        settled: Some(true),
-        failed: vec![],
+        stable: Some(true),
+        failed_cores: vec![],
     }
 }
 
 fn report() -> Report {
-    Report { view: Some(view()), ledger: Some(LedgerView::default()), replicas: 5, ..Report::default() }
+    Report { engine: Some(engine()), ledger: Some(CommittedLedger::default()), nodes: 5, ..Report::default() }
 }
 
 fn condition(status: &api::OrganismStatus, kind: &str) -> (String, String) {
@@ -28,7 +31,7 @@ fn condition(status: &api::OrganismStatus, kind: &str) -> (String, String) {
 }
 
 fn shown(report: &Report) -> api::OrganismStatus {
-    report.organism_status("venom", &api::OrganismStatus::default(), Timestamp::UNIX_EPOCH)
+    organism_status(report, "venom", &api::OrganismStatus::default(), Timestamp::UNIX_EPOCH)
 }
 
 fn is(status: &str, reason: &str) -> (String, String) {
@@ -49,9 +52,13 @@ fn numbers_are_rounded_and_the_generation_is_the_one_acted_on() {
 #[test]
 fn ready_waits_for_the_first_beat_and_for_nothing_else() {
     let mut report = report();
-    report.view = Some(View { beats: 0, ..view() });
+    report.engine = Some(EngineStatus { beats: 0, ..engine() });
     assert_eq!(condition(&shown(&report), "Ready"), is("False", "WaitingForFirstCommit"));
-    report.view = Some(View { settled: Some(false), failed: vec![("Regen".into(), "no".into())], ..view() });
+    report.engine = Some(EngineStatus {
+        stable: Some(false),
+        failed_cores: vec![("Regen".into(), "no".into())],
+        ..engine()
+    });
     report.integrity = Integrity::SegmentLost(7, 20);
     let status = shown(&report);
     assert_eq!(condition(&status, "Ready"), is("True", "Beating"));
@@ -61,23 +68,23 @@ fn ready_waits_for_the_first_beat_and_for_nothing_else() {
 }
 
 #[test]
-fn each_standing_has_its_reasons() {
-    for (standing, ready, beating) in [
-        (Standing::Beating, is("True", "Beating"), is("True", "Beating")),
-        (Standing::Throttled, is("True", "Beating"), is("True", "Throttled")),
-        (Standing::Suspended, is("True", "Suspended"), is("False", "Suspended")),
-        (Standing::Completed, is("True", "Completed"), is("False", "Completed")),
-        (Standing::GenomeNotFound, is("False", "GenomeNotFound"), is("False", "GenomeNotFound")),
+fn each_phase_has_its_own_reasons() {
+    for (phase, ready, beating) in [
+        (Phase::Beating, is("True", "Beating"), is("True", "Beating")),
+        (Phase::Throttled, is("True", "Beating"), is("True", "Throttled")),
+        (Phase::Suspended, is("True", "Suspended"), is("False", "Suspended")),
+        (Phase::Completed, is("True", "Completed"), is("False", "Completed")),
+        (Phase::GenomeNotFound, is("False", "GenomeNotFound"), is("False", "GenomeNotFound")),
     ] {
-        let status = shown(&Report { view: Some(View { standing, ..view() }), ..report() });
+        let status = shown(&Report { engine: Some(EngineStatus { phase, ..engine() }), ..report() });
         assert_eq!((condition(&status, "Ready"), condition(&status, "Beating")), (ready, beating));
     }
 }
 
 #[test]
-fn a_hold_goes_before_everything_and_is_what_was_observed() {
-    let hold = Hold { reason: HoldReason::GenomeInUse, message: "x".into(), generation: 9 };
-    let status = shown(&Report { hold: Some(hold), ..report() });
+fn not_ready_goes_before_everything_else_and_sets_the_observed_generation() {
+    let not_ready = NotReady { reason: NotReadyReason::GenomeInUse, message: "x".into(), generation: 9 };
+    let status = shown(&Report { not_ready: Some(not_ready), ..report() });
     assert_eq!(condition(&status, "Ready"), is("False", "GenomeInUse"));
     assert_eq!(status.observed_generation, Some(9));
 }
@@ -87,8 +94,8 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     let first = shown(&report());
     let later = Timestamp::from_second(100).unwrap();
     let mut report = report();
-    report.view = Some(View { standing: Standing::Suspended, ..view() });
-    let second = report.organism_status("venom", &first, later);
+    report.engine = Some(EngineStatus { phase: Phase::Suspended, ..engine() });
+    let second = organism_status(&report, "venom", &first, later);
     let time = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).unwrap().last_transition_time.0
     };

@@ -58,7 +58,7 @@ fn what_the_autoscaler_wants_and_why_is_in_the_condition() {
     let blind = Scaling::of(&status(5, 0, "False", "FailedGetResourceMetric"));
     let (holds, reason, message) = condition(&blind);
     assert_eq!((holds, &*reason), ("False", "FailedGetResourceMetric"));
-    assert!(message.ends_with("cannot now: in words"), "{message}");
+    assert!(message.ends_with("cannot compute it: in words"), "{message}");
     let six = Scaling::after(blind, Scaling::of(&status(6, 120, "True", "ValidMetricFound")));
     let (holds, reason, message) = condition(&six);
     assert_eq!((holds, &*reason), ("True", "Active"));

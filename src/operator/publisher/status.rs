@@ -1,0 +1,255 @@
+//! The statuses of an Organism and its Genome, made from a [`Report`]. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::conditions::Conditions;
+use super::report::{Integrity, LedgerFault, Report};
+use crate::api;
+use crate::organism::Action;
+use crate::runtime::{EngineStatus, Phase};
+use crate::store::configmap::ORGANISM_LABEL;
+
+const GENOME_GONE: &str = "The Genome was deleted or is bound to another Organism; apply it again to go on.";
+
+/// The status of the Organism `name` that follows `before`.
+#[must_use]
+pub fn organism_status(
+    report: &Report,
+    name: &str,
+    before: &api::OrganismStatus,
+    now: Timestamp,
+) -> api::OrganismStatus {
+    let engine = report.engine.as_ref();
+    let mut status = before.clone();
+    status.observed_generation = observed_generation(report).or(before.observed_generation);
+    status.nodes = Some(api::NodesStatus {
+        ready: saturating(report.ready_nodes),
+        replicas: saturating(report.nodes),
+        selector: format!("{ORGANISM_LABEL}={name}"),
+    });
+    if let Some(engine) = engine {
+        status.beats = Some(engine.beats);
+        status.t_lambda = engine.t_lambda.map(to_six_digits).or(status.t_lambda);
+        status.decision = engine.decision.map(|decision| api::Decision {
+            action: action(decision.action),
+            threat: to_four_digits(
+                engine.threat.or(before.decision.as_ref().map(|it| it.threat)).unwrap_or_default(),
+            ),
+            since: time(decision.since),
+            entry: decision.entry,
+        });
+    }
+    if let Some(ledger) = &report.ledger {
+        status.ledger = Some(api::LedgerStatus {
+            generation: ledger.generation,
+            size: ledger.size,
+            merkle_root: ledger.root.clone(),
+            last_hash: ledger.last_hash.clone(),
+            segments: saturating(ledger.segments),
+            bytes: ledger.bytes,
+            replayable_from: ledger
+                .replayable_from
+                .map(|start| api::ReplayableFrom { index: start.index, time: time(start.time) }),
+        });
+    }
+    let mut conditions = Conditions::new(&before.conditions, status.observed_generation, now);
+    ready(report, &mut conditions);
+    beating(report, &mut conditions);
+    if let Some(engine) = engine {
+        pulse_stable(engine, &mut conditions);
+        cores_healthy(engine, &mut conditions);
+    }
+    ledger_intact(report, &mut conditions);
+    if let Some(autoscaling) = &report.autoscaling {
+        let (status, reason, message) = autoscaling.condition(report.scaling.as_ref());
+        conditions.set("AutoscalingActive", status, &reason, &message);
+    }
+    status.conditions = conditions.finish();
+    status
+}
+
+/// The status of the Genome that the organism is bound to, which follows `before`; none before the first commit.
+#[must_use]
+pub fn genome_status(
+    report: &Report,
+    before: &api::GenomeStatus,
+    now: Timestamp,
+) -> Option<api::GenomeStatus> {
+    let engine = report.engine.as_ref()?;
+    let mut status = before.clone();
+    if let Some(weights) = engine.weights {
+        status.weights = Some(api::Weights {
+            regen: to_four_digits(weights.regen),
+            balance: to_four_digits(weights.balance),
+            entropy: to_four_digits(weights.entropy),
+            optimize: to_four_digits(weights.optimize),
+        });
+    }
+    status.threat = engine.threat.map(to_four_digits).or(status.threat);
+    status.anoms = engine.anoms.or(status.anoms);
+    status.action = engine.decision.map(|decision| action(decision.action)).or(status.action);
+    status.injected_total = report.ledger.as_ref().map(|ledger| ledger.injected_total);
+    status.observed_generation = Some(engine.genome_generation);
+    let mut conditions = Conditions::new(&before.conditions, status.observed_generation, now);
+    conditions.set("Bound", "True", "Claimed", "Bound to the Organism in status.boundTo.");
+    status.conditions = conditions.finish();
+    Some(status)
+}
+
+/// The action as the API names it.
+#[must_use]
+pub fn action(action: Action) -> api::Action {
+    match action {
+        Action::Quarantine => api::Action::Quarantine,
+        Action::Alert => api::Action::Alert,
+        Action::ApplyBalance => api::Action::ApplyBalance,
+        Action::ApplyOptimize => api::Action::ApplyOptimize,
+        Action::Noop => api::Action::Noop,
+    }
+}
+
+/// The generation that is acted on or deliberately held back.
+fn observed_generation(report: &Report) -> Option<i64> {
+    match (&report.not_ready, &report.engine) {
+        (Some(not_ready), _) => Some(not_ready.generation),
+        (None, engine) => engine.as_ref().map(|engine| engine.generation),
+    }
+}
+
+fn ready(report: &Report, out: &mut Conditions<'_>) {
+    if let Some(not_ready) = &report.not_ready {
+        return out.set("Ready", "False", not_ready.reason.as_str(), &not_ready.message);
+    }
+    if let Some(fault) = &report.ledger_fault {
+        let (reason, message) = describe(fault);
+        return out.set("Ready", "False", reason, &message);
+    }
+    if let Some(fault) = &report.body_fault {
+        return out.set("Ready", "False", fault.reason, &fault.message);
+    }
+    let Some(engine) = &report.engine else {
+        return out.set("Ready", "False", "WaitingForFirstCommit", "The ledger is being taken over.");
+    };
+    match engine.phase {
+        Phase::Suspended => out.set("Ready", "True", "Suspended", "spec.suspend is true."),
+        Phase::Completed => {
+            out.set("Ready", "True", "Completed", "spec.beats is reached; raise it to go on.");
+        }
+        Phase::GenomeNotFound => out.set("Ready", "False", "GenomeNotFound", GENOME_GONE),
+        Phase::Beating | Phase::Throttled if engine.beats == 0 => {
+            out.set("Ready", "False", "WaitingForFirstCommit", "No beat has been committed yet.");
+        }
+        Phase::Beating | Phase::Throttled => {
+            out.set("Ready", "True", "Beating", "The organism beats and its ledger is committed.");
+        }
+    }
+}
+
+fn describe(fault: &LedgerFault) -> (&'static str, String) {
+    match fault {
+        LedgerFault::NameTaken(name) => (
+            "NameTaken",
+            format!(
+                "ConfigMap {name} has the name of a ledger object but belongs to someone else; delete it to go on. \
+                 Until then nothing is committed."
+            ),
+        ),
+        LedgerFault::HeadUnreadable(name, why) => (
+            "HeadUnreadable",
+            format!(
+                "ConfigMap {name} is not a readable ledger head: {why}. Restore its data.head to go on. Until then \
+                 nothing is committed."
+            ),
+        ),
+    }
+}
+
+fn beating(report: &Report, out: &mut Conditions<'_>) {
+    // An organism that has beaten before stops when its last beats are committed, and the engine's status says
+    // so: whatever holds it back now comes second.
+    let engine = match (&report.not_ready, &report.engine) {
+        (Some(not_ready), None) => {
+            return out.set("Beating", "False", not_ready.reason.as_str(), &not_ready.message);
+        }
+        (None, None) => return,
+        (_, Some(engine)) => engine,
+    };
+    match engine.phase {
+        Phase::Beating => out.set("Beating", "True", "Beating", "Beats at the pace of its spec."),
+        Phase::Throttled => out.set(
+            "Beating",
+            "True",
+            "Throttled",
+            "Beats more slowly than its spec asks: the operator's write budget is used up.",
+        ),
+        Phase::Suspended => out.set("Beating", "False", "Suspended", "spec.suspend is true."),
+        Phase::Completed => out.set("Beating", "False", "Completed", "spec.beats is reached."),
+        Phase::GenomeNotFound => out.set("Beating", "False", "GenomeNotFound", GENOME_GONE),
+    }
+}
+
+fn pulse_stable(engine: &EngineStatus, out: &mut Conditions<'_>) {
+    match engine.stable {
+        Some(true) => out.set("PulseStable", "True", "Settled", "ΔV ≤ 0 in each of the last ten beats."),
+        Some(false) => out.set("PulseStable", "False", "Unsettled", "ΔV > 0 in one of the last ten beats."),
+        None => out.set("PulseStable", "Unknown", "TooEarly", "Fewer than ten beats so far."),
+    }
+}
+
+fn cores_healthy(engine: &EngineStatus, out: &mut Conditions<'_>) {
+    if engine.failed_cores.is_empty() {
+        return out.set("CoresHealthy", "True", "Healthy", "All four cores returned a result.");
+    }
+    let failed: Vec<_> = engine.failed_cores.iter().map(|(core, why)| format!("{core}: {why}")).collect();
+    let message = format!("Beats are held and the last decision stands. {}", failed.join("; "));
+    out.set("CoresHealthy", "False", "CoreFailed", &message);
+}
+
+fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
+    let Some(ledger) = &report.ledger else { return };
+    let (status, reason, message) = match report.integrity {
+        Integrity::SegmentLost(first, last) => (
+            "False",
+            "SegmentLost",
+            format!(
+                "Entries {first} to {last} were deleted from the cluster. The root still covers them; restore them \
+                 from an export."
+            ),
+        ),
+        Integrity::TailLost(first, last) => (
+            "False",
+            "TailLost",
+            format!(
+                "Entries {first} to {last} were published and are missing. A new generation of the ledger continues \
+                 it and names the old root."
+            ),
+        ),
+        Integrity::Verified if ledger.retain_reduced => (
+            "True",
+            "RetainReduced",
+            "Fewer bytes are kept than spec.ledger.retain.bytes asks for: all ledgers share --ledger-total-bytes."
+                .into(),
+        ),
+        Integrity::Verified => ("True", "Verified", "All segments listed in the head exist.".into()),
+    };
+    out.set("LedgerIntact", status, reason, &message);
+}
+
+/// Four digits after the point; the ledger has the exact number.
+fn to_four_digits(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+/// Six digits after the point: T_Λ is a few thousandths of a second.
+fn to_six_digits(number: f64) -> f64 {
+    (number * 1e6).round() / 1e6
+}
+
+fn time(seconds: f64) -> Time {
+    Time(Timestamp::from_microsecond((seconds * 1e6) as i64).unwrap_or_default())
+}
+
+fn saturating(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
