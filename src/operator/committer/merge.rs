@@ -1,56 +1,56 @@
-//! Merging: adjacent segments become one, beside the commits. What comes out is listed by the committer.
+//! Merging: adjacent segments become one, beside the commits. The committer lists the merged segment.
 
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::Shared;
+use super::Resources;
 use crate::ledger::entry::Origin;
 use crate::ledger::{Sealed, sealed};
 use crate::store::configmap::{ConfigMaps, StoreError};
 use crate::store::head::Listed;
 
-/// Why segments stay as they are.
+/// Why segments were not merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// A call failed: try again later.
+    /// A call failed; a later merge may succeed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// They cannot be one segment.
+    /// They do not fit into one segment.
     #[error(transparent)]
     Merge(#[from] sealed::MergeError),
-    /// The task failed.
-    #[error("the task failed: {0}")]
+    /// The task panicked or was cancelled.
+    #[error("the merge task failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// A merge under way.
+/// A merge in progress.
 pub struct Merge {
     parts: Vec<Listed>,
     task: JoinHandle<Result<Listed, MergeError>>,
 }
 
 impl Merge {
-    /// Starts to read `parts` and to store them as one segment of the writer of `epoch`.
+    /// Starts to read `parts` and to store them as one segment written in `epoch`.
     pub fn start(
-        shared: Arc<Shared>,
+        resources: Arc<Resources>,
         store: ConfigMaps,
         origin: Origin,
         epoch: u64,
         parts: Vec<Listed>,
     ) -> Self {
-        let task = tokio::spawn(merge(shared, store, origin, epoch, parts.clone()));
+        let task = tokio::spawn(merge(resources, store, origin, epoch, parts.clone()));
         Self { parts, task }
     }
 
-    /// Waits for its end. Whatever it stores after that would be garbage that nobody expects.
+    /// Waits for its end, so that no segment is created after the ledger has changed hands.
     pub async fn end(self) {
         let _ = self.task.await;
     }
 }
 
-/// Comes back with the parts and what was made of them when the merge under way has ended; never where there
-/// is none. May be cancelled.
+/// Returns the parts and the merged segment when the merge in progress ends; never returns where there is none.
+/// Cancel safe.
 pub async fn finished(merging: &mut Option<Merge>) -> (Vec<Listed>, Result<Listed, MergeError>) {
     let Some(merge) = merging else { return std::future::pending().await };
     let outcome = (&mut merge.task).await.unwrap_or_else(|error| Err(error.into()));
@@ -60,14 +60,14 @@ pub async fn finished(merging: &mut Option<Merge>) -> (Vec<Listed>, Result<Liste
 }
 
 async fn merge(
-    shared: Arc<Shared>,
+    resources: Arc<Resources>,
     store: ConfigMaps,
     origin: Origin,
     epoch: u64,
     parts: Vec<Listed>,
 ) -> Result<Listed, MergeError> {
-    // Decoding takes memory: one merge at a time. The semaphore is never closed.
-    let _turn = shared.merging.acquire().await.ok();
+    // Decoding whole segments takes memory: one merge at a time. The semaphore is never closed.
+    let _permit = resources.merges.acquire().await.ok();
     let mut sealed = Vec::with_capacity(parts.len());
     for part in &parts {
         let segment = store.listed(part).await?;

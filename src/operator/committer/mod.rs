@@ -1,235 +1,263 @@
 //! The committer: one task an organism, the only writer of its ledger's objects.
 //!
+//! | module | contents |
+//! |---|---|
+//! | [`ledger`] | a ledger that this process has taken over |
+//! | `plan` | what follows a failed write of the head (pure) |
+//! | `retry` | waiting between the attempts of a write |
+//! | [`merge`] | adjacent segments become one |
+//!
 //! A commit creates the segment, then replaces the head with the resourceVersion of our own last replace.
-//! Only the second step commits. Whatever fails in between leaves a segment that no head lists, which the
-//! next take-over deletes. A head of a higher epoch means that another operator took over: this process ends
-//! and takes nothing back, so two operators can never fork a chain, and no rule rests on time.
+//! Only the second step commits. A failure in between leaves a segment that no head lists; the next take-over
+//! deletes it. A head with a higher epoch means that another operator took over: this organism ends here and
+//! takes nothing back, so two operators can never fork a chain, and that rests on no clock.
 //!
 //! A full etcd is an ordinary event. It refuses every write: segments, heads, statuses and Events alike; reads
-//! and deletions work. The organism beats on, and what it records waits in memory; when as much waits as may, its
-//! beats are skipped, and no entry is dropped. The log says so once, and the commit is tried again every ten
+//! and deletions work. The organism beats on, and its entries wait in memory; when their number reaches its
+//! bound, beats are skipped, and no entry is dropped. The log says so once, and the commit is retried every ten
 //! seconds. Nothing is pruned to make room: a segment may go only when the head no longer lists it, and that
-//! takes a write of the head. So the room comes from somebody else. When it is there, what is beyond the bound
-//! is pruned before more comes in, or the ledger would fill etcd again at once.
+//! takes a write of the head. So the room has to come from elsewhere. When it is there, entries beyond the bound
+//! are pruned before more are stored, or the ledger would fill etcd again at once.
 
-mod merge;
+pub mod ledger;
+pub mod merge;
+pub mod plan;
 mod retry;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 
+use self::ledger::OwnedLedger;
 use self::merge::{Merge, MergeError, finished};
-pub use self::retry::Fenced;
-use self::retry::{Ended, FIRST_WAIT};
-use super::Key;
-use super::beater::Beater;
+use self::plan::{AfterFailedPut, Fenced, after_failed_put};
+use self::retry::Attempts;
 use super::budget::Budget;
-use super::life::Job;
+use super::key::Key;
 use super::metrics::Metrics;
-use super::report::{Integrity, LedgerView, Report};
-use crate::ledger::entry::{Origin, Record};
+use super::publisher::report::{CommittedLedger, LedgerFault, Report};
+use crate::ledger::entry::Record;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
 use crate::mesh::Known;
 use crate::mesh::gossip::REMEMBER;
-use crate::store::configmap::{ConfigMaps, Found, Why};
+use crate::runtime::{Batch, EngineStatus};
+use crate::store::configmap::Why;
 use crate::store::head::{Head, Listed, largest_merge};
 
-/// From this number of segments on a commit waits for the merge under way: with the head, a merged segment
+/// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
 const MANY_SEGMENTS: usize = 70;
+/// Commits in flight that are not urgent. Each takes a connection, and an API server that gets a thousand
+/// requests at once answers none of them in time.
+const CALM_COMMITS: usize = 8;
+/// Urgent commits in flight.
+const URGENT_COMMITS: usize = 32;
 
 /// What all committers share.
-pub struct Shared {
-    /// Acknowledged after each commit.
-    pub beater: Beater,
-    /// Counts what is written.
+pub struct Resources {
+    /// Counts bytes; sets how many bytes a ledger may keep.
     pub budget: Arc<Budget>,
-    /// Counts the rest.
+    /// Counts commits and failures.
     pub metrics: Arc<Metrics>,
-    /// Calm commits take turns here, so that urgent ones find the API server free.
-    pub calm: Semaphore,
-    /// As many urgent ones at once as the API server takes.
-    pub urgent: Semaphore,
-    /// Merging decodes whole segments: one at a time keeps memory flat.
-    pub merging: Semaphore,
-    /// Where a fenced committer reports; the process ends.
-    pub fenced: mpsc::Sender<Fenced>,
     /// Whether the operator is stopping.
     pub stopping: watch::Receiver<bool>,
+    /// Calm commits take turns here, so that urgent ones find the API server free.
+    calm: Semaphore,
+    urgent: Semaphore,
+    /// Merging decodes whole segments: one at a time keeps memory flat.
+    merges: Semaphore,
 }
 
-/// What the watch on segments has seen.
+impl Resources {
+    /// For the committers of one process.
+    #[must_use]
+    pub fn new(budget: Arc<Budget>, metrics: Arc<Metrics>, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            budget,
+            metrics,
+            stopping,
+            calm: Semaphore::new(CALM_COMMITS),
+            urgent: Semaphore::new(URGENT_COMMITS),
+            merges: Semaphore::new(1),
+        }
+    }
+
+    /// A turn for one attempt of a write. It is given back before a failed attempt waits: an organism that
+    /// cannot commit must not keep the others from it.
+    async fn turn(&self, urgent: bool) -> Option<SemaphorePermit<'_>> {
+        let turns = if urgent { &self.urgent } else { &self.calm };
+        // Infallible: the semaphores are never closed.
+        turns.acquire().await.ok()
+    }
+}
+
+/// A batch to commit, and how to acknowledge it.
+pub struct CommitRequest {
+    /// What to commit.
+    pub batch: Batch,
+    /// Called once the batch is committed; never for a batch that is given up.
+    pub acknowledge: Box<dyn FnOnce() + Send>,
+}
+
+/// What the watch has seen of a ledger's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// This object was deleted.
+pub enum ObjectEvent {
+    /// An object was deleted.
     Deleted {
         /// Its name.
         name: String,
         /// Its UID.
         uid: String,
     },
-    /// These names with these UIDs are all there are.
+    /// A new list: exactly these names with these UIDs exist.
     Listed(BTreeSet<(String, String)>),
 }
 
-/// A ledger that is held, ready to be written.
-pub struct Held {
-    /// Where it lives.
-    pub store: ConfigMaps,
-    /// As it was last read or written.
-    pub head: Head,
-    /// Of that head.
-    pub resource_version: String,
-    /// Whose ledger it is.
-    pub origin: Origin,
-    /// Names of listed segments that are gone.
-    pub lost: BTreeSet<String>,
-    /// What is known about losses.
-    pub integrity: Integrity,
-    /// The injections that a retry must not bring in again, oldest first.
-    pub known: Vec<Known>,
+/// Why a committer ended.
+#[derive(Debug)]
+pub enum Exit {
+    /// The engine is gone, and all that it handed over is committed.
+    Finished,
+    /// Another writer holds the ledger.
+    Fenced(Fenced),
+    /// The operator is stopping and may no longer write.
+    AccessRevoked,
+    /// Entries cannot be stored, for this reason. Nothing of them is committed.
+    Failed(String),
 }
 
 /// The committer of one organism.
 pub struct Committer {
     key: Key,
-    held: Held,
+    ledger: OwnedLedger,
+    /// Bytes to keep, of the last batch.
     retain: u64,
-    shared: Arc<Shared>,
+    /// Whether the batch that is being committed is urgent.
+    urgent: bool,
+    resources: Arc<Resources>,
     report: watch::Sender<Report>,
+    /// Notified when segments are missing: a snapshot makes the ledger replayable again.
+    snapshot_needed: Arc<Notify>,
     merging: Option<Merge>,
     /// Entries of the injections of the last [`REMEMBER`], oldest first, and when they were recorded. They are not
-    /// pruned, so that whoever goes on with this ledger knows their ids.
+    /// pruned, so that the next writer of this ledger knows their ids.
     injections: VecDeque<(u64, Instant)>,
-    /// Segments that cannot be merged with their neighbours.
+    /// Segments that do not fit into one segment with their neighbours.
     unmergeable: BTreeSet<String>,
     /// Whether the last write was refused because etcd is full.
-    full: bool,
+    etcd_full: bool,
 }
 
 impl Committer {
-    /// A committer of the ledger that is held.
+    /// The committer of `ledger`.
     #[must_use]
-    pub fn new(key: Key, held: Held, shared: Arc<Shared>, report: watch::Sender<Report>) -> Self {
+    pub fn new(
+        key: Key,
+        ledger: OwnedLedger,
+        resources: Arc<Resources>,
+        report: watch::Sender<Report>,
+        snapshot_needed: Arc<Notify>,
+    ) -> Self {
         let now = Instant::now();
-        // A machine may have started later than an injection was recorded.
+        // The machine may have started later than the injection was recorded.
         let recorded = |known: &Known| (known.entry, now.checked_sub(known.age).unwrap_or(now));
         Self {
             key,
-            injections: held.known.iter().map(recorded).collect(),
-            held,
+            injections: ledger.known.iter().map(recorded).collect(),
+            ledger,
             retain: u64::MAX,
-            shared,
+            urgent: false,
+            resources,
             report,
+            snapshot_needed,
             merging: None,
             unmergeable: BTreeSet::new(),
-            full: false,
+            etcd_full: false,
         }
     }
 
-    /// Commits jobs and looks at notices until both channels close, or until the operator stops and may write
-    /// no more. Hands the ledger back then.
+    /// Commits batches and handles object events until the channel of batches closes, or until this process is
+    /// no longer the writer.
     pub async fn run(
         mut self,
-        mut jobs: mpsc::Receiver<Job>,
-        mut notices: mpsc::UnboundedReceiver<Notice>,
-    ) -> Held {
-        if !self.held.lost.is_empty() {
-            self.shared.beater.snapshot(&self.key);
+        mut batches: mpsc::Receiver<CommitRequest>,
+        mut events: mpsc::UnboundedReceiver<ObjectEvent>,
+    ) -> Exit {
+        if !self.ledger.lost.is_empty() {
+            self.snapshot_needed.notify_one();
         }
-        loop {
+        let exit = loop {
             let done = tokio::select! {
                 biased;
-                job = jobs.recv() => match job {
-                    Some(job) => self.job(job).await,
-                    None => return self.end().await,
+                request = batches.recv() => match request {
+                    Some(request) => self.commit(request).await,
+                    None => break Exit::Finished,
                 },
-                Some(notice) = notices.recv() => self.notice(notice).await,
+                Some(event) = events.recv() => self.object_event(event).await,
                 (parts, merged) = finished(&mut self.merging) => self.finish_merge(parts, merged).await,
             };
-            match done {
-                Ok(()) => {}
-                Err(Ended::Fenced(fenced)) => {
-                    // The receiver ends the process; nothing more may be written here.
-                    let _ = self.shared.fenced.send(fenced).await;
-                    std::future::pending::<()>().await;
-                }
-                Err(Ended::Dismissed) => {
-                    self.shared.beater.end(&self.key, false).await;
-                    return self.end().await;
-                }
+            if let Err(exit) = done {
+                break exit;
             }
+        };
+        if let Some(merge) = self.merging.take() {
+            merge.end().await;
         }
+        exit
     }
 
-    /// Whoever deletes the ledger next must not meet a merge that is still making its object.
-    async fn end(self) -> Held {
-        if let Some(merging) = self.merging {
-            merging.end().await;
-        }
-        self.held
-    }
-
-    /// One job: 1. commit its entries, 2. show its view, 3. acknowledge, 4. tidy up.
-    async fn job(&mut self, job: Job) -> Result<(), Ended> {
+    /// 1. Store the entries. 2. Report the status. 3. Acknowledge. 4. Prune and merge.
+    async fn commit(&mut self, request: CommitRequest) -> Result<(), Exit> {
         let started = Instant::now();
-        self.retain = job.retain;
-        let shared = self.shared.clone();
-        if !job.records.is_empty() {
-            if self.held.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
-                // Merging has fallen behind: what is pending meanwhile makes the next segment larger.
+        let CommitRequest { batch, acknowledge } = request;
+        (self.retain, self.urgent) = (batch.retain, batch.urgent);
+        if !batch.records.is_empty() {
+            if self.ledger.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
+                // Merging has fallen behind. What becomes pending meanwhile makes the next segment larger.
                 let (parts, merged) = finished(&mut self.merging).await;
                 self.finish_merge(parts, merged).await?;
             }
-            // Never closed.
-            let turns = if job.urgent { &shared.urgent } else { &shared.calm };
-            let _turn = turns.acquire().await.ok();
-            let bytes = self.commit(&job).await?;
-            shared.budget.wrote(bytes);
-            shared.metrics.committed(job.urgent, bytes, started.elapsed());
+            let bytes = self.store(&batch).await?;
+            self.resources.budget.wrote(bytes);
+            self.resources.metrics.committed(batch.urgent, bytes, started.elapsed());
         }
-        self.show(job.view);
-        shared.beater.committed(&self.key);
-        self.tidy().await
+        self.report(batch.status);
+        acknowledge();
+        self.prune().await?;
+        self.start_merge();
+        Ok(())
     }
 
-    fn show(&self, view: Option<super::view::View>) {
-        let retain_reduced = self.shared.budget.retain(self.retain) < self.retain;
-        let mut ledger = LedgerView::of(&self.held.head, retain_reduced);
-        ledger.replayable_from = self.replayable_from();
-        let integrity = self.held.integrity.clone();
+    /// Reports the ledger as it is now, and with it the engine's status, if it belongs to this commit.
+    fn report(&self, status: Option<EngineStatus>) {
+        let retain_reduced = self.resources.budget.retain(self.retain) < self.retain;
+        let mut ledger = CommittedLedger::of(&self.ledger.head, retain_reduced);
+        ledger.replayable_from = self.ledger.replayable_from();
+        let integrity = self.ledger.integrity.clone();
         self.report.send_modify(|report| {
             report.integrity = integrity;
             report.ledger = Some(ledger);
-            if let Some(view) = view {
-                report.view = Some(view);
+            if let Some(status) = status {
+                report.engine = Some(status);
             }
         });
     }
 
-    /// The first genesis or snapshot after the last gap.
-    fn replayable_from(&self) -> Option<crate::ledger::sealed::Start> {
-        let segments = &self.held.head.segments;
-        let gap = segments.iter().rposition(|it| self.held.lost.contains(&self.held.store.name_of(it)));
-        segments[gap.map_or(0, |at| at + 1)..].iter().find_map(|it| it.start)
-    }
-
-    /// Stores the job's entries. Returns the bytes written.
-    async fn commit(&mut self, job: &Job) -> Result<u64, Ended> {
+    /// Stores a batch's entries. Returns the bytes written.
+    async fn store(&mut self, batch: &Batch) -> Result<u64, Exit> {
         let mut bytes = 0;
-        for (part, after) in self.seal(&job.before, &job.after, &job.records) {
-            let object = self.create(&part).await?;
-            let mut head = self.held.head.clone();
+        for (part, after) in self.seal(&batch.before, &batch.after, &batch.records)? {
+            let object = self.create_segment(&part).await?;
+            let mut head = self.ledger.head.clone();
             let listed = Listed::new(&part, head.epoch, object, 0);
             let range = listed.first..listed.end();
             let injections: Vec<_> =
-                job.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
+                batch.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
             head.add(listed, &after, &injections);
-            bytes += part.entries.len() as u64 + self.put(head).await?;
+            bytes += part.entries.len() as u64 + self.put_head(head).await?;
             let now = Instant::now();
             self.injections.extend(injections.into_iter().map(|(entry, _)| (entry, now)));
         }
@@ -238,260 +266,228 @@ impl Committer {
 
     /// The entries between two ends of the chain as one segment, or as several where one would be too large,
     /// each with the end of the chain after it.
-    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Vec<(Sealed, Chain)> {
-        match Sealed::seal(Some(&self.held.origin), before, after, records) {
-            Ok(sealed) => vec![(sealed, after.clone())],
+    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Result<Vec<(Sealed, Chain)>, Exit> {
+        match Sealed::seal(Some(&self.ledger.origin), before, after, records) {
+            Ok(sealed) => Ok(vec![(sealed, after.clone())]),
             Err(SealError::Encode(error)) if records.len() > 1 => {
-                tracing::debug!(organism = %self.key, %error, "sealed in halves");
+                tracing::debug!(organism = %self.key, %error, "sealing in halves");
                 let (left, right) = records.split_at(records.len() / 2);
                 let mut middle = before.clone();
                 for record in left {
-                    // They were recorded once already.
+                    // Infallible: the engine has recorded each of them before.
                     let _ = middle.record(record);
                 }
-                let mut parts = self.seal(before, &middle, left);
-                parts.extend(self.seal(&middle, after, right));
-                parts
+                let mut parts = self.seal(before, &middle, left)?;
+                parts.extend(self.seal(&middle, after, right)?);
+                Ok(parts)
             }
-            Err(error) => {
-                tracing::error!(organism = %self.key, %error, "entries cannot be sealed");
-                vec![]
-            }
+            Err(error) => Err(Exit::Failed(format!("cannot seal a segment: {error}"))),
         }
     }
 
-    /// Creates a segment's object, however long it takes. Returns its UID.
-    async fn create(&mut self, sealed: &Sealed) -> Result<String, Ended> {
-        let mut wait = FIRST_WAIT;
+    /// Creates a segment's object, however many attempts that takes. Returns its UID.
+    async fn create_segment(&mut self, sealed: &Sealed) -> Result<String, Exit> {
+        let mut attempts = Attempts::new();
         loop {
-            let error = match self.held.store.create_segment(sealed, self.held.head.epoch).await {
+            let resources = self.resources.clone();
+            let turn = resources.turn(self.urgent).await;
+            let error = match self.ledger.store.create_segment(sealed, self.ledger.head.epoch).await {
                 Ok(uid) => return Ok(uid),
                 Err(error) => error,
             };
+            drop(turn);
             if matches!(error.why, Why::Conflict) {
-                let name =
-                    self.held.store.segment_name(self.held.head.epoch, sealed.head.first, sealed.head.count);
-                self.show_stranger(Some(name));
+                let (epoch, head) = (self.ledger.head.epoch, &sealed.head);
+                let name = self.ledger.store.segment_name(epoch, head.first, head.count);
+                self.report_fault(Some(LedgerFault::NameTaken(name)));
             }
-            self.complain(&error, &mut wait).await?;
-            if self.full {
+            self.back_off(&error, &mut attempts).await?;
+            if self.etcd_full {
                 self.prune().await?;
             }
-            // While a segment cannot be made, see whether that is because we are no longer the writer.
-            if let Ok(Some(found)) = self.held.store.head().await {
+            // It may fail because this process is no longer the writer.
+            if let Ok(Some(found)) = self.ledger.store.head().await {
                 self.check_fence(found.head.as_ref())?;
             }
         }
     }
 
-    /// Replaces the head, however long it takes. Returns the bytes written.
-    async fn put(&mut self, next: Head) -> Result<u64, Ended> {
-        let mut wait = FIRST_WAIT;
+    /// Replaces the head, however many attempts that takes. Returns the bytes written.
+    async fn put_head(&mut self, next: Head) -> Result<u64, Exit> {
+        let mut attempts = Attempts::new();
+        let resources = self.resources.clone();
         loop {
-            let error = match self.held.store.put_head(&next, &self.held.resource_version).await {
+            let turn = resources.turn(self.urgent).await;
+            let error = match self.ledger.store.put_head(&next, &self.ledger.resource_version).await {
                 Ok(resource_version) => {
-                    self.held.resource_version = resource_version;
+                    self.ledger.resource_version = resource_version;
                     break;
                 }
                 Err(error) => error,
             };
-            // Whether it happened is for the object itself to say.
-            match self.held.store.head().await {
-                // It stays untouched, and we wait for it to go.
-                Ok(Some(Found { head: None, .. })) => {
-                    self.show_stranger(Some(self.held.store.head_name()));
-                    self.complain(&error, &mut wait).await?;
-                }
-                Ok(Some(found)) => {
-                    self.held.resource_version = found.resource_version;
-                    if found.head.as_ref() == Some(&next) {
-                        break;
-                    }
-                    self.check_fence(found.head.as_ref())?;
-                    if found.head.as_ref() == Some(&self.held.head) && matches!(error.why, Why::Conflict) {
-                        // Somebody touched labels or annotations: what the head says is what we wrote.
-                        continue;
-                    }
-                    self.complain(&error, &mut wait).await?;
-                }
-                Ok(None) => match self.held.store.create_head(&next).await {
+            let found = self.ledger.store.head().await;
+            drop(turn);
+            if let Ok(Some(found)) = &found {
+                self.ledger.resource_version.clone_from(&found.resource_version);
+            }
+            match after_failed_put(&next, &self.ledger.head, &error, &found) {
+                AfterFailedPut::Committed => break,
+                AfterFailedPut::Fenced(epoch, holder) => return Err(self.fenced(epoch, holder)),
+                AfterFailedPut::RetryNow => {}
+                AfterFailedPut::Create => match self.ledger.store.create_head(&next).await {
                     Ok(resource_version) => {
-                        tracing::warn!(organism = %self.key, "the ledger's head was deleted; made anew");
-                        self.held.resource_version = resource_version;
+                        tracing::warn!(organism = %self.key, "the ledger's head was deleted; created it again");
+                        self.ledger.resource_version = resource_version;
                         break;
                     }
-                    Err(error) => self.complain(&error, &mut wait).await?,
+                    Err(error) => self.back_off(&error, &mut attempts).await?,
                 },
-                Err(_) => self.complain(&error, &mut wait).await?,
+                AfterFailedPut::NameTaken => {
+                    self.report_fault(Some(LedgerFault::NameTaken(self.ledger.store.head_name())));
+                    self.back_off(&error, &mut attempts).await?;
+                }
+                AfterFailedPut::Unreadable(why) => {
+                    let name = self.ledger.store.head_name();
+                    self.report_fault(Some(LedgerFault::HeadUnreadable(name, why)));
+                    self.back_off(&error, &mut attempts).await?;
+                }
+                AfterFailedPut::Retry => self.back_off(&error, &mut attempts).await?,
             }
         }
-        self.show_stranger(None);
-        self.not_full();
-        self.held.head = next;
-        Ok(serde_json::to_vec(&self.held.head).map_or(0, |text| text.len() as u64))
+        self.report_fault(None);
+        self.clear_etcd_full();
+        self.ledger.head = next;
+        Ok(serde_json::to_vec(&self.ledger.head).map_or(0, |text| text.len() as u64))
     }
 
-    /// Shows that an object which is not ours has a name that is, or that none has any more.
-    fn show_stranger(&self, name: Option<String>) {
+    fn report_fault(&self, fault: Option<LedgerFault>) {
         self.report.send_if_modified(|report| {
-            let changed = report.stranger != name;
-            report.stranger = name;
+            let changed = report.ledger_fault != fault;
+            report.ledger_fault = fault;
             changed
         });
     }
 
-    /// Prunes what is beyond the bound and starts merging what is ripe.
-    async fn tidy(&mut self) -> Result<(), Ended> {
-        self.prune().await?;
-        self.start_merge();
-        Ok(())
-    }
-
-    /// Starts merging eight segments beside the commits, unless that is under way.
+    /// Starts merging adjacent segments beside the commits, unless a merge is in progress.
     fn start_merge(&mut self) {
         if self.merging.is_some() {
             return;
         }
-        let retain = self.shared.budget.retain(self.retain);
-        let there = |it: &Listed| {
-            let name = self.held.store.name_of(it);
-            !self.held.lost.contains(&name) && !self.unmergeable.contains(&name)
+        let retain = self.resources.budget.retain(self.retain);
+        let exists = |it: &Listed| {
+            !self.ledger.is_lost(it) && !self.unmergeable.contains(&self.ledger.store.name_of(it))
         };
-        let Some(range) = self.held.head.mergeable(largest_merge(retain), there) else { return };
-        let parts = self.held.head.segments[range].to_vec();
-        let Held { store, origin, head, .. } = &self.held;
+        let Some(range) = self.ledger.head.mergeable(largest_merge(retain), exists) else { return };
+        let parts = self.ledger.head.segments[range].to_vec();
+        let OwnedLedger { store, origin, head, .. } = &self.ledger;
         self.merging =
-            Some(Merge::start(self.shared.clone(), store.clone(), origin.clone(), head.epoch, parts));
+            Some(Merge::start(self.resources.clone(), store.clone(), origin.clone(), head.epoch, parts));
     }
 
-    /// Puts the merged segment into the head in place of its parts, then deletes these.
+    /// Lists the merged segment in place of its parts, then deletes these.
     async fn finish_merge(
         &mut self,
         parts: Vec<Listed>,
         merged: Result<Listed, MergeError>,
-    ) -> Result<(), Ended> {
+    ) -> Result<(), Exit> {
         let listed = match merged {
             Ok(listed) => listed,
             Err(error) => {
-                // Merging can wait; the next commit tries again, unless it would end the same way.
-                tracing::warn!(organism = %self.key, %error, "not merged");
+                tracing::warn!(organism = %self.key, %error, "cannot merge segments");
                 if matches!(error, MergeError::Merge(_)) {
-                    self.unmergeable.extend(parts.iter().map(|it| self.held.store.name_of(it)));
+                    self.unmergeable.extend(parts.iter().map(|it| self.ledger.store.name_of(it)));
                 }
                 return Ok(());
             }
         };
-        let mut head = self.held.head.clone();
+        let mut head = self.ledger.head.clone();
         let Some(at) = head.segments.windows(parts.len()).position(|window| window == parts) else {
-            // Pruned meanwhile: the merged object is garbage for the next take-over.
+            // They were pruned meanwhile: the next take-over deletes the merged segment.
             return Ok(());
         };
         let bytes = listed.bytes;
         head.segments.splice(at..at + parts.len(), [listed]);
-        let bytes = bytes + self.put(head).await?;
-        self.shared.budget.wrote(bytes);
-        self.remove(&parts).await;
-        self.show(None);
+        let bytes = bytes + self.put_head(head).await?;
+        self.resources.budget.wrote(bytes);
+        self.delete(&parts).await;
+        self.report(None);
         Ok(())
     }
 
-    async fn prune(&mut self) -> Result<(), Ended> {
-        let retain = self.shared.budget.retain(self.retain);
+    /// Takes the oldest segments beyond the bound of bytes off the head, then deletes them.
+    async fn prune(&mut self) -> Result<(), Exit> {
+        let retain = self.resources.budget.retain(self.retain);
         while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
             self.injections.pop_front();
         }
         let keep = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);
-        let count = self.held.head.prunable(retain, keep);
+        let count = self.ledger.head.prunable(retain, keep);
         if count == 0 {
             return Ok(());
         }
-        let mut head = self.held.head.clone();
+        let mut head = self.ledger.head.clone();
         let parts = head.prune(count);
-        let bytes = self.put(head).await?;
-        self.shared.budget.wrote(bytes);
-        self.remove(&parts).await;
-        for part in &parts {
-            self.held.lost.remove(&self.held.store.name_of(part));
-        }
-        self.held.integrity = integrity(&self.held.head, &self.held.lost, &self.held.store);
-        self.show(None);
+        let bytes = self.put_head(head).await?;
+        self.resources.budget.wrote(bytes);
+        self.delete(&parts).await;
+        self.ledger.forget(&parts);
+        self.report(None);
         Ok(())
     }
 
-    /// Deletes objects that the head no longer lists. One that stays is garbage for the next take-over.
-    async fn remove(&self, parts: &[Listed]) {
+    /// Deletes segments that the head no longer lists. The next take-over deletes those that stay.
+    async fn delete(&mut self, parts: &[Listed]) {
         for part in parts {
-            let name = self.held.store.name_of(part);
-            if let Err(error) = self.held.store.delete(&name, &part.object).await {
-                tracing::warn!(organism = %self.key, %error, "left behind");
+            let name = self.ledger.store.name_of(part);
+            if let Err(error) = self.ledger.store.delete(&name, &part.object).await {
+                tracing::warn!(organism = %self.key, %error, "cannot delete a segment that is no longer listed");
             }
         }
     }
 
-    /// What the watch saw: a head or a listed segment that is gone was removed by somebody else.
-    async fn notice(&mut self, notice: Notice) -> Result<(), Ended> {
-        let head_name = self.held.store.head_name();
-        let headless = match &notice {
-            Notice::Deleted { name, .. } => *name == head_name,
-            Notice::Listed(there) => !there.iter().any(|(name, _)| *name == head_name),
+    /// Creates a deleted head again, and reports segments that someone else deleted.
+    async fn object_event(&mut self, event: ObjectEvent) -> Result<(), Exit> {
+        let head_name = self.ledger.store.head_name();
+        let head_is_gone = match &event {
+            ObjectEvent::Deleted { name, .. } => *name == head_name,
+            ObjectEvent::Listed(existing) => !existing.iter().any(|(name, _)| *name == head_name),
         };
-        if headless {
-            // Now, not with the next commit: there may be none before this process ends.
-            self.put(self.held.head.clone()).await?;
+        if head_is_gone {
+            // At once, not with the next commit: there may be none before this process ends.
+            self.put_head(self.ledger.head.clone()).await?;
         }
-        let listed = |it: &Listed| (self.held.store.name_of(it), it.object.clone());
-        let gone: Vec<Listed> = match &notice {
-            Notice::Deleted { name, uid } => self
-                .held
-                .head
-                .segments
-                .iter()
-                .filter(|it| listed(it) == (name.clone(), uid.clone()))
-                .cloned()
-                .collect(),
-            Notice::Listed(there) => {
-                let missing = self.held.head.segments.iter().filter(|it| !there.contains(&listed(it)));
-                let mut gone = vec![];
-                for it in missing {
-                    // The list may be older than the segment: ask.
-                    if matches!(self.held.store.listed(it).await, Ok(None)) {
-                        gone.push(it.clone());
-                    }
-                }
-                gone
-            }
-        };
-        let fresh: Vec<_> =
-            gone.into_iter().filter(|it| self.held.lost.insert(self.held.store.name_of(it))).collect();
-        if fresh.is_empty() {
-            return Ok(());
+        let missing = self.missing(&event).await;
+        let fresh = self.ledger.mark_lost(missing);
+        if fresh > 0 {
+            self.resources.metrics.lost(fresh);
+            let integrity = &self.ledger.integrity;
+            tracing::error!(organism = %self.key, segments = fresh, ?integrity, "segments are missing");
+            self.report(None);
+            self.snapshot_needed.notify_one();
         }
-        // No replay can start in it, whatever it held.
-        for segment in &mut self.held.head.segments {
-            if self.held.lost.contains(&self.held.store.name_of(segment)) {
-                segment.start = None;
-            }
-        }
-        self.shared.metrics.lost(fresh.len());
-        self.held.integrity = integrity(&self.held.head, &self.held.lost, &self.held.store);
-        tracing::error!(organism = %self.key, segments = fresh.len(), integrity = ?self.held.integrity, "segments lost");
-        self.show(None);
-        self.shared.beater.snapshot(&self.key);
         Ok(())
     }
-}
 
-/// What is known of losses: from the first to the last entry of the segments that are gone, or what the head
-/// says of the generation before.
-#[must_use]
-pub fn integrity(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
-    let mut gone = head.segments.iter().filter(|it| lost.contains(&store.name_of(it)));
-    match (gone.next(), head.lost_tail) {
-        (Some(first), _) => {
-            let last = gone.next_back().unwrap_or(first);
-            Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
+    /// Names of listed segments that are missing after `event`.
+    async fn missing(&self, event: &ObjectEvent) -> Vec<String> {
+        let mut missing = vec![];
+        for segment in &self.ledger.head.segments {
+            let name = self.ledger.store.name_of(segment);
+            let is_missing = match event {
+                ObjectEvent::Deleted { name: deleted, uid } => *deleted == name && *uid == segment.object,
+                // The list may be older than the segment: a GET decides.
+                ObjectEvent::Listed(existing) => {
+                    !existing.contains(&(name.clone(), segment.object.clone()))
+                        && matches!(self.ledger.store.listed(segment).await, Ok(None))
+                }
+            };
+            if is_missing {
+                missing.push(name);
+            }
         }
-        (None, Some((first, last))) => Integrity::TailLost(first, last),
-        (None, None) => Integrity::Verified,
+        missing
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,93 +1,92 @@
-//! What a committer does about a write that failed: it tries the same again, for as long as it is the writer.
+//! What a committer does about a write that failed: it retries the same write, for as long as it is the writer.
 //!
-//! Whatever it was may pass, rights that were taken away may come back. Only an operator that is stopping has
-//! no time for that: uninstalling takes its rights, and then its account, before its pod has ended. What is
-//! refused to it then (403, and 401 without an account) is given up at once. Nothing that was committed is lost
-//! with it: the next operator goes on from there.
+//! Every cause may pass; rights that were taken away may come back. Only an operator that is stopping has no
+//! time for that: an uninstallation takes its rights, and then its account, before its pod has ended. What is
+//! refused then (403, or 401 without an account) is given up at once. Nothing committed is lost by that: the
+//! next operator continues from there.
 
 use std::time::Duration;
 
-use super::Committer;
-use crate::operator::Key;
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use super::plan::{Fenced, fence};
+use super::{Committer, Exit};
 use crate::store::configmap::{StoreError, Why};
 use crate::store::head::Head;
 
-/// How long to wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
-pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait between two tries.
+/// Wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait between two attempts.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Wait between two tries while the store's database is full.
+/// Wait between two attempts while etcd is full.
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
-/// Another operator holds the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "organism {key}: another operator took the ledger over with epoch {theirs}, ours is {ours}; this process ends"
-)]
-pub struct Fenced {
-    /// The organism.
-    pub key: Key,
-    /// Epoch of this writer.
-    pub ours: u64,
-    /// Epoch that was found.
-    pub theirs: u64,
+/// The attempts of one write.
+pub(super) struct Attempts {
+    waits: ExponentialBackoff,
+    failed: usize,
 }
 
-/// Why a committer writes no more.
-pub(super) enum Ended {
-    /// It is no longer the writer.
-    Fenced(Fenced),
-    /// The operator is stopping and has no rights any more.
-    Dismissed,
+impl Attempts {
+    pub(super) fn new() -> Self {
+        let waits = ExponentialBuilder::new()
+            .with_min_delay(FIRST_WAIT)
+            .with_max_delay(LONGEST_WAIT)
+            .without_max_times()
+            .build();
+        Self { waits, failed: 0 }
+    }
 }
 
 impl Committer {
-    /// Says what failed and waits until it is to be tried again; not when the operator begins to stop.
-    pub(super) async fn complain(&mut self, error: &StoreError, wait: &mut Duration) -> Result<(), Ended> {
-        self.shared.metrics.api_error("ledger");
-        let mut stopping = self.shared.stopping.clone();
+    /// Logs the first failure of a write and waits until the next attempt; the beginning of a stop ends the wait.
+    pub(super) async fn back_off(&mut self, error: &StoreError, attempts: &mut Attempts) -> Result<(), Exit> {
+        self.resources.metrics.api_error("ledger");
+        let mut stopping = self.resources.stopping.clone();
         if *stopping.borrow_and_update() && error.why.is_denied() {
             tracing::warn!(
                 organism = %self.key,
                 %error,
-                "the operator stops and may no longer write: what was pending is left"
+                "the operator is stopping and may no longer write; pending entries are dropped"
             );
-            return Err(Ended::Dismissed);
+            return Err(Exit::AccessRevoked);
         }
         let full = matches!(error.why, Why::Full);
-        if full && !self.full {
-            self.full = true;
+        if full && !self.etcd_full {
+            self.etcd_full = true;
             tracing::warn!(
                 organism = %self.key,
                 %error,
-                "etcd is full: what is recorded waits in memory and is tried again every {} s; make room in etcd \
-                 (delete, compact, defragment), or raise its quota, and disarm its alarm",
+                "etcd is full: entries wait in memory and are retried every {} s; make room in etcd (delete, \
+                 compact, defragment), or raise its quota, and disarm its alarm",
                 FULL_WAIT.as_secs()
             );
-        } else if !full && *wait == FIRST_WAIT {
-            tracing::warn!(organism = %self.key, %error, "commit delayed");
+        } else if !full && attempts.failed == 0 {
+            tracing::warn!(organism = %self.key, %error, "commit failed; retrying");
         }
-        let pause = if full { FULL_WAIT } else { *wait };
-        // Once it stops that changes no more, so that every later wait is a whole one.
-        let _ = tokio::time::timeout(pause, stopping.changed()).await;
-        *wait = (*wait * 2).min(LONGEST_WAIT);
+        attempts.failed += 1;
+        let wait = attempts.waits.next().unwrap_or(LONGEST_WAIT);
+        let wait = if full { FULL_WAIT } else { wait };
+        // Once the operator is stopping this never changes again, so that every later wait is a whole one.
+        let _ = tokio::time::timeout(wait, stopping.changed()).await;
         Ok(())
     }
 
-    /// The head was written: what was said of a full etcd holds no more.
-    pub(super) fn not_full(&mut self) {
-        if std::mem::take(&mut self.full) {
+    /// Notes that the head was written: etcd takes writes.
+    pub(super) fn clear_etcd_full(&mut self) {
+        if std::mem::take(&mut self.etcd_full) {
             tracing::info!(organism = %self.key, "etcd takes writes again");
         }
     }
 
-    pub(super) fn check_fence(&self, found: Option<&Head>) -> Result<(), Ended> {
-        let ours = self.held.head.epoch;
-        match found {
-            Some(theirs) if theirs.epoch > ours || theirs.uid != self.held.head.uid => {
-                Err(Ended::Fenced(Fenced { key: self.key.clone(), ours, theirs: theirs.epoch }))
-            }
-            _ => Ok(()),
+    pub(super) fn check_fence(&self, found: Option<&Head>) -> Result<(), Exit> {
+        match found.and_then(|found| fence(&self.ledger.head, found)) {
+            Some((epoch, holder)) => Err(self.fenced(epoch, holder)),
+            None => Ok(()),
         }
+    }
+
+    pub(super) fn fenced(&self, theirs: u64, holder: String) -> Exit {
+        Exit::Fenced(Fenced { key: self.key.clone(), ours: self.ledger.head.epoch, theirs, holder })
     }
 }

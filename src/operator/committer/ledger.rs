@@ -1,0 +1,85 @@
+//! A ledger that this process has taken over.
+
+use std::collections::BTreeSet;
+
+use crate::ledger::entry::Origin;
+use crate::ledger::sealed::Start;
+use crate::mesh::Known;
+use crate::operator::publisher::report::Integrity;
+use crate::store::configmap::ConfigMaps;
+use crate::store::head::{Head, Listed};
+
+/// A ledger whose head names this process as its writer.
+pub struct OwnedLedger {
+    /// Its objects.
+    pub store: ConfigMaps,
+    /// The head as it was last read or written.
+    pub head: Head,
+    /// resourceVersion of that head.
+    pub resource_version: String,
+    /// The Organism that the ledger belongs to.
+    pub origin: Origin,
+    /// Names of listed segments that are missing.
+    pub lost: BTreeSet<String>,
+    /// What the missing segments amount to.
+    pub integrity: Integrity,
+    /// Injections of the last 30 minutes, oldest first: retries must not record them again.
+    pub known: Vec<Known>,
+}
+
+impl OwnedLedger {
+    /// A ledger of which no segment is known to be missing.
+    #[must_use]
+    pub fn new(store: ConfigMaps, head: Head, resource_version: String, origin: Origin) -> Self {
+        let integrity = integrity(&head, &BTreeSet::new(), &store);
+        Self { store, head, resource_version, origin, lost: BTreeSet::new(), integrity, known: vec![] }
+    }
+
+    /// Notes listed segments, by name, as missing. Returns how many of them were not known to be.
+    pub fn mark_lost(&mut self, names: impl IntoIterator<Item = String>) -> usize {
+        let fresh = names.into_iter().filter(|name| self.lost.insert(name.clone())).count();
+        // No replay can start in a missing segment, whatever it held.
+        for segment in &mut self.head.segments {
+            if self.lost.contains(&self.store.name_of(segment)) {
+                segment.start = None;
+            }
+        }
+        self.integrity = integrity(&self.head, &self.lost, &self.store);
+        fresh
+    }
+
+    /// Forgets what is known of segments that the head no longer lists.
+    pub fn forget(&mut self, parts: &[Listed]) {
+        for part in parts {
+            self.lost.remove(&self.store.name_of(part));
+        }
+        self.integrity = integrity(&self.head, &self.lost, &self.store);
+    }
+
+    /// Whether a listed segment is missing.
+    #[must_use]
+    pub fn is_lost(&self, segment: &Listed) -> bool {
+        self.lost.contains(&self.store.name_of(segment))
+    }
+
+    /// The first genesis or snapshot after the last missing segment.
+    #[must_use]
+    pub fn replayable_from(&self) -> Option<Start> {
+        let segments = &self.head.segments;
+        let gap = segments.iter().rposition(|it| self.is_lost(it));
+        segments[gap.map_or(0, |at| at + 1)..].iter().find_map(|it| it.start)
+    }
+}
+
+/// From the first to the last entry of the missing segments, or what the head states about the generation before.
+fn integrity(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
+    let mut missing = head.segments.iter().filter(|it| lost.contains(&store.name_of(it)));
+    match (missing.next(), head.lost_tail) {
+        (Some(first), _) => {
+            let last = missing.next_back().unwrap_or(first);
+            Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
+        }
+        (None, Some((first, last))) => Integrity::TailLost(first, last),
+        (None, None) => Integrity::Verified,
+    }
+}
