@@ -2,13 +2,19 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use tracing_subscriber::EnvFilter;
 
 use super::{Error, host_name, signals};
 use crate::api::ByteSize;
-use crate::operator::nodes::issuer::url::NoUrl;
-use crate::operator::{self, Bodies, Options};
+use crate::operator::issuer::url::NoUrl;
+use crate::operator::{self, BodyOptions, Options};
+
+/// Bounds of --write-budget. Far below it, intervals would grow beyond what a Duration holds.
+const WRITE_BUDGET: RangeInclusive<f64> = 0.1..=1e6;
+/// Bounds of --write-bytes.
+const WRITE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
 
 /// What `venom operator` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -67,14 +73,22 @@ impl Args {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let positive =
-            self.write_budget.is_finite() && self.write_budget > 0.0 && self.write_bytes.bytes() > 0;
-        let told = "--write-budget and --write-bytes must be above 0; leave them out for their defaults";
-        if positive { Ok(()) } else { Err(Error::Usage(told.into())) }
+        if !WRITE_BUDGET.contains(&self.write_budget) {
+            let (low, high) = (WRITE_BUDGET.start(), WRITE_BUDGET.end());
+            return Err(Error::Usage(format!(
+                "--write-budget must be {low}/s to {high}/s; leave it out for its default"
+            )));
+        }
+        if !WRITE_BYTES.contains(&self.write_bytes.bytes()) {
+            return Err(Error::Usage(
+                "--write-bytes must be 1Ki/s to 1Gi/s; leave it out for its default".into(),
+            ));
+        }
+        Ok(())
     }
 
     /// What bodies are made of: both flags or none.
-    fn bodies(&self) -> Result<Option<Bodies>, Error> {
+    fn bodies(&self) -> Result<Option<BodyOptions>, Error> {
         // As a chart writes it where there is none.
         let given = |value: &Option<String>| value.clone().filter(|it| !it.is_empty());
         match (given(&self.node_image), given(&self.issuer_url)) {
@@ -83,7 +97,7 @@ impl Args {
                 let issuer_url = url.parse();
                 let issuer_url =
                     issuer_url.map_err(|error| Error::Usage(format!("--issuer-url {url}: {error}")))?;
-                Ok(Some(Bodies { node_image, issuer_url }))
+                Ok(Some(BodyOptions { node_image, issuer_url }))
             }
             (Some(_), None) => Err(Error::Usage(format!(
                 "--node-image needs --issuer-url for the pods' certificates; {NoUrl}"
@@ -118,7 +132,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         let mut stop = signals::Stop::new().map_err(|error| failed(&error))?;
         operator::run(options, stop.asked()).await.map_err(|error| failed(&error))
     });
-    // A committer that was fenced may hang in a call: the process ends all the same.
+    // A call that hangs must not keep the process from ending.
     runtime.shutdown_background();
     done
 }

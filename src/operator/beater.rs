@@ -1,99 +1,201 @@
-//! The beater owns all lives: one thread of control, deadlines in order, due organisms beaten in batches.
+//! The beater owns all engines: one thread, deadlines in order, due organisms beaten in batches.
 //!
-//! It does no I/O. Specs and acknowledgements come in by one channel, jobs go out by one bounded channel an
-//! organism, of which at most one is under way.
+//! It does no I/O. Commands arrive by one channel; batches leave by one bounded channel an organism, in which at
+//! most one is in flight. An engine is addressed by a number of its own, not by its key: a command for an ended
+//! engine never reaches the next one of that name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::Key;
 use super::budget::Budget;
-use super::life::{Begin, Life, Wanted};
+use super::committer::CommitRequest;
+use super::key::Key;
 use super::metrics::Metrics;
-use crate::mesh::Event;
-use crate::organism::beat::{self, Open};
+use crate::mesh::{Answers, Event};
+use crate::organism::beat::Open;
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
+use crate::runtime::{Desired, Engine, EngineError, StartParams};
 
-/// How often budgets are looked at.
+/// How often the budget is adjusted; the thread wakes at least as often.
 const BUDGET_PERIOD: Duration = Duration::from_secs(5);
+/// A beater that has not gone round its loop for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 
-/// What the beater is told.
+type EngineId = u64;
+
 enum Command {
-    Begin(Box<Begin>),
-    Want(Key, Box<Wanted>),
-    Inject(Key, Box<Event>),
-    Committed(Key),
-    Snapshot(Key),
-    End { key: Key, flush: bool, done: oneshot::Sender<()> },
-    Shutdown(oneshot::Sender<()>),
+    Start(EngineId, Box<Slot>),
+    SetDesired(EngineId, Box<Desired>),
+    Inject(EngineId, Box<Event>),
+    Acknowledge(EngineId),
+    Snapshot(EngineId),
+    /// Stop beating; `flushed` is called once all is committed.
+    Flush(EngineId, oneshot::Sender<()>),
+    Remove(EngineId),
+    Stop,
+    #[cfg(test)]
+    Panic,
 }
 
-/// The way to the beater. Cloning is cheap; the thread ends when it is shut down.
+/// The beater's thread. Dropping this ends it, and with it all engines.
+pub struct Beater {
+    commands: Sender<Command>,
+    next: AtomicU64,
+    thread: JoinHandle<()>,
+    /// Milliseconds from `started` to the last round of the loop.
+    heartbeat: Arc<AtomicU64>,
+    started: Instant,
+}
+
+/// A running engine. Dropping this removes it, whatever is pending.
+pub struct EngineHandle {
+    id: EngineId,
+    commands: Sender<Command>,
+}
+
+/// Hands injections to a running engine.
 #[derive(Clone)]
-pub struct Beater(Sender<Command>);
+pub struct Injector {
+    id: EngineId,
+    commands: Sender<Command>,
+}
 
 impl Beater {
-    /// Starts the beater's thread.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system provides no thread.
     pub fn start(cores: Cores, budget: Arc<Budget>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let (sender, receiver) = channel();
+        let (commands, receiver) = channel();
         let arbiter = Arbiter::new(cores).map_err(std::io::Error::other)?;
-        std::thread::Builder::new()
-            .name("venom-beater".into())
-            .spawn(move || Loop::new(arbiter, budget, metrics, receiver).run())?;
-        Ok(Self(sender))
+        let (heartbeat, started) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let beats = Loop {
+            arbiter,
+            budget,
+            metrics,
+            commands: receiver,
+            acknowledgements: commands.clone(),
+            slots: BTreeMap::new(),
+            schedule: BTreeSet::new(),
+            budget_due: started + BUDGET_PERIOD,
+            heartbeat: heartbeat.clone(),
+            started,
+        };
+        let thread = std::thread::Builder::new().name("venom-beater".into()).spawn(move || beats.run())?;
+        Ok(Self { commands, next: AtomicU64::new(0), thread, heartbeat, started })
     }
 
-    /// Starts a life.
-    pub fn begin(&self, begin: Begin) {
-        self.send(Command::Begin(Box::new(begin)));
+    /// Starts an engine. Its batches go to `commits`, the outcomes of its injections to `outcomes`.
+    #[must_use]
+    pub fn start_engine(
+        &self,
+        key: Key,
+        params: StartParams,
+        commits: mpsc::Sender<CommitRequest>,
+        outcomes: Option<Answers>,
+    ) -> EngineHandle {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let handle = EngineHandle { id, commands: self.commands.clone() };
+        let engine = Engine::new(params, Instant::now());
+        let slot = Slot { key, engine, commits, outcomes, scheduled: None, flushed: None };
+        handle.send(Command::Start(id, Box::new(slot)));
+        handle
     }
 
-    /// Tells what the specs ask of an organism now.
-    pub fn want(&self, key: &Key, wanted: Wanted) {
-        self.send(Command::Want(key.clone(), Box::new(wanted)));
+    /// Whether the thread runs and has gone round its loop lately.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        let last = Duration::from_millis(self.heartbeat.load(Ordering::Relaxed));
+        !self.thread.is_finished() && self.started.elapsed().saturating_sub(last) < STUCK_AFTER
     }
 
-    /// Hands in an injection of the organism's mesh.
-    pub fn inject(&self, key: &Key, event: Event) {
-        self.send(Command::Inject(key.clone(), Box::new(event)));
+    #[cfg(test)]
+    fn panic(&self) {
+        let _ = self.commands.send(Command::Panic);
+    }
+}
+
+impl Drop for Beater {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+}
+
+impl EngineHandle {
+    /// Replaces the desired state.
+    pub fn set_desired(&self, desired: Desired) {
+        self.send(Command::SetDesired(self.id, Box::new(desired)));
     }
 
-    /// Tells that the job under way is committed.
-    pub fn committed(&self, key: &Key) {
-        self.send(Command::Committed(key.clone()));
+    /// Requests a snapshot as soon as one may stand.
+    pub fn request_snapshot(&self) {
+        self.send(Command::Snapshot(self.id));
     }
 
-    /// Asks for a snapshot as soon as one may stand.
-    pub fn snapshot(&self, key: &Key) {
-        self.send(Command::Snapshot(key.clone()));
+    /// Stops beating for good. Returns when everything recorded is committed, or when there is no beater.
+    pub async fn flush(&self) {
+        let (flushed, done) = oneshot::channel();
+        self.send(Command::Flush(self.id, flushed));
+        let _ = done.await;
     }
 
-    /// Ends a life: it stops beating and is forgotten, with `flush` when all it recorded is committed.
-    pub async fn end(&self, key: &Key, flush: bool) {
-        let (done, ended) = oneshot::channel();
-        self.send(Command::End { key: key.clone(), flush, done });
-        // An error means that there was no such life, or no beater any more.
-        let _ = ended.await;
-    }
-
-    /// Stops all beating; comes back when all that was recorded is committed.
-    pub async fn shutdown(&self) {
-        let (done, ended) = oneshot::channel();
-        self.send(Command::Shutdown(done));
-        let _ = ended.await;
+    /// A handle that can only inject. It does not keep the engine.
+    #[must_use]
+    pub fn injector(&self) -> Injector {
+        Injector { id: self.id, commands: self.commands.clone() }
     }
 
     fn send(&self, command: Command) {
-        // A beater that is gone has been shut down.
-        let _ = self.0.send(command);
+        // The thread has ended only after a panic: the health check reports that.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.send(Command::Remove(self.id));
+    }
+}
+
+impl Injector {
+    /// Hands in an injection. One for an engine that has ended is dropped: its nodes offer it to the next.
+    pub fn inject(&self, event: Event) {
+        let _ = self.commands.send(Command::Inject(self.id, Box::new(event)));
+    }
+}
+
+/// An engine and where its output goes.
+struct Slot {
+    key: Key,
+    engine: Engine,
+    commits: mpsc::Sender<CommitRequest>,
+    outcomes: Option<Answers>,
+    /// Its place in the schedule.
+    scheduled: Option<Instant>,
+    /// To be sent once everything recorded is committed.
+    flushed: Option<oneshot::Sender<()>>,
+}
+
+impl Slot {
+    fn log(&self, outcome: Result<(), EngineError>) {
+        if let Err(error) = outcome {
+            tracing::error!(organism = %self.key, %error, "the engine failed");
+        }
+    }
+
+    /// Writes a second at the commit interval of the spec: a segment and the head each time, and every two
+    /// seconds the statuses of Organism and Genome.
+    fn writes_per_second(&self) -> f64 {
+        let interval = self.engine.desired().commit_interval.max(self.engine.period(1.0)).as_secs_f64();
+        if self.engine.is_running() { 2.0 / interval + 1.0 } else { 0.0 }
     }
 }
 
@@ -102,229 +204,194 @@ struct Loop {
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
     commands: Receiver<Command>,
-    lives: BTreeMap<Key, Life>,
-    /// When each life has to be looked at; one item a life.
-    schedule: BTreeSet<(Instant, Key)>,
-    scheduled: BTreeMap<Key, Instant>,
-    ending: BTreeMap<Key, oneshot::Sender<()>>,
-    shutdown: Option<oneshot::Sender<()>>,
+    /// For the acknowledgement that goes along with each batch.
+    acknowledgements: Sender<Command>,
+    slots: BTreeMap<EngineId, Slot>,
+    /// When each engine is due; one item an engine.
+    schedule: BTreeSet<(Instant, EngineId)>,
     budget_due: Instant,
+    heartbeat: Arc<AtomicU64>,
+    started: Instant,
 }
 
 impl Loop {
-    fn new(
-        arbiter: Arbiter,
-        budget: Arc<Budget>,
-        metrics: Arc<Metrics>,
-        commands: Receiver<Command>,
-    ) -> Self {
-        Self {
-            arbiter,
-            budget,
-            metrics,
-            commands,
-            lives: BTreeMap::new(),
-            schedule: BTreeSet::new(),
-            scheduled: BTreeMap::new(),
-            ending: BTreeMap::new(),
-            shutdown: None,
-            budget_due: Instant::now() + BUDGET_PERIOD,
-        }
-    }
-
-    /// 1. Take in what was told. 2. Beat whoever is due. 3. Hand over what is to be committed.
+    /// 1. Handle commands. 2. Beat every engine that is due. 3. Hand over batches that are due.
     /// 4. Sleep until the next deadline or command.
     fn run(mut self) {
         loop {
             while let Ok(command) = self.commands.try_recv() {
-                self.take(command);
+                if self.handle(command).is_break() {
+                    return;
+                }
             }
             let now = Instant::now();
-            let due: Vec<Key> =
-                self.schedule.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()).collect();
+            let alive = now.saturating_duration_since(self.started).as_millis();
+            self.heartbeat.store(u64::try_from(alive).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let due: Vec<EngineId> =
+                self.schedule.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
             self.beat(&due, now);
-            for key in &due {
-                self.settle(key, now);
+            for id in due {
+                self.hand_over(id, now);
             }
             self.adjust_budget(now);
-            if self.lives.is_empty()
-                && let Some(done) = self.shutdown.take()
-            {
-                let _ = done.send(());
-                return;
-            }
             let wake = self.schedule.first().map_or(self.budget_due, |(at, _)| (*at).min(self.budget_due));
             match self.commands.recv_timeout(wake.saturating_duration_since(Instant::now())) {
-                Ok(command) => self.take(command),
+                Ok(command) => {
+                    if self.handle(command).is_break() {
+                        return;
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn take(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) -> ControlFlow<()> {
         let now = Instant::now();
         match command {
-            Command::Begin(begin) => {
-                let key = begin.key.clone();
-                let mut life = Life::new(*begin, now);
-                self.report(&key, life.steer(now, wall()));
-                self.lives.insert(key.clone(), life);
-                self.settle(&key, now);
-                self.share();
+            Command::Start(id, slot) => {
+                self.slots.insert(id, *slot);
+                self.update(id, now, |slot| slot.engine.start(now, unix_seconds()));
+                self.share_budget();
             }
-            Command::Want(key, wanted) => {
-                if let Some(life) = self.lives.get_mut(&key) {
-                    let outcome = life.want(*wanted, now, wall());
-                    self.report(&key, outcome);
-                    self.settle(&key, now);
-                    self.share();
+            Command::SetDesired(id, desired) => {
+                self.update(id, now, |slot| slot.engine.set_desired(*desired, now, unix_seconds()));
+                self.share_budget();
+            }
+            Command::Inject(id, event) => self.update(id, now, |slot| {
+                slot.engine.inject(*event, now);
+                Ok(())
+            }),
+            Command::Acknowledge(id) => self.update(id, now, |slot| {
+                slot.engine.acknowledge();
+                Ok(())
+            }),
+            Command::Snapshot(id) => self.update(id, now, |slot| {
+                if slot.engine.is_running() { slot.engine.record_snapshot(unix_seconds()) } else { Ok(()) }
+            }),
+            Command::Flush(id, flushed) => self.update(id, now, |slot| {
+                slot.engine.end();
+                slot.flushed = Some(flushed);
+                Ok(())
+            }),
+            Command::Remove(id) => {
+                if let Some(at) = self.slots.remove(&id).and_then(|slot| slot.scheduled) {
+                    self.schedule.remove(&(at, id));
                 }
+                self.share_budget();
             }
-            Command::Inject(key, event) => {
-                // For a life that has ended: its nodes offer it again to whoever comes next.
-                if let Some(life) = self.lives.get_mut(&key) {
-                    life.inject(*event, now);
-                    self.settle(&key, now);
-                }
-            }
-            Command::Committed(key) => {
-                if let Some(life) = self.lives.get_mut(&key) {
-                    life.committed();
-                    self.settle(&key, now);
-                }
-            }
-            Command::Snapshot(key) => {
-                if let Some(life) = self.lives.get_mut(&key)
-                    && life.runs()
-                {
-                    let outcome = life.snapshot(wall());
-                    self.report(&key, outcome);
-                    self.settle(&key, now);
-                }
-            }
-            Command::End { key, flush: false, done } => {
-                self.unschedule(&key);
-                self.ending.remove(&key);
-                self.lives.remove(&key);
-                let _ = done.send(());
-                self.share();
-            }
-            Command::End { key, flush: true, done } => {
-                if let Some(life) = self.lives.get_mut(&key) {
-                    life.end();
-                    self.ending.insert(key.clone(), done);
-                    self.settle(&key, now);
-                }
-            }
-            Command::Shutdown(done) => {
-                self.shutdown = Some(done);
-                for key in self.lives.keys().cloned().collect::<Vec<_>>() {
-                    if let Some(life) = self.lives.get_mut(&key) {
-                        life.end();
-                    }
-                    self.settle(&key, now);
-                }
-            }
+            Command::Stop => return ControlFlow::Break(()),
+            #[cfg(test)]
+            Command::Panic => panic!("requested by a test"),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Changes an engine and looks at what is due then. A command for an engine that was removed is dropped.
+    fn update(
+        &mut self,
+        id: EngineId,
+        now: Instant,
+        change: impl FnOnce(&mut Slot) -> Result<(), EngineError>,
+    ) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            let changed = change(slot);
+            slot.log(changed);
+            self.hand_over(id, now);
         }
     }
 
-    /// One beat of every life in `due` whose deadline has come: pulses, then all cores in one pool scope,
+    /// One beat of every engine in `due` whose deadline has come: pulses, then all cores in one pool scope,
     /// then decisions.
-    fn beat(&mut self, due: &[Key], now: Instant) {
-        let tempo = self.budget.tempo();
-        let mut keys = Vec::with_capacity(due.len());
-        let mut opened: Vec<Open> = Vec::with_capacity(due.len());
-        for key in due {
-            let Some(life) = self.lives.get_mut(key).filter(|life| life.runs() && life.deadline <= now)
-            else {
+    fn beat(&mut self, due: &[EngineId], now: Instant) {
+        let slowdown = self.budget.slowdown();
+        let mut opened: Vec<(EngineId, Open)> = Vec::with_capacity(due.len());
+        for &id in due {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            if !slot.engine.is_running() || slot.engine.deadline() > now {
                 continue;
-            };
-            self.metrics.deviation(now - life.deadline);
-            let missed = life.next_deadline(now, tempo);
-            let wall = wall();
-            if let Err(error) = life.take_in(wall) {
-                tracing::error!(organism = %key, %error, "an injection was not recorded");
             }
-            let Some(state) = life.state_to_beat() else {
-                self.metrics.missed(missed + 1);
-                continue;
-            };
-            self.metrics.missed(missed);
-            match beat::open(state, wall) {
-                Ok(open) => {
-                    keys.push(key);
-                    opened.push(open);
+            self.metrics.deviation(now - slot.engine.deadline());
+            match slot.engine.open_beat(now, unix_seconds(), slowdown) {
+                Ok(beat) => {
+                    self.metrics.missed(beat.missed);
+                    if let Some(reason) = beat.blocked {
+                        tracing::warn!(organism = %slot.key, "injections wait: {reason}");
+                    }
+                    opened.extend(beat.open.map(|open| (id, open)));
                 }
-                Err(error) => tracing::error!(organism = %key, %error, "no beat"),
+                Err(error) => slot.log(Err(error)),
             }
         }
         if opened.is_empty() {
             return;
         }
-        let readings: Vec<_> = opened.iter().map(|open| open.reading.clone()).collect();
+        let readings: Vec<_> = opened.iter().map(|(_, open)| open.reading.clone()).collect();
         let flows = self.arbiter.time_wrap(readings);
-        for ((key, open), flows) in keys.into_iter().zip(opened).zip(flows) {
-            let Some(life) = self.lives.get_mut(key) else { continue };
-            let before = life.action();
-            let Some(state) = life.state_to_beat() else { continue };
-            let beat = beat::close(state, open, flows);
-            self.metrics.beat(beat.held());
-            let outcome = life.beaten(beat, now, tempo);
-            let after = life.action();
+        for ((id, open), flows) in opened.into_iter().zip(flows) {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let before = slot.engine.decision().map(|it| it.action);
+            match slot.engine.close_beat(open, flows, now, slowdown) {
+                Ok(beat) => self.metrics.beat(beat.is_some_and(|beat| beat.held())),
+                Err(error) => slot.log(Err(error)),
+            }
+            let after = slot.engine.decision().map(|it| it.action);
             if before != after {
                 self.metrics.decided(after.unwrap_or(Action::Noop));
             }
-            self.report(key, outcome);
         }
     }
 
-    /// Commits what is due and schedules the next look at this life; forgets it when it has ended.
-    fn settle(&mut self, key: &Key, now: Instant) {
-        self.unschedule(key);
-        let Some(life) = self.lives.get_mut(key) else { return };
-        life.commit(now, &self.budget);
-        if (self.shutdown.is_some() || self.ending.contains_key(key)) && life.is_flushed() {
-            self.lives.remove(key);
-            if let Some(done) = self.ending.remove(key) {
-                let _ = done.send(());
+    /// Hands over the batch that is due, sends outcomes, and schedules the next look at this engine.
+    fn hand_over(&mut self, id: EngineId, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if let Some(at) = slot.scheduled.take() {
+            self.schedule.remove(&(at, id));
+        }
+        let interval = self.budget.commit_interval(slot.engine.desired().commit_interval);
+        if let Some(batch) = slot.engine.take_batch(now, interval) {
+            let commands = self.acknowledgements.clone();
+            let acknowledge = Box::new(move || drop(commands.send(Command::Acknowledge(id))));
+            // A closed channel means that the committer has ended: its actor removes this engine.
+            let _ = slot.commits.try_send(CommitRequest { batch, acknowledge });
+        }
+        for (event, outcome) in slot.engine.take_outcomes() {
+            if let Some(outcomes) = &slot.outcomes {
+                outcomes.answer(event, outcome);
             }
-            self.share();
-        } else if let Some(at) = life.due(&self.budget) {
-            self.schedule.insert((at, key.clone()));
-            self.scheduled.insert(key.clone(), at);
+        }
+        if slot.engine.is_flushed()
+            && let Some(flushed) = slot.flushed.take()
+        {
+            let _ = flushed.send(());
+        }
+        if let Some(at) = slot.engine.due(interval) {
+            slot.scheduled = Some(at);
+            self.schedule.insert((at, id));
         }
     }
 
-    fn unschedule(&mut self, key: &Key) {
-        if let Some(at) = self.scheduled.remove(key) {
-            self.schedule.remove(&(at, key.clone()));
-        }
-    }
-
-    fn share(&self) {
-        self.budget.share_among(self.lives.len() as u64);
-        self.budget.ask(self.lives.values().map(Life::writes_per_second).sum());
-        self.metrics.organisms(self.lives.len());
+    fn share_budget(&self) {
+        self.budget.share_among(self.slots.len() as u64);
+        self.budget.ask(self.slots.values().map(Slot::writes_per_second).sum());
+        self.metrics.organisms(self.slots.len());
     }
 
     fn adjust_budget(&mut self, now: Instant) {
         if now >= self.budget_due {
             self.budget_due = now + BUDGET_PERIOD;
             self.budget.adjust(BUDGET_PERIOD.as_secs_f64());
-            self.share();
-            self.metrics.tempo(self.budget.tempo());
-        }
-    }
-
-    fn report(&self, key: &Key, outcome: Result<(), crate::ledger::canonical::NotCanonical>) {
-        if let Err(error) = outcome {
-            tracing::error!(organism = %key, %error, "not recorded");
+            self.share_budget();
+            self.metrics.slowdown(self.budget.slowdown());
         }
     }
 }
 
 /// Seconds since 1970. A clock that steps is an ordinary event: the ledger's own time copes with it.
-pub fn wall() -> f64 {
+fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests;

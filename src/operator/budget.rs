@@ -1,19 +1,19 @@
 //! How much the operator may write: the interval of calm commits and status writes stretches under the
-//! write budget, the tempo of all organisms slows under the byte budget.
+//! write budget, all organisms slow down under the byte budget.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Longest interval between two calm commits of an organism that beats.
+/// Longest interval between two commits that are not urgent.
 const LONGEST_COMMIT: Duration = Duration::from_secs(60);
-/// Interval between two calm status writes.
+/// Shortest interval between two status writes that only change numbers.
 const STATUS: Duration = Duration::from_secs(2);
-/// Longest interval between two calm status writes.
+/// Longest interval between them.
 const LONGEST_STATUS: Duration = Duration::from_secs(120);
-/// The tempo slows at most by this.
+/// Organisms slow down at most by this factor.
 const SLOWEST: f64 = 1000.0;
 
-/// Limits as the flags set them, and how far they are used.
+/// Limits set by flags, and how far they are used.
 #[derive(Debug)]
 pub struct Budget {
     writes_per_second: f64,
@@ -21,13 +21,13 @@ pub struct Budget {
     /// Bytes that all ledgers together may keep.
     total_bytes: u64,
     stretch: AtomicU64,
-    tempo: AtomicU64,
+    slowdown: AtomicU64,
     written: AtomicU64,
     organisms: AtomicU64,
 }
 
 impl Budget {
-    /// A budget that is not used yet.
+    /// A budget of which nothing is used.
     #[must_use]
     pub fn new(writes_per_second: f64, bytes_per_second: u64, total_bytes: u64) -> Self {
         Self {
@@ -35,19 +35,19 @@ impl Budget {
             bytes_per_second: bytes_per_second as f64,
             total_bytes,
             stretch: AtomicU64::new(1.0_f64.to_bits()),
-            tempo: AtomicU64::new(1.0_f64.to_bits()),
+            slowdown: AtomicU64::new(1.0_f64.to_bits()),
             written: AtomicU64::new(0),
             organisms: AtomicU64::new(0),
         }
     }
 
-    /// How long calm beats may wait where `wanted` is asked for.
+    /// How long entries that are not urgent may wait, where the spec asks for `wanted`.
     #[must_use]
     pub fn commit_interval(&self, wanted: Duration) -> Duration {
         wanted.mul_f64(load(&self.stretch)).min(LONGEST_COMMIT.max(wanted))
     }
 
-    /// How long a calm status may be old.
+    /// Interval between status writes that only change numbers.
     #[must_use]
     pub fn status_interval(&self) -> Duration {
         STATUS.mul_f64(load(&self.stretch)).min(LONGEST_STATUS)
@@ -63,19 +63,19 @@ impl Budget {
         self.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// How slow all organisms beat: 1 is their own pace.
+    /// Factor by which the periods of all organisms are longer than their specs ask; 1 is their own pace.
     #[must_use]
-    pub fn tempo(&self) -> f64 {
-        load(&self.tempo)
+    pub fn slowdown(&self) -> f64 {
+        load(&self.slowdown)
     }
 
-    /// Adjusts the tempo to what was written in the last `seconds`.
+    /// Adjusts the slowdown to what was written in the last `seconds`.
     pub fn adjust(&self, seconds: f64) {
         let used = self.written.swap(0, Ordering::Relaxed) as f64 / seconds / self.bytes_per_second;
-        let tempo = self.tempo();
-        // Down at once, up by a tenth at a time: the rate answers to the tempo only after the next commits.
-        let next = if used > 1.0 { tempo * used } else { tempo * used.max(0.9) };
-        store(&self.tempo, next.clamp(1.0, SLOWEST));
+        let slowdown = self.slowdown();
+        // Slow down at once, speed up by a tenth at a time: the rate follows only after the next commits.
+        let next = if used > 1.0 { slowdown * used } else { slowdown * used.max(0.9) };
+        store(&self.slowdown, next.clamp(1.0, SLOWEST));
     }
 
     /// How many organisms share the bytes.
@@ -118,15 +118,15 @@ mod tests {
     }
 
     #[test]
-    fn the_tempo_slows_and_recovers() {
+    fn organisms_slow_down_and_recover() {
         let budget = Budget::new(50.0, 1000, 1 << 20);
         budget.wrote(5_000);
         budget.adjust(1.0);
-        assert_eq!(budget.tempo(), 5.0);
+        assert_eq!(budget.slowdown(), 5.0);
         for _ in 0..60 {
             budget.adjust(1.0);
         }
-        assert_eq!(budget.tempo(), 1.0);
+        assert_eq!(budget.slowdown(), 1.0);
     }
 
     #[test]

@@ -1,29 +1,29 @@
-//! One call of the API server: under a time limit, and named where it fails.
+//! One API call: under a timeout, with an error that names verb and object.
 
 use std::time::Duration;
 
-/// Longest time one call may take: a client that tries again by itself can take minutes over it.
+/// Longest time one call may take: the client's own retries can take minutes.
 pub const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Why a call did not do what it was to do.
+/// Why an API call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// It failed.
+    /// The API server refused it, or it could not be sent.
     #[error("{verb} {object}: {source}")]
     Api {
-        /// What was tried.
+        /// Its verb.
         verb: &'static str,
-        /// On what.
+        /// Kind and name of its object.
         object: String,
-        /// Why not.
+        /// The error.
         source: Box<kube::Error>,
     },
-    /// It was not answered.
+    /// There was no answer in time.
     #[error("{verb} {object}: no answer within {} s", CALL_LIMIT.as_secs())]
     TimeOut {
-        /// What was tried.
+        /// Its verb.
         verb: &'static str,
-        /// On what.
+        /// Kind and name of its object.
         object: String,
     },
 }
@@ -39,19 +39,19 @@ impl CallError {
         }
     }
 
-    /// Whether the object was not there.
+    /// Whether the object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_not_found)
     }
 
-    /// Whether somebody else was first.
+    /// Whether the object has changed or exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(|it| it.is_conflict() || it.is_already_exists())
     }
 
-    /// What the API server says against an object, where trying the same again would not help.
+    /// The API server's message, if it rejects the object itself: a retry of the same would not help.
     #[must_use]
     pub fn refusal(&self) -> Option<&str> {
         self.status().filter(|it| matches!(it.code, 400 | 403 | 422)).map(|it| it.message.as_str())

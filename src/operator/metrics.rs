@@ -1,15 +1,8 @@
-//! What the operator counts, under `venom_*`, and how it is asked: `/metrics`, `/healthz`, `/readyz`.
+//! The operator's metrics, `venom_*`.
 
-use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
 use prometheus::{
     Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
     register_gauge_with_registry, register_histogram_with_registry, register_int_counter_vec_with_registry,
@@ -19,31 +12,31 @@ use prometheus::{
 use crate::mesh;
 use crate::organism::Action;
 
-/// The counters. Labels are bounded: no object's name is one.
+/// All metrics. Labels are bounded: no object name is one.
 pub struct Metrics {
-    /// What the operator's places in meshes count, all together.
+    /// Metrics of the operator's links to meshes, over all organisms.
     pub mesh: Arc<mesh::Metrics>,
     registry: Registry,
-    ready: AtomicBool,
     beats: IntCounter,
     held: IntCounter,
     missed: IntCounter,
     deviation: Histogram,
     decisions: IntCounterVec,
     organisms: IntGauge,
-    tempo: Gauge,
+    slowdown: Gauge,
     commits: IntCounterVec,
     commit_seconds: Histogram,
     ledger_bytes: IntCounter,
     api_errors: IntCounterVec,
     status_writes: IntCounter,
     segments_lost: IntCounter,
+    restarts: IntCounterVec,
     certificates: IntCounter,
     certificates_refused: IntCounterVec,
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Registers all metrics.
     ///
     /// # Errors
     /// When a name is registered twice.
@@ -60,14 +53,13 @@ impl Metrics {
             "Organisms whose ledger this operator holds.",
             registry
         )?;
-        let tempo = register_gauge_with_registry!(
+        let slowdown = register_gauge_with_registry!(
             "venom_tempo",
-            "How slow organisms beat; 1 is their own pace.",
+            "Factor by which organisms beat more slowly than their specs ask; 1 is their own pace.",
             registry
         )?;
         Ok(Self {
             mesh: Arc::new(mesh::Metrics::new()?),
-            ready: AtomicBool::new(false),
             beats: counter("venom_beats_total", "Beats made.")?,
             held: counter("venom_beats_held_total", "Beats held because a core failed.")?,
             missed: counter("venom_beats_missed_total", "Deadlines skipped.")?,
@@ -82,7 +74,7 @@ impl Metrics {
                 "action",
             )?,
             organisms,
-            tempo,
+            slowdown,
             commits: counters("venom_commits_total", "Commits, urgent or calm.", "kind")?,
             commit_seconds: histogram(
                 "venom_commit_seconds",
@@ -92,7 +84,15 @@ impl Metrics {
             ledger_bytes: counter("venom_ledger_written_bytes_total", "Bytes written to ledgers.")?,
             api_errors: counters("venom_api_errors_total", "Failed calls of the API server.", "what")?,
             status_writes: counter("venom_status_writes_total", "Status writes.")?,
-            segments_lost: counter("venom_ledger_segments_lost_total", "Segments that somebody removed.")?,
+            segments_lost: counter(
+                "venom_ledger_segments_lost_total",
+                "Segments that were deleted by someone else.",
+            )?,
+            restarts: counters(
+                "venom_organism_restarts_total",
+                "Runs of an organism that ended and are started again, by reason: fenced, panic, failed.",
+                "reason",
+            )?,
             certificates: counter("venom_certificates_total", "Certificates issued to nodes.")?,
             certificates_refused: counters(
                 "venom_certificates_refused_total",
@@ -103,12 +103,12 @@ impl Metrics {
         })
     }
 
-    /// A beat began this late.
+    /// Observes how late a beat began.
     pub fn deviation(&self, late: Duration) {
         self.deviation.observe(late.as_secs_f64());
     }
 
-    /// A beat was made.
+    /// Counts a beat.
     pub fn beat(&self, held: bool) {
         self.beats.inc();
         if held {
@@ -116,61 +116,61 @@ impl Metrics {
         }
     }
 
-    /// Deadlines were skipped.
+    /// Counts skipped deadlines.
     pub fn missed(&self, count: u64) {
         self.missed.inc_by(count);
     }
 
-    /// A decision changed to `action`.
+    /// Counts a change of decision to `action`.
     pub fn decided(&self, action: Action) {
         self.decisions.with_label_values(&[action.as_str()]).inc();
     }
 
-    /// So many ledgers are held.
+    /// Sets the number of running engines.
     pub fn organisms(&self, count: usize) {
         self.organisms.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// The tempo in force.
-    pub fn tempo(&self, tempo: f64) {
-        self.tempo.set(tempo);
+    /// Sets the slowdown in force.
+    pub fn slowdown(&self, slowdown: f64) {
+        self.slowdown.set(slowdown);
     }
 
-    /// A commit succeeded.
+    /// Counts a commit.
     pub fn committed(&self, urgent: bool, bytes: u64, took: Duration) {
         self.commits.with_label_values(&[if urgent { "urgent" } else { "calm" }]).inc();
         self.ledger_bytes.inc_by(bytes);
         self.commit_seconds.observe(took.as_secs_f64());
     }
 
-    /// A call failed.
+    /// Counts a failed API call.
     pub fn api_error(&self, what: &str) {
         self.api_errors.with_label_values(&[what]).inc();
     }
 
-    /// A status was written.
+    /// Counts a status write.
     pub fn status_written(&self) {
         self.status_writes.inc();
     }
 
-    /// Segments were lost.
+    /// Counts missing segments.
     pub fn lost(&self, segments: usize) {
         self.segments_lost.inc_by(segments as u64);
     }
 
-    /// A node got a certificate.
+    /// Counts an issued certificate.
     pub fn certificate_issued(&self) {
         self.certificates.inc();
     }
 
-    /// Somebody got none.
+    /// Counts a refused certificate request.
     pub fn certificate_refused(&self, reason: &str) {
         self.certificates_refused.with_label_values(&[reason]).inc();
     }
 
-    /// The operator watches and can serve.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Relaxed);
+    /// A run of an organism ended for this reason and is started again.
+    pub fn restarted(&self, reason: &str) {
+        self.restarts.with_label_values(&[reason]).inc();
     }
 
     /// The text of `/metrics`.
@@ -181,31 +181,4 @@ impl Metrics {
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         String::from_utf8(out).unwrap_or_default() + &self.mesh.text()
     }
-}
-
-/// Serves until `shutdown` comes.
-///
-/// # Errors
-/// When the address cannot be bound.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: Arc<Metrics>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let app = Router::new()
-        .route("/metrics", get(|State(metrics): State<Arc<Metrics>>| async move { metrics.text() }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route(
-            "/readyz",
-            get(|State(metrics): State<Arc<Metrics>>| async move {
-                if metrics.ready.load(Ordering::Relaxed) {
-                    (StatusCode::OK, "ok\n")
-                } else {
-                    (StatusCode::SERVICE_UNAVAILABLE, "the first watch has not come in yet\n")
-                }
-            }),
-        )
-        .with_state(metrics);
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, app).with_graceful_shutdown(shutdown).await
 }
