@@ -1,8 +1,8 @@
-//! The authority of an installation: who signs the certificates of all its meshes.
+//! The certificate authority of an installation, which signs the certificates of all its meshes.
 //!
-//! Its key lies in one Secret of the operator's own namespace and in this process, nowhere else. Who has it can
-//! be any node and the operator. The Secret is made once and never written again: another authority would part
-//! every node that runs from every one that starts later.
+//! Its key is stored in one Secret of the operator's own namespace and nowhere else: with it one can pose as any
+//! node and as the operator. The Secret is created once and never written again: with another authority, nodes
+//! that start later could not talk to those that run.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
+use super::call::{CallError, call};
 use crate::mesh::identity::{Authority, IdentityError, LIFE, new_key};
 use crate::mesh::{Credentials, Identity};
-use crate::operator::call::{CallError, call};
 use crate::store::configmap::{MANAGED_BY_LABEL, MANAGER};
 
 /// What comes before an organism's UID in every name.

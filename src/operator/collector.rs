@@ -1,45 +1,48 @@
-//! The operator's place in an Organism's mesh: a link to one of its nodes, another one where that fails. What
-//! nodes have taken in comes to the beater here; what became of it goes back once it is committed.
+//! The collector of an Organism's mesh: a link to one of its nodes, and to another one when that fails. It passes
+//! injections on to the engine; their outcomes go back once they are committed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::authority::Certificates;
+use super::beater::Injector;
+use super::certificates::Certificates;
+use super::key::Key;
+use super::peers::Peers;
 use crate::mesh::identity::IdentityError;
-use crate::mesh::{Answers, Bounds, Collected, Credentials, Known, Mesh, Options, Reach};
-use crate::operator::beater::Beater;
-use crate::operator::body::build::INJECTABLE;
-use crate::operator::{Key, body};
+use crate::mesh::{self, Answers, Bounds, Collected, Credentials, Injectable, Known, Mesh, Options, Reach};
 
-/// Try again after this where no certificate could be made.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
+const RENEWAL_SPACING: Duration = Duration::from_secs(60);
 
-/// Why an Organism has no collector.
+/// Why the mesh of an Organism could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// No certificate.
+    /// No certificate could be issued.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// No thread or socket.
+    /// The system provides no thread or socket.
     #[error(transparent)]
     System(#[from] std::io::Error),
 }
 
-/// A place in a mesh. It ends when this is dropped.
-pub struct Collector(AbortHandle);
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// What all collectors share.
+pub struct Resources {
+    /// Issues their certificates.
+    pub certificates: Arc<Certificates>,
+    /// Addresses of the nodes.
+    pub peers: Peers,
+    /// Metrics of the links.
+    pub metrics: Arc<mesh::Metrics>,
+    /// Range of model weights that any Genome may allow. The engine applies the range of its own Genome.
+    pub injectable: Injectable,
 }
 
-/// A place in a mesh that is taken; nothing is handed on yet.
-pub struct Joined {
+/// A mesh that is joined; nothing is passed on yet.
+pub struct Collector {
+    key: Key,
     mesh: Mesh,
     collected: Collected,
     certificates: Arc<Certificates>,
@@ -47,53 +50,47 @@ pub struct Joined {
     current: watch::Sender<Credentials>,
 }
 
-/// Takes a place in the mesh of `key`, the Organism with the UID `organism`, whose ledger knows those
-/// injections already.
-///
-/// # Errors
-/// [`CollectError`].
-pub fn join(
-    shared: &body::Shared,
-    key: &Key,
-    organism: &str,
-    known: Vec<Known>,
-) -> Result<Joined, CollectError> {
-    let (current, credentials) = watch::channel(shared.certificates.operator_credentials(organism)?);
-    let options = Options {
-        credentials,
-        addresses: shared.peers.of(key),
-        reach: Reach::One,
-        listener: None,
-        injectable: INJECTABLE,
-        metrics: shared.mesh_metrics.clone(),
-        bounds: Bounds::default(),
-        paced: false,
-    };
-    let (mesh, collected) = Mesh::collect(options, known)?;
-    let certificates = shared.certificates.clone();
-    Ok(Joined { mesh, collected, certificates, organism: organism.to_owned(), current })
-}
+impl Collector {
+    /// Joins the mesh of `key`, the Organism with the UID `organism`, whose ledger holds the injections `known`.
+    ///
+    /// # Errors
+    /// [`CollectError`].
+    pub fn join(
+        resources: &Resources,
+        key: &Key,
+        organism: &str,
+        known: Vec<Known>,
+    ) -> Result<Self, CollectError> {
+        let certificates = resources.certificates.clone();
+        let (current, credentials) = watch::channel(certificates.operator_credentials(organism)?);
+        let options = Options {
+            credentials,
+            addresses: resources.peers.of(key),
+            reach: Reach::One,
+            listener: None,
+            injectable: resources.injectable,
+            metrics: resources.metrics.clone(),
+            bounds: Bounds::default(),
+            paced: false,
+        };
+        let (mesh, collected) = Mesh::collect(options, known)?;
+        Ok(Self { key: key.clone(), mesh, collected, certificates, organism: organism.to_owned(), current })
+    }
 
-impl Joined {
-    /// Where the ledger says what became of injections.
+    /// Sends the outcomes of injections.
     #[must_use]
-    pub fn answers(&self) -> Answers {
+    pub fn outcomes(&self) -> Answers {
         self.collected.answers()
     }
 
-    /// Hands every injection to the life of `key` from now on.
-    #[must_use]
-    pub fn start(self, beater: Beater, key: Key) -> Collector {
-        Collector(tokio::spawn(self.run(beater, key)).abort_handle())
-    }
-
-    async fn run(mut self, beater: Beater, key: Key) {
+    /// Passes every injection on, and renews the certificate, until the mesh ends.
+    pub async fn run(mut self, injector: Injector) {
         let renew_at = self.current.borrow().renew_at();
         let mut renewal = Box::pin(sleep(until(renew_at)));
         loop {
             tokio::select! {
                 event = self.collected.next() => match event {
-                    Some(event) => beater.inject(&key, event),
+                    Some(event) => injector.inject(event),
                     None => break,
                 },
                 () = &mut renewal => {
@@ -104,11 +101,11 @@ impl Joined {
                             pause
                         }
                         Err(error) => {
-                            tracing::error!(organism = %key, %error, "no new certificate for the mesh");
-                            PAUSE
+                            tracing::error!(organism = %self.key, %error, "cannot renew the certificate for the mesh; retrying");
+                            RENEWAL_SPACING
                         }
                     };
-                    renewal = Box::pin(sleep(pause.max(PAUSE)));
+                    renewal = Box::pin(sleep(pause.max(RENEWAL_SPACING)));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Where the nodes of each Organism are: what the EndpointSlices of their mesh Services say.
+//! The addresses of each Organism's nodes, from the EndpointSlices of its mesh Service.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,14 +10,14 @@ use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
-use crate::operator::Key;
-use crate::operator::body::build::MESH_SUFFIX;
+use super::body::build::MESH_SUFFIX;
+use super::key::Key;
 use crate::store::configmap::ORGANISM_LABEL;
 
 /// Kubernetes' own label: the Service that a slice belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// What a watch on EndpointSlices is to select.
+/// Selects the EndpointSlices of Organisms.
 #[must_use]
 pub fn selector() -> watcher::Config {
     // Slices have the labels of their Service.
@@ -46,13 +46,13 @@ impl Peers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of this Organism's nodes, as they come and go.
+    /// The addresses of this Organism's nodes, now and later.
     #[must_use]
     pub fn of(&self, key: &Key) -> watch::Receiver<Vec<SocketAddr>> {
         self.table().entry(key.clone()).or_default().all.subscribe()
     }
 
-    /// Notes what a slice says; nothing if it is gone.
+    /// Takes a slice over, or removes it.
     fn note(&self, slice: &EndpointSlice, there: bool) {
         let Some(key) = key_of(slice) else { return };
         let mut table = self.table();
@@ -68,7 +68,7 @@ impl Peers {
         }
     }
 
-    /// Takes a new list for the old one, of a namespace or of all.
+    /// Replaces all slices of a namespace, or of all.
     fn relist(&self, namespace: Option<&str>, list: &[EndpointSlice]) {
         let mut table = self.table();
         let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
@@ -115,7 +115,7 @@ pub async fn follow(
             Ok(Event::InitDone) => peers.relist(namespace, &std::mem::take(&mut list)),
             Ok(Event::Apply(slice)) => peers.note(&slice, true),
             Ok(Event::Delete(slice)) => peers.note(&slice, false),
-            Err(error) => tracing::warn!(%error, "the watch on EndpointSlices failed; it starts again"),
+            Err(error) => tracing::warn!(%error, "the watch on EndpointSlices failed; retrying"),
         }
     }
 }
@@ -125,10 +125,10 @@ fn key_of(slice: &EndpointSlice) -> Option<Key> {
     let organism = slice.labels().get(ORGANISM_LABEL)?;
     let service = slice.labels().get(SERVICE_LABEL)?;
     let of_mesh = service.strip_suffix(MESH_SUFFIX) == Some(organism);
-    of_mesh.then_some(Key { namespace: slice.namespace()?.into(), name: organism.as_str().into() })
+    of_mesh.then_some(Key::new(&slice.namespace()?, organism))
 }
 
-/// Nodes that are not ready too: one that has lost all its links is in need of this one.
+/// Includes nodes that are not ready: a node that has lost all its links needs this one.
 fn addresses_of(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let port = ports.iter().find_map(|it| u16::try_from(it.port?).ok());
@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn told(peers: &Peers) -> Vec<String> {
-        let key = Key { namespace: "team-a".into(), name: "venom".into() };
+        let key = Key::new("team-a", "venom");
         peers.of(&key).borrow().iter().map(ToString::to_string).collect()
     }
 
@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn addresses_are_those_of_all_slices_of_the_mesh_service() {
         let peers = Peers::default();
-        let key = Key { namespace: "team-a".into(), name: "venom".into() };
+        let key = Key::new("team-a", "venom");
         let _held = peers.of(&key);
         let mesh = |name, addresses| slice(name, "venom-mesh", addresses);
         let events = vec![

@@ -1,61 +1,47 @@
-//! The body of an Organism: its pods, and what belongs to them.
+//! The body of an Organism: its node pods and the objects around them.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
 //! | [`build`] | a body as Kubernetes objects (pure) |
-//! | [`keeper`] | one task an Organism: the only writer of those objects |
-//! | [`children`] | what the watches see of bodies |
-//! | [`autoscaling`] | who sets the number of nodes (pure) |
+//! | [`index`] | the objects of all bodies as the watches observe them |
+//! | `plan` | what to do about one object (pure) |
+//! | [`reconciler`] | one task an Organism, the only writer of those objects |
 
-pub mod autoscaling;
 pub mod build;
-pub mod children;
-pub mod keeper;
+pub mod index;
+mod plan;
+pub mod reconciler;
 
 use std::sync::Arc;
 
+use kube::Client;
 use tokio::sync::Semaphore;
 
 use self::build::{Installation, Kind};
-use self::children::Children;
-use super::nodes::authority::Certificates;
-use super::nodes::peers::Peers;
-use crate::mesh;
+use self::index::Index;
+use super::metrics::Metrics;
 
-/// Bodies that are written to at once.
+/// Bodies that are written at once.
 const WRITERS: usize = 8;
 
-/// What all keepers share.
-pub struct Shared {
-    /// What the operator was started with.
+/// What the reconcilers of all bodies share.
+pub struct Resources {
+    /// Client for the objects.
+    pub client: Client,
+    /// Counts failures.
+    pub metrics: Arc<Metrics>,
+    /// Settings of the operator that bodies are built from.
     pub installation: Installation,
-    /// Signs what nodes and the operator show one another.
-    pub certificates: Arc<Certificates>,
-    /// What the watches see.
-    pub children: Children,
-    /// Where the nodes are.
-    pub peers: Peers,
-    /// What the operator's places in their meshes count.
-    pub mesh_metrics: Arc<mesh::Metrics>,
+    /// The observed objects.
+    pub index: Index,
     writers: Semaphore,
 }
 
-impl Shared {
-    /// For bodies in these namespaces; all if there is none.
+impl Resources {
+    /// For an operator with this number of watch scopes.
     #[must_use]
-    pub fn new(
-        installation: Installation,
-        certificates: Certificates,
-        mesh_metrics: Arc<mesh::Metrics>,
-        scopes: usize,
-    ) -> Self {
-        Self {
-            installation,
-            certificates: Arc::new(certificates),
-            children: Children::new(scopes * Kind::ALL.len()),
-            peers: Peers::default(),
-            mesh_metrics,
-            writers: Semaphore::new(WRITERS),
-        }
+    pub fn new(client: Client, metrics: Arc<Metrics>, installation: Installation, scopes: usize) -> Self {
+        let index = Index::new(scopes * Kind::ALL.len());
+        Self { client, metrics, installation, index, writers: Semaphore::new(WRITERS) }
     }
 }

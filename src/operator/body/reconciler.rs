@@ -1,13 +1,13 @@
-//! The keeper of a body: one task an Organism, the only writer of the objects in [`build`].
+//! The body's reconciler: one task an Organism, the only writer of the objects in [`build`].
 //!
-//! 1. Build what the spec asks for.
-//! 2. For each object compare that with what the watches see and with what was written last ([`step`], pure).
-//! 3. Create, apply, delete, or leave alone. The first write is a POST and every other one carries the UID of the
-//!    object that was made: a stranger's object of that name is never touched.
+//! 1. Build the objects that the spec asks for.
+//! 2. Compare each with what the watches have observed and with what was applied last ([`plan`](super::plan), pure).
+//! 3. Create, apply, delete, or leave it. The first write is a POST, and every other one carries the UID of the
+//!    object that was created: an object of someone else with that name is never touched.
 //! 4. Wait until the spec or one of the objects changes.
 //!
-//! A body as it should be costs no call at all. After a start each object is applied once, whatever it looks
-//! like, which changes nothing in one that is as it should be.
+//! A body as it should be costs no call. After a start of the operator each object is applied once, which
+//! changes nothing in an object as it should be.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,134 +18,84 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions
 use kube::core::{DynamicObject, ObjectMeta};
 use serde_json::json;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
 
-use super::Shared;
+use super::Resources;
 use super::build::{self, Child};
-use super::children::{Id, MANAGER, Seen, Told, as_applied};
+use super::index::{FIELD_MANAGER, ObjectId, ObservedObject, ObservedStatus, as_applied};
+use super::plan::{LastApplied, Step, step};
 use crate::api;
-use crate::operator::Key;
 use crate::operator::call::{CallError, call};
-use crate::operator::context::Context;
+use crate::operator::key::Key;
+use crate::operator::publisher::report::{BodyFault, Report};
 
-/// Look again after this while a name is taken: no watch tells of strangers.
-const TAKEN: Duration = Duration::from_secs(15);
-/// Try again after this what has failed.
+/// Retry interval while a name is taken: the watches select our own objects only.
+const NAME_TAKEN_RETRY: Duration = Duration::from_secs(15);
+/// Retry interval after a failed call.
 const RETRY: Duration = Duration::from_secs(5);
-/// Look again after this when all is well.
-const WELL: Duration = Duration::from_secs(600);
-/// So many writes to one object at a time; somebody who undoes each of them does not keep the rest waiting.
-const ROUNDS: usize = 4;
+/// Interval of the periodic check.
+const RESYNC: Duration = Duration::from_secs(600);
+/// Upper bound on consecutive writes to one object in a pass, so that a contested object cannot starve the others.
+const MAX_WRITES: usize = 4;
 
-/// The way to a keeper. It ends when this is dropped.
-#[derive(Clone)]
+/// Wakes a body's reconciler and hands it the spec. Dropping this ends it.
 pub struct Handle {
     organism: watch::Sender<Arc<api::Organism>>,
     wake: Arc<Notify>,
-    task: AbortHandle,
 }
 
 impl Handle {
-    /// Starts the keeper of this Organism's body.
+    /// A handle, and the task of the reconciler for the actor to supervise.
     #[must_use]
-    pub fn start(context: Arc<Context>, shared: Arc<Shared>, key: Key, organism: &api::Organism) -> Self {
-        let (organism, organisms) = watch::channel(Arc::new(organism.clone()));
+    pub fn new(
+        resources: Arc<Resources>,
+        key: Key,
+        organism: Arc<api::Organism>,
+        report: watch::Sender<Report>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (organism, organisms) = watch::channel(organism);
         let wake = Arc::new(Notify::new());
-        let keeper = Keeper { key, context, shared, wake: wake.clone(), kept: BTreeMap::new() };
-        let task = tokio::spawn(keeper.run(organisms)).abort_handle();
-        Self { organism, wake, task }
+        let reconciler =
+            BodyReconciler { key, resources, report, wake: wake.clone(), applied: BTreeMap::new() };
+        (Self { organism, wake }, reconciler.run(organisms))
     }
 
-    /// Tells it of the present spec.
-    pub fn show(&self, organism: &api::Organism) {
+    /// Hands over the spec, if its generation has changed.
+    pub fn set_organism(&self, organism: &Arc<api::Organism>) {
         self.organism.send_if_modified(|before| {
-            let news = before.metadata.generation != organism.metadata.generation;
-            if news {
-                *before = Arc::new(organism.clone());
+            let changed = before.metadata.generation != organism.metadata.generation;
+            if changed {
+                *before = organism.clone();
             }
-            news
+            changed
         });
     }
 
-    /// Tells it that something of the body has changed.
+    /// Makes the reconciler look at the body again.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
-
-    /// Ends it at once.
-    pub fn end(&self) {
-        self.task.abort();
-    }
 }
 
-/// What is wrong with a body, as the condition Ready shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// NameTaken or BodyRefused.
-    pub reason: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-/// What an object was like after the last write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
-    uid: String,
-    ours: u64,
-    wanted: u64,
-}
-
-/// What to do about one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    /// Nothing.
-    Leave,
-    /// It is not there.
-    Create,
-    /// It was created and not yet made into one that is applied.
-    Adopt,
-    /// It is not as it should be.
-    Apply { uid: String },
-    /// It is not to be there.
-    Delete { uid: String },
-    /// It is somebody else's.
-    Taken,
-}
-
-/// Decides. Pure.
-fn step(wanted: Option<u64>, seen: Option<&Seen>, kept: Option<&Kept>, organism: &str) -> Step {
-    let Some(seen) = seen else { return if wanted.is_some() { Step::Create } else { Step::Leave } };
-    // One that this process has written and whose owner somebody has taken off is no stranger's.
-    let orphaned = seen.owner.is_none() && kept.is_some_and(|kept| kept.uid == seen.uid);
-    let ours = orphaned || seen.owner.as_deref() == Some(organism);
-    match wanted {
-        None if ours && !seen.deleting => Step::Delete { uid: seen.uid.clone() },
-        None => Step::Leave,
-        Some(_) if !ours => Step::Taken,
-        // Once it is gone a new one is made.
-        Some(_) if seen.deleting => Step::Leave,
-        Some(_) if seen.created => Step::Adopt,
-        Some(wanted) => {
-            let now = Kept { uid: seen.uid.clone(), ours: seen.ours, wanted };
-            if kept == Some(&now) { Step::Leave } else { Step::Apply { uid: now.uid } }
-        }
-    }
-}
-
-struct Keeper {
+struct BodyReconciler {
     key: Key,
-    context: Arc<Context>,
-    shared: Arc<Shared>,
+    resources: Arc<Resources>,
+    report: watch::Sender<Report>,
     wake: Arc<Notify>,
-    kept: BTreeMap<Id, Kept>,
+    applied: BTreeMap<ObjectId, LastApplied>,
 }
 
-impl Keeper {
+impl BodyReconciler {
     async fn run(mut self, mut organisms: watch::Receiver<Arc<api::Organism>>) {
+        // What the index lacks until then may exist.
+        self.resources.index.wait_until_listed().await;
         loop {
             let organism = organisms.borrow_and_update().clone();
-            let (fault, wait) = self.look(&organism).await;
-            self.context.report(&self.key, |report| report.body = fault);
+            let (fault, wait) = self.reconcile(&organism).await;
+            self.report.send_if_modified(|report| {
+                let changed = report.body_fault != fault;
+                report.body_fault = fault;
+                changed
+            });
             tokio::select! {
                 changed = organisms.changed() => if changed.is_err() {
                     return;
@@ -156,39 +106,39 @@ impl Keeper {
         }
     }
 
-    /// Brings every object to what it should be. Returns what is wrong, and when to look again.
-    async fn look(&mut self, organism: &api::Organism) -> (Option<Fault>, Duration) {
-        let children = match build::body(organism, &self.shared.installation) {
+    /// One pass over all objects. Returns what is wrong, and the wait until the next pass.
+    async fn reconcile(&mut self, organism: &api::Organism) -> (Option<BodyFault>, Duration) {
+        let children = match build::body(organism, &self.resources.installation) {
             Ok(children) => children,
             Err(error) => {
-                tracing::error!(organism = %self.key, %error, "the body cannot be built");
-                return (None, WELL);
+                tracing::error!(organism = %self.key, %error, "cannot build the body");
+                return (None, RESYNC);
             }
         };
         let uid = organism.metadata.uid.as_deref().unwrap_or_default();
-        let (mut fault, mut wait) = (None, WELL);
+        let (mut fault, mut wait) = (None, RESYNC);
         for child in &children {
-            // One that cannot be had does not keep the others waiting.
-            match self.keep(child, uid).await {
+            // A failure of one object must not keep the others from being reconciled.
+            match self.reconcile_object(child, uid).await {
                 Ok(true) => {}
                 Ok(false) => {
                     let object = self.object(child);
                     let message = format!(
-                        "{object} exists and is not this Organism's; delete it to go on. It is left as it is."
+                        "{object} exists and does not belong to this Organism; delete it to go on. It is left unchanged."
                     );
-                    fault = fault.or(Some(Fault { reason: "NameTaken", message }));
-                    wait = wait.min(TAKEN);
+                    fault = fault.or(Some(BodyFault { reason: "NameTaken", message }));
+                    wait = wait.min(NAME_TAKEN_RETRY);
                 }
                 Err(error) => {
-                    self.context.metrics.api_error("body");
-                    tracing::warn!(organism = %self.key, %error, "to be tried again");
-                    if let Some(told) = error.refusal() {
+                    self.resources.metrics.api_error("body");
+                    tracing::warn!(organism = %self.key, %error, "cannot reconcile an object of the body; retrying");
+                    if let Some(refusal) = error.refusal() {
                         let message = format!(
                             "{} was refused: {}. Change that, or the spec, to go on.",
                             self.object(child),
-                            told.trim_end_matches('.')
+                            refusal.trim_end_matches('.')
                         );
-                        fault = fault.or(Some(Fault { reason: "BodyRefused", message }));
+                        fault = fault.or(Some(BodyFault { reason: "BodyRefused", message }));
                     }
                     wait = wait.min(RETRY);
                 }
@@ -201,64 +151,66 @@ impl Keeper {
         format!("{} {}/{}", child.kind.resource().kind, self.key.namespace, child.name)
     }
 
-    /// Brings one object to what it should be; false if it is a stranger's.
-    async fn keep(&mut self, child: &Child, organism: &str) -> Result<bool, CallError> {
+    /// Reconciles one object. Returns false if its name is taken.
+    async fn reconcile_object(&mut self, child: &Child, organism: &str) -> Result<bool, CallError> {
         let id = (child.kind, child.name.clone());
-        let wanted = child.object.as_ref().map(hash);
-        let api = child.kind.api(self.context.client.clone(), &self.key.namespace);
+        let desired = child.object.as_ref().map(hash);
+        let api = child.kind.api(self.resources.client.clone(), &self.key.namespace);
         let object = self.object(child);
-        let shared = self.shared.clone();
+        let resources = self.resources.clone();
         let mut permit = None;
-        for _ in 0..ROUNDS {
-            let seen = shared.children.seen(&self.key, &id);
-            let step = step(wanted, seen.as_ref(), self.kept.get(&id), organism);
-            if !matches!(step, Step::Leave | Step::Taken) && permit.is_none() {
-                // It is never closed.
-                permit = shared.writers.acquire().await.ok();
+        for _ in 0..MAX_WRITES {
+            let observed = resources.index.object(&self.key, &id);
+            let step = step(desired, observed.as_ref(), self.applied.get(&id), organism);
+            if !matches!(step, Step::Leave | Step::NameTaken) && permit.is_none() {
+                // Infallible: the semaphore is never closed.
+                permit = resources.writers.acquire().await.ok();
             }
             let done = match (&step, &child.object) {
                 (Step::Leave, _) => return Ok(true),
-                (Step::Taken, _) => return Ok(false),
+                (Step::NameTaken, _) => return Ok(false),
                 (Step::Delete { uid }, _) => {
                     let preconditions =
                         Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
                     let params = DeleteParams { preconditions, ..DeleteParams::default() };
                     let done = call("delete", &object, api.delete(&child.name, &params)).await;
-                    done.map(|_| shared.children.remove(&self.key, &id, uid))
+                    done.map(|_| resources.index.remove(&self.key, &id, uid))
                 }
-                (Step::Create, Some(wanted)) => self.create(&api, &object, &id, wanted).await,
-                (Step::Apply { uid }, Some(wanted)) => self.apply(&api, &object, &id, wanted, uid).await,
-                (Step::Adopt, Some(_)) => {
+                (Step::Create, Some(desired)) => self.create(&api, &object, &id, desired).await,
+                (Step::Apply { uid }, Some(desired)) => self.apply(&api, &object, &id, desired, uid).await,
+                (Step::ConvertToApply, Some(_)) => {
                     let metadata = call("get", &object, api.get_metadata(&child.name)).await;
                     match metadata {
-                        Ok(metadata) => self.adopt(&api, &object, &id, &metadata.metadata).await,
+                        Ok(metadata) => self.convert_to_apply(&api, &object, &id, &metadata.metadata).await,
                         Err(error) => Err(error),
                     }
                 }
-                (Step::Create | Step::Apply { .. } | Step::Adopt, None) => return Ok(true),
+                (Step::Create | Step::Apply { .. } | Step::ConvertToApply, None) => return Ok(true),
             };
             match done {
                 Ok(()) => {}
-                // It is not what the watch last told: look at it, and decide anew.
+                // It has changed since it was observed: read it, and decide again.
                 Err(error) if error.is_conflict() || error.is_not_found() => {
                     let found = call("get", &object, api.get_metadata_opt(&child.name)).await?;
                     match found.map(|found| found.metadata) {
-                        Some(metadata) if Seen::of(&metadata).owner.as_deref() != Some(organism) => {
+                        Some(metadata)
+                            if ObservedObject::of(&metadata).owner.as_deref() != Some(organism) =>
+                        {
                             return Ok(false);
                         }
                         Some(metadata) => {
-                            shared.children.put(&self.key, id.clone(), &metadata, None);
+                            resources.index.put(&self.key, id.clone(), &metadata, None);
                         }
                         None => {
-                            let uid = seen.map(|seen| seen.uid).unwrap_or_default();
-                            shared.children.remove(&self.key, &id, &uid);
+                            let uid = observed.map(|it| it.uid).unwrap_or_default();
+                            resources.index.remove(&self.key, &id, &uid);
                         }
                     }
                 }
                 Err(error) => return Err(error),
             }
         }
-        // Somebody undoes every write: the others' turn comes first.
+        // Every write was undone: go on with the other objects, and come back.
         self.wake.notify_one();
         Ok(true)
     }
@@ -267,22 +219,22 @@ impl Keeper {
         &self,
         api: &Api<DynamicObject>,
         object: &str,
-        id: &Id,
-        wanted: &DynamicObject,
+        id: &ObjectId,
+        desired: &DynamicObject,
     ) -> Result<(), CallError> {
-        let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
-        let made = call("create", object, api.create(&params, wanted)).await?;
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let made = call("create", object, api.create(&params, desired)).await?;
+        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
         tracing::info!(object, "created");
-        self.adopt(api, object, id, &made.metadata).await
+        self.convert_to_apply(api, object, id, &made.metadata).await
     }
 
-    /// Makes what was created into what is applied; the apply that follows takes just what is wanted.
-    async fn adopt(
+    /// Turns the fields owned by the creation into applied ones, so that the apply that follows can remove some.
+    async fn convert_to_apply(
         &self,
         api: &Api<DynamicObject>,
         object: &str,
-        id: &Id,
+        id: &ObjectId,
         metadata: &ObjectMeta,
     ) -> Result<(), CallError> {
         let entries = as_applied(metadata.managed_fields.as_deref().unwrap_or_default());
@@ -291,9 +243,9 @@ impl Keeper {
             "resourceVersion": metadata.resource_version,
             "managedFields": entries,
         }});
-        let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let made = call("patch", object, api.patch(&id.1, &params, &Patch::Merge(&patch))).await?;
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
+        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
         Ok(())
     }
 
@@ -301,27 +253,24 @@ impl Keeper {
         &mut self,
         api: &Api<DynamicObject>,
         object: &str,
-        id: &Id,
-        wanted: &DynamicObject,
+        id: &ObjectId,
+        desired: &DynamicObject,
         uid: &str,
     ) -> Result<(), CallError> {
-        let mut patch = wanted.clone();
+        let mut patch = desired.clone();
         patch.metadata.uid = Some(uid.to_owned());
-        let params = PatchParams::apply(MANAGER).force();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
         let made = call("apply", object, api.patch(&id.1, &params, &Patch::Apply(&patch))).await?;
-        let seen = Seen::of(&made.metadata);
-        self.kept.insert(id.clone(), Kept { uid: seen.uid, ours: seen.ours, wanted: hash(wanted) });
-        self.shared.children.put(&self.key, id.clone(), &made.metadata, Some(Told::by(&made)));
+        let ObservedObject { uid, owned, .. } = ObservedObject::of(&made.metadata);
+        self.applied.insert(id.clone(), LastApplied { uid, owned, desired: hash(desired) });
+        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
         Ok(())
     }
 }
 
 fn hash(object: &DynamicObject) -> u64 {
     let mut hasher = DefaultHasher::new();
-    // Objects of Kubernetes' types are JSON; keys are in order.
+    // Infallible for Kubernetes objects; keys are sorted.
     serde_json::to_string(object).unwrap_or_default().hash(&mut hasher);
     hasher.finish()
 }
-
-#[cfg(test)]
-mod tests;

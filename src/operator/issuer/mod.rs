@@ -31,6 +31,7 @@ use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
 use kube::api::{Api, PostParams};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,14 +39,15 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::authority::{Renewed, TRUST_DOMAIN};
+use super::body;
+use super::body::build::{Kind, TOKEN_AUDIENCE};
+use super::call::{CallError, call};
+use super::certificates::{Certificates, Renewed, TRUST_DOMAIN};
+use super::metrics::Metrics;
+use super::registry::Registry;
 use crate::mesh::Identity;
 use crate::mesh::sources::{Place, Places, Told};
 use crate::node::source::{Ask, Issued};
-use crate::operator::body;
-use crate::operator::body::build::{Kind, TOKEN_AUDIENCE};
-use crate::operator::call::{CallError, call};
-use crate::operator::context::Context;
 use proof::{Claim, Refused};
 use url::{PATH, Url};
 
@@ -74,8 +76,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Signs what nodes ask for.
 pub struct Issuer {
-    context: Arc<Context>,
-    bodies: Arc<body::Shared>,
+    client: Client,
+    registry: Arc<Registry>,
+    bodies: Arc<body::Resources>,
+    certificates: Arc<Certificates>,
+    metrics: Arc<Metrics>,
     url: Url,
     tls: Renewed<Arc<ServerConfig>>,
     places: Arc<Places>,
@@ -95,10 +100,19 @@ struct Caller {
 impl Issuer {
     /// For the nodes of `bodies`, which are told to ask at `url`.
     #[must_use]
-    pub fn new(context: Arc<Context>, bodies: Arc<body::Shared>, url: Url) -> Self {
+    pub fn new(
+        client: Client,
+        registry: Arc<Registry>,
+        bodies: Arc<body::Resources>,
+        certificates: Arc<Certificates>,
+        url: Url,
+    ) -> Self {
         Self {
-            context,
+            client,
+            registry,
+            metrics: bodies.metrics.clone(),
             bodies,
+            certificates,
             url,
             tls: Renewed::default(),
             places: Arc::default(),
@@ -132,13 +146,13 @@ impl Issuer {
     /// Its own certificate is made anew long before it expires.
     fn tls(&self) -> io::Result<TlsAcceptor> {
         let now = SystemTime::now();
-        let config = self.tls.get(now, || self.bodies.certificates.server(&self.url.host, now));
+        let config = self.tls.get(now, || self.certificates.server(&self.url.host, now));
         config.map(TlsAcceptor::from).map_err(io::Error::other)
     }
 
     /// Counts a refusal, and tells of it once a minute, source and reason.
     fn refuse(&self, source: IpAddr, refused: Refused, why: &dyn std::fmt::Display) {
-        self.context.metrics.certificate_refused(refused.as_str());
+        self.metrics.certificate_refused(refused.as_str());
         if self.told.now((source, refused)) {
             tracing::warn!(%source, reason = refused.as_str(), "no certificate: {why}");
         }
@@ -151,9 +165,9 @@ impl Issuer {
         })?;
         let Ask { csr } = serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
         let (claim, identity) = self.identity(token).await?;
-        let signed = self.bodies.certificates.sign(&csr, &identity);
+        let signed = self.certificates.sign(&csr, &identity);
         let certificate = signed.map_err(|error| (Refused::Request, format!("{}: {error}", said(&claim))))?;
-        self.context.metrics.certificate_issued();
+        self.metrics.certificate_issued();
         tracing::info!(organism = %claim.organism, pod = claim.pod, "certificate issued");
         Ok(Issued { certificate })
     }
@@ -167,9 +181,9 @@ impl Issuer {
     }
 
     async fn review(&self, token: String) -> Result<(Claim, Identity), (Refused, String)> {
-        let client = &self.context.client;
+        let client = &self.client;
         let failed = |error: CallError| {
-            self.context.metrics.api_error("certificate");
+            self.metrics.api_error("certificate");
             (Refused::Unavailable, error.to_string())
         };
         let spec = TokenReviewSpec { token, audiences: Some(vec![TOKEN_AUDIENCE.into()]) };
@@ -180,10 +194,10 @@ impl Issuer {
         let no = |refused: Refused| (refused, said(&claim) + ": " + &refused.to_string());
 
         let key = &claim.organism;
-        let living = self.context.living(key).ok_or_else(|| no(Refused::Organism))?;
-        self.bodies.children.listed().await;
-        let deployment = self.bodies.children.seen(key, &(Kind::Deployment, key.name.to_string()));
-        let ours = deployment.filter(|it| it.owner.as_ref() == Some(&living.uid) && !it.deleting);
+        let organism = self.registry.uid(key).ok_or_else(|| no(Refused::Organism))?;
+        self.bodies.index.wait_until_listed().await;
+        let deployment = self.bodies.index.object(key, &(Kind::Deployment, key.name.to_string()));
+        let ours = deployment.filter(|it| it.owner.as_ref() == Some(&organism) && !it.deleting);
         let deployment = ours.ok_or_else(|| no(Refused::Workload))?.uid;
 
         let pods: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
@@ -196,7 +210,7 @@ impl Issuer {
         proof::of_workload(set, found.as_ref().map(|it| &it.metadata), &deployment).map_err(no)?;
 
         // An API server's UIDs are always of that form.
-        let identity = Identity::pod(TRUST_DOMAIN, &living.uid, &claim.pod_uid);
+        let identity = Identity::pod(TRUST_DOMAIN, &organism, &claim.pod_uid);
         let identity = identity.map_err(|_| no(Refused::Pod))?;
         Ok((claim, identity))
     }

@@ -11,8 +11,8 @@ use axum::http::StatusCode;
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::operator::Key;
 use crate::operator::body::build::TOKEN_AUDIENCE;
+use crate::operator::key::Key;
 
 /// Extra of a user that a bound token names: the pod.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";

@@ -15,35 +15,35 @@ fn entry(manager: &str, operation: &str, fields: Value) -> Value {
 }
 
 fn key() -> Key {
-    Key { namespace: "team-a".into(), name: "venom".into() }
+    Key::new("team-a", "venom")
 }
 
-fn id() -> Id {
+fn id() -> ObjectId {
     (Kind::Deployment, "venom".into())
 }
 
 #[test]
-fn a_field_that_somebody_takes_is_drift_and_a_field_that_somebody_adds_is_not() {
-    let ours = || entry(MANAGER, "Apply", json!({"f:spec": {"f:replicas": {}}}));
-    let before = Seen::of(&metadata(1, json!([ours()])));
+fn a_field_that_another_manager_takes_is_drift_and_one_that_it_adds_is_not() {
+    let ours = || entry(FIELD_MANAGER, "Apply", json!({"f:spec": {"f:replicas": {}}}));
+    let before = ObservedObject::of(&metadata(1, json!([ours()])));
     let added = entry("kubectl", "Update", json!({"f:metadata": {"f:labels": {"f:theirs": {}}}}));
-    assert_eq!(before, Seen::of(&metadata(2, json!([added, ours()]))));
+    assert_eq!(before, ObservedObject::of(&metadata(2, json!([added, ours()]))));
     let taken = entry("kubectl", "Update", json!({"f:spec": {"f:replicas": {}}}));
-    let left = entry(MANAGER, "Apply", json!({"f:spec": {}}));
-    assert_ne!(before, Seen::of(&metadata(3, json!([taken, left]))));
-    assert_ne!(before, Seen::of(&metadata(4, json!([]))));
+    let left = entry(FIELD_MANAGER, "Apply", json!({"f:spec": {}}));
+    assert_ne!(before, ObservedObject::of(&metadata(3, json!([taken, left]))));
+    assert_ne!(before, ObservedObject::of(&metadata(4, json!([]))));
 }
 
 #[test]
-fn what_was_created_becomes_what_is_applied() {
+fn fields_owned_by_the_creation_become_applied_fields() {
     let created: Vec<ManagedFieldsEntry> = serde_json::from_value(json!([
-        entry(MANAGER, "Update", json!({"f:spec": {}})),
+        entry(FIELD_MANAGER, "Update", json!({"f:spec": {}})),
         entry("kubectl", "Update", json!({"f:metadata": {}})),
     ]))
     .unwrap();
     let applied = as_applied(&created);
     let of = |it: &ManagedFieldsEntry| (it.manager.clone().unwrap(), it.operation.clone().unwrap());
-    let expected = [(MANAGER.to_owned(), "Apply".to_owned()), ("kubectl".into(), "Update".into())];
+    let expected = [(FIELD_MANAGER.to_owned(), "Apply".to_owned()), ("kubectl".into(), "Update".into())];
     assert_eq!(applied.iter().map(of).collect::<Vec<_>>(), expected);
     // There cannot be two applied ones: that of the creation goes.
     let both = [created, applied].concat();
@@ -52,35 +52,35 @@ fn what_was_created_becomes_what_is_applied() {
 }
 
 #[test]
-fn only_what_matters_is_news() {
-    let children = Children::new(0);
-    let nodes = |count| Told { nodes: Nodes { ready: count, replicas: count }, scaling: None };
+fn put_reports_a_change_only_of_what_matters() {
+    let index = Index::new(0);
+    let nodes = |count| ObservedStatus { nodes: Nodes { ready: count, replicas: count }, scaling: None };
     let (none, five) = (Some(nodes(0)), Some(nodes(5)));
-    assert!(children.put(&key(), id(), &metadata(10, json!([])), none.clone()));
-    assert!(!children.put(&key(), id(), &metadata(11, json!([])), none.clone()), "a version alone");
-    assert!(children.put(&key(), id(), &metadata(12, json!([])), five.clone()));
-    assert!(!children.put(&key(), id(), &metadata(9, json!([])), none.clone()), "an older state");
-    assert!(!children.put(&key(), id(), &metadata(13, json!([])), None), "metadata alone");
-    assert_eq!(children.told(&key(), "organism"), nodes(5));
-    assert_eq!(children.told(&key(), "another"), nodes(0), "the Deployment of an Organism that is gone");
-    children.remove(&key(), &id(), "b");
-    assert!(children.seen(&key(), &id()).is_some(), "another object of that name is gone");
-    children.remove(&key(), &id(), "a");
-    assert_eq!(children.seen(&key(), &id()), None);
+    assert!(index.put(&key(), id(), &metadata(10, json!([])), none.clone()));
+    assert!(!index.put(&key(), id(), &metadata(11, json!([])), none.clone()), "a version alone");
+    assert!(index.put(&key(), id(), &metadata(12, json!([])), five.clone()));
+    assert!(!index.put(&key(), id(), &metadata(9, json!([])), none.clone()), "an older state");
+    assert!(!index.put(&key(), id(), &metadata(13, json!([])), None), "metadata alone");
+    assert_eq!(index.status(&key(), "organism"), nodes(5));
+    assert_eq!(index.status(&key(), "another"), nodes(0), "the Deployment of an Organism that is gone");
+    index.remove(&key(), &id(), "b");
+    assert!(index.object(&key(), &id()).is_some(), "another object of that name is gone");
+    index.remove(&key(), &id(), "a");
+    assert_eq!(index.object(&key(), &id()), None);
 }
 
 #[test]
-fn a_new_list_takes_the_place_of_the_old_one() {
-    let children = Children::new(0);
-    let account: Id = (Kind::ServiceAccount, "venom".into());
-    let other = Key { namespace: "team-b".into(), name: "venom".into() };
+fn a_new_list_replaces_the_old_one() {
+    let index = Index::new(0);
+    let account: ObjectId = (Kind::ServiceAccount, "venom".into());
+    let other = Key::new("team-b", "venom");
     for (key, id) in [(key(), id()), (key(), account.clone()), (other.clone(), id())] {
-        children.put(&key, id, &metadata(1, json!([])), None);
+        index.put(&key, id, &metadata(1, json!([])), None);
     }
-    let same = vec![(key(), id(), metadata(2, json!([])), Told::default())];
-    assert_eq!(children.relist(Kind::Deployment, Some("team-a"), same), []);
-    assert_eq!(children.relist(Kind::Deployment, Some("team-a"), vec![]), [key()]);
-    assert_eq!(children.seen(&key(), &id()), None);
-    assert!(children.seen(&key(), &account).is_some(), "of another kind");
-    assert!(children.seen(&other, &id()).is_some(), "in another namespace");
+    let same = vec![(key(), id(), metadata(2, json!([])), ObservedStatus::default())];
+    assert_eq!(index.replace(Kind::Deployment, Some("team-a"), same), []);
+    assert_eq!(index.replace(Kind::Deployment, Some("team-a"), vec![]), [key()]);
+    assert_eq!(index.object(&key(), &id()), None);
+    assert!(index.object(&key(), &account).is_some(), "of another kind");
+    assert!(index.object(&other, &id()).is_some(), "in another namespace");
 }

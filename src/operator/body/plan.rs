@@ -1,0 +1,61 @@
+//! What to do about one object of a body. Pure.
+
+use super::index::ObservedObject;
+
+/// An object after this process has applied it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LastApplied {
+    pub(super) uid: String,
+    /// Hash of the fields that the operator owned afterwards.
+    pub(super) owned: u64,
+    /// Hash of the object as it was built.
+    pub(super) desired: u64,
+}
+
+/// The next call for one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// None: it is as it should be, or there is nothing to do yet.
+    Leave,
+    /// Create it.
+    Create,
+    /// Turn the fields owned by its creation into applied ones.
+    ConvertToApply,
+    /// Apply it to the object with this UID.
+    Apply { uid: String },
+    /// Delete the object with this UID.
+    Delete { uid: String },
+    /// None: an object of someone else has its name.
+    NameTaken,
+}
+
+/// Decides from the hash of the desired object (none where it should not exist), the object as it was observed
+/// and as it was last applied, and the UID of the Organism.
+pub(super) fn step(
+    desired: Option<u64>,
+    observed: Option<&ObservedObject>,
+    last: Option<&LastApplied>,
+    organism: &str,
+) -> Step {
+    let Some(observed) = observed else {
+        return if desired.is_some() { Step::Create } else { Step::Leave };
+    };
+    // An object that this process has applied stays ours when its ownerReference is removed.
+    let orphaned = observed.owner.is_none() && last.is_some_and(|last| last.uid == observed.uid);
+    let ours = orphaned || observed.owner.as_deref() == Some(organism);
+    match desired {
+        None if ours && !observed.deleting => Step::Delete { uid: observed.uid.clone() },
+        None => Step::Leave,
+        Some(_) if !ours => Step::NameTaken,
+        // A new one is created when it is gone.
+        Some(_) if observed.deleting => Step::Leave,
+        Some(_) if observed.created => Step::ConvertToApply,
+        Some(desired) => {
+            let now = LastApplied { uid: observed.uid.clone(), owned: observed.owned, desired };
+            if last == Some(&now) { Step::Leave } else { Step::Apply { uid: now.uid } }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
