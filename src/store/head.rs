@@ -14,15 +14,19 @@ use crate::organism::input::ResumeReason;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Head {
     /// Counts the writers of this name's ledgers: each take-over raises it, also across generations.
+    #[serde(deserialize_with = "bounded")]
     pub epoch: u64,
     /// First index that is still stored; entries before it were pruned.
+    #[serde(deserialize_with = "bounded")]
     pub floor: u64,
     /// Counts the ledgers of this name from 1. Not metadata.generation.
+    #[serde(deserialize_with = "bounded")]
     pub generation: u64,
     /// Name of the writer that took the ledger over last.
     #[serde(default)]
     pub holder: String,
     /// Injection entries committed in this generation.
+    #[serde(deserialize_with = "bounded")]
     pub injected_total: u64,
     /// Hash of the last entry.
     pub last_hash: Hex,
@@ -43,9 +47,20 @@ pub struct Head {
     /// The segments, oldest first, without a gap.
     pub segments: Vec<Listed>,
     /// Number of entries since genesis.
+    #[serde(deserialize_with = "bounded")]
     pub size: u64,
     /// UID of the Organism; empty where there is no cluster.
     pub uid: String,
+}
+
+/// Refuses counters that no writer can have reached: they would overflow, or fence every later writer for good.
+fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(deserializer)?;
+    if number <= LARGEST_INDEX / 2 {
+        Ok(number)
+    } else {
+        Err(serde::de::Error::custom(format!("{number} is larger than any count can be")))
+    }
 }
 
 /// A segment that a head lists. Written as an array, in the order of these fields: a head is rewritten at
@@ -367,6 +382,17 @@ mod tests {
         }
         let peaks = vec![[0; 32]; 64];
         assert!(Tree::from_peaks(u64::MAX, peaks).is_none());
+    }
+
+    #[test]
+    fn counters_that_no_writer_can_have_reached_are_refused() {
+        let head = serde_json::to_value(Head::empty("u", 1, 1, "alpha")).unwrap();
+        for field in ["epoch", "floor", "generation", "injectedTotal", "size"] {
+            let mut absurd = head.clone();
+            absurd[field] = u64::MAX.into();
+            let error = serde_json::from_value::<Head>(absurd).unwrap_err();
+            assert!(error.to_string().contains("larger than any count"), "{field}: {error}");
+        }
     }
 
     #[test]

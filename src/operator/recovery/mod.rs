@@ -1,19 +1,21 @@
-//! Taking a ledger over: from whatever lies in the cluster to a head that is ours and a state to go on from.
+//! Recovery of a ledger: from the objects in the cluster to a head that is ours and a state to continue from.
 //!
-//! 1. Read the head and decide what it is to us ([`plan`], pure).
-//! 2. Make it ours: replace it with a higher epoch, or start a new generation.
-//! 3. Load the newest snapshot and what follows it, check every hash, replay; read the ids of injections.
-//! 4. Delete what no head lists and an earlier writer left behind.
+//! 1. Read the head and decide what it means (`plan`, pure).
+//! 2. Take it over: replace it with a higher epoch, or start a new generation.
+//! 3. Load the newest snapshot and what follows it, verify every hash, replay; read the ids of recent injections.
+//! 4. Delete segments that no head lists and an earlier writer left behind.
+
+pub mod first_lists;
+mod plan;
 
 use std::collections::BTreeSet;
 
 use kube::{Client, ResourceExt};
 
-use super::committer::{Held, integrity};
-use super::life::Past;
-use super::report::Integrity;
-use super::segments::Objects;
-use super::view::Decided;
+use self::first_lists::Objects;
+use self::plan::{Plan, plan};
+use super::committer::ledger::OwnedLedger;
+use super::publisher::status;
 use crate::api;
 use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
@@ -22,17 +24,21 @@ use crate::ledger::sealed::SealedError;
 use crate::mesh::Known;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
+use crate::runtime::{CurrentDecision, History};
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
 use crate::store::head::Head;
 use crate::store::injections::Recent;
 
-/// Why a ledger could not be taken over.
+/// Why a ledger could not be recovered.
 #[derive(Debug, thiserror::Error)]
-pub enum TakeOverError {
-    /// The head's name belongs to somebody else.
+pub enum RecoveryError {
+    /// The head's name is taken by an object of someone else.
     #[error("ConfigMap {0} exists and is not a ledger of ours; rename it or the Organism")]
     NameTaken(String),
-    /// A call failed; try again.
+    /// The head cannot be read.
+    #[error("ConfigMap {0} is not a readable ledger head: {1}; restore its data.head to go on")]
+    HeadUnreadable(String, String),
+    /// A call failed; a retry may succeed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The head contradicts itself.
@@ -59,52 +65,17 @@ pub enum TakeOverError {
     End(String),
 }
 
-/// What a head that was found, or none, means.
-#[derive(Debug, PartialEq)]
-enum Plan {
-    /// Nothing there and nothing published: generation 1.
-    Start,
-    /// Ours: go on.
-    GoOn(Head),
-    /// An Organism of this name left its ledger: a new generation continues it.
-    Continue(Head),
-    /// An Organism of this name is gone and nobody kept its ledger.
-    Replace(Head),
-    /// What was published is not there: a new generation continues what is known.
-    TailLost { head: Option<Head>, from: u64, to: u64 },
-}
-
-/// Decides. Pure.
-fn plan(found: Option<Head>, uid: &str, published: Option<&api::LedgerStatus>) -> Plan {
-    let published = published.map_or((0, 0), |it| (it.generation, it.size));
-    match found {
-        None if published.1 == 0 => Plan::Start,
-        None => Plan::TailLost { head: None, from: 0, to: published.1 - 1 },
-        Some(head) if head.uid == uid => {
-            if (head.generation, head.size) < published {
-                let from = if head.generation == published.0 { head.size } else { 0 };
-                Plan::TailLost { head: Some(head), from, to: published.1.saturating_sub(1) }
-            } else {
-                Plan::GoOn(head)
-            }
-        }
-        // An Organism of this name and namespace is ours alone: another UID is one that is gone.
-        Some(head) if head.retained => Plan::Continue(head),
-        Some(head) => Plan::Replace(head),
-    }
-}
-
-/// Takes the ledger of `organism` over for the operator `holder`. `there` are its objects, where a list of
-/// them was made already. Comes back with a head of a higher epoch than any before, written.
+/// Recovers the ledger of `organism` for the operator `holder`, and writes a head with a higher epoch than any
+/// before. `existing` are the ledger's objects, if they were listed already.
 ///
 /// # Errors
-/// [`TakeOverError`].
-pub async fn take_over(
+/// [`RecoveryError`].
+pub async fn recover(
     client: Client,
     organism: &api::Organism,
     holder: &str,
-    there: Option<Objects>,
-) -> Result<(Held, Past), TakeOverError> {
+    existing: Option<Objects>,
+) -> Result<(OwnedLedger, History), RecoveryError> {
     let namespace = organism.namespace().unwrap_or_default();
     let name = organism.name_any();
     let uid = organism.uid().unwrap_or_default();
@@ -117,51 +88,42 @@ pub async fn take_over(
         uid: uid.clone(),
     };
 
-    let found = store.head().await?;
+    let found = store.head().await.map_err(|error| match error.why {
+        Why::Content(why) => RecoveryError::HeadUnreadable(error.name, why),
+        _ => error.into(),
+    })?;
     let (mut resource_version, found) = match found {
         None => (None, None),
-        Some(Found { head: None, .. }) => return Err(TakeOverError::NameTaken(store.head_name())),
+        Some(Found { head: None, .. }) => return Err(RecoveryError::NameTaken(store.head_name())),
         Some(Found { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
     };
 
-    let there = match there {
-        Some(there) => there,
+    let existing = match existing {
+        Some(existing) => existing,
         None => list(&store, &uid).await?,
     };
     let empty = |generation, epoch| Head::empty(&uid, generation, epoch, holder);
     let (head, continues) = match plan(found, &uid, published) {
-        Plan::GoOn(mut head) => {
+        Plan::Continue(mut head) => {
             let reason = head.take_over(holder);
             let rv = store.put_head(&head, resource_version.as_deref().unwrap_or_default()).await?;
-            let mut held = Held {
-                origin: origin(head.generation),
-                store,
-                head,
-                resource_version: rv,
-                lost: BTreeSet::new(),
-                integrity: Integrity::Verified,
-                known: vec![],
-            };
-            held.lost = lost(&held, &there).await?;
-            for segment in &mut held.head.segments {
-                if held.lost.contains(&held.store.name_of(segment)) {
-                    segment.start = None;
-                }
+            let origin_of_head = origin(head.generation);
+            let mut ledger = OwnedLedger::new(store, head, rv, origin_of_head);
+            let missing = missing(&ledger, &existing).await?;
+            ledger.mark_lost(missing);
+            if ledger.head.size == 0 {
+                let history = History::Empty { origin: Some(ledger.origin.clone()), continues: None };
+                return Ok((ledger, history));
             }
-            held.integrity = integrity(&held.head, &held.lost, &held.store);
-            if held.head.size == 0 {
-                let past = Past::New { origin: held.origin.clone(), continues: None };
-                return Ok((held, past));
-            }
-            match load(&held, organism, reason).await? {
-                Some(past) => {
-                    held.known = recall(&held).await?;
-                    remove_garbage(&held, &there).await;
-                    return Ok((held, past));
+            match load(&ledger, organism, reason).await? {
+                Some(history) => {
+                    ledger.known = recent_injections(&ledger).await?;
+                    delete_unlisted(&ledger, &existing).await;
+                    return Ok((ledger, history));
                 }
                 // No snapshot is left whose followers are all there.
                 None => {
-                    let Held { head, resource_version: rv, store: its, .. } = held;
+                    let OwnedLedger { head, resource_version: rv, store: its, .. } = ledger;
                     resource_version = Some(rv);
                     its.retire_head(&head).await?;
                     let mut next = empty(head.generation + 1, head.epoch + 1);
@@ -171,8 +133,8 @@ pub async fn take_over(
             }
         }
         // Segments without a head are of a ledger that was never shown: their names are not used again.
-        Plan::Start => (empty(1, highest_epoch(&there, &name) + 1), None),
-        Plan::Continue(old) => {
+        Plan::Start => (empty(1, highest_epoch(&existing, &name) + 1), None),
+        Plan::NewGeneration(old) => {
             store.retire_head(&old).await?;
             (empty(old.generation + 1, old.epoch + 1), Some(old))
         }
@@ -215,7 +177,7 @@ async fn start(
     resource_version: Option<String>,
     continues: Option<&Head>,
     origin: &impl Fn(u64) -> Origin,
-) -> Result<(Held, Past), TakeOverError> {
+) -> Result<(OwnedLedger, History), RecoveryError> {
     let resource_version = match resource_version {
         Some(resource_version) => store.put_head(&head, &resource_version).await?,
         None => store.create_head(&head).await?,
@@ -226,14 +188,11 @@ async fn start(
         size: old.size,
     });
     let origin = origin(head.generation);
-    let past = Past::New { origin: origin.clone(), continues };
-    let integrity = integrity(&head, &BTreeSet::new(), &store);
-    let held =
-        Held { store, head, resource_version, origin, lost: BTreeSet::new(), integrity, known: vec![] };
-    Ok((held, past))
+    let history = History::Empty { origin: Some(origin.clone()), continues };
+    Ok((OwnedLedger::new(store, head, resource_version, origin), history))
 }
 
-/// What a status says about a head that is gone.
+/// The missing head, as far as a status has published it.
 fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
     use crate::ledger::sealed::Hex;
     use crate::ledger::unhex;
@@ -244,8 +203,8 @@ fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
     head
 }
 
-fn highest_epoch(there: &Objects, name: &str) -> u64 {
-    let epochs = there.iter().filter_map(|(object, _)| parse_segment_name(name, object));
+fn highest_epoch(existing: &Objects, name: &str) -> u64 {
+    let epochs = existing.iter().filter_map(|(object, _)| parse_segment_name(name, object));
     epochs.map(|(epoch, ..)| epoch).max().unwrap_or_default()
 }
 
@@ -254,119 +213,129 @@ async fn list(store: &ConfigMaps, uid: &str) -> Result<Objects, StoreError> {
     Ok(objects.iter().map(|object| (object.name_any(), object.uid().unwrap_or_default())).collect())
 }
 
-/// Names of listed segments that are not there, or are not the objects that were listed.
-async fn lost(held: &Held, there: &Objects) -> Result<BTreeSet<String>, StoreError> {
-    let mut lost = BTreeSet::new();
-    for listed in &held.head.segments {
-        let name = held.store.name_of(listed);
-        // The list may be older than the segment: ask.
-        if !there.contains(&(name.clone(), listed.object.clone()))
-            && held.store.listed(listed).await?.is_none()
+/// Names of listed segments that do not exist, or are not the objects that were listed.
+async fn missing(ledger: &OwnedLedger, existing: &Objects) -> Result<Vec<String>, StoreError> {
+    let mut missing = vec![];
+    for segment in &ledger.head.segments {
+        let name = ledger.store.name_of(segment);
+        // The list may be older than the segment: a GET decides.
+        if !existing.contains(&(name.clone(), segment.object.clone()))
+            && ledger.store.listed(segment).await?.is_none()
         {
-            lost.insert(name);
+            missing.push(name);
         }
     }
-    Ok(lost)
+    Ok(missing)
 }
 
 /// The state after the last entry: from the newest segment with a snapshot whose followers are all there.
 async fn load(
-    held: &Held,
+    ledger: &OwnedLedger,
     organism: &api::Organism,
     reason: ResumeReason,
-) -> Result<Option<Past>, TakeOverError> {
-    let name = held.store.head_name();
-    let end = held.head.chain().ok_or_else(|| TakeOverError::Head(name.clone()))?;
-    let segments = &held.head.segments;
-    let whole =
-        segments.iter().rposition(|it| held.lost.contains(&held.store.name_of(it))).map_or(0, |at| at + 1);
+) -> Result<Option<History>, RecoveryError> {
+    let name = ledger.store.head_name();
+    let end = ledger.head.chain().ok_or_else(|| RecoveryError::Head(name.clone()))?;
+    let segments = &ledger.head.segments;
+    let whole = segments.iter().rposition(|it| ledger.is_lost(it)).map_or(0, |at| at + 1);
     let Some(from) = segments[whole..].iter().rposition(|it| it.start.is_some()) else { return Ok(None) };
 
     let mut replay = Replay::default();
     let mut chain: Option<Chain> = None;
     for listed in &segments[whole + from..] {
-        let segment = held.store.name_of(listed);
-        let wrong = |error| TakeOverError::Segment { name: segment.clone(), error };
-        let Some(sealed) = held.store.listed(listed).await? else {
-            return Err(held.store.missing(&segment).into());
+        let segment = ledger.store.name_of(listed);
+        let wrong = |error| RecoveryError::Segment { name: segment.clone(), error };
+        let Some(sealed) = ledger.store.listed(listed).await? else {
+            return Err(ledger.store.missing(&segment).into());
         };
         let before = sealed.before().map_err(wrong)?;
         if chain.as_ref().is_some_and(|chain| *chain != before) {
-            return Err(TakeOverError::End(name));
+            return Err(RecoveryError::End(name));
         }
         let mut after = before;
         for entry in sealed.open().map_err(wrong)? {
             after.push(entry.hash);
-            replay.feed(entry).map_err(|mismatch| TakeOverError::Replay { name: name.clone(), mismatch })?;
+            replay.feed(entry).map_err(|mismatch| RecoveryError::Replay { name: name.clone(), mismatch })?;
         }
         chain = Some(after);
     }
     if chain.is_none_or(|chain| chain != end) {
-        return Err(TakeOverError::End(name));
+        return Err(RecoveryError::End(name));
     }
-    let decision = replay.decision();
-    let state = replay.finish().map_err(|mismatch| TakeOverError::Replay { name, mismatch })?;
+    let replayed = replay.decision();
+    let state = replay.finish().map_err(|mismatch| RecoveryError::Replay { name, mismatch })?;
     Ok(state.map(|state| {
-        let decided = decided(decision, &state, organism);
-        Past::Ledger { state: Box::new(state), chain: end, decided, reason }
+        let decision = current_decision(replayed, &state, organism);
+        History::Recovered { state: Box::new(state), chain: end, decision, reason }
     }))
 }
 
-/// The injections that a retry must not bring in again. Segments are read from the newest back, and none where
-/// there was no injection for long.
-async fn recall(held: &Held) -> Result<Vec<Known>, TakeOverError> {
-    let head = &held.head;
+/// The injections that retries must not record again. Segments are read from the newest back, and only those that
+/// may hold a recent injection.
+async fn recent_injections(ledger: &OwnedLedger) -> Result<Vec<Known>, RecoveryError> {
+    let head = &ledger.head;
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
     let newest = head.last_injection.map_or(0, |(entry, _)| entry);
     for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
-        // What somebody removed is told of elsewhere; its ids are forgotten.
-        let Some(sealed) = held.store.listed(listed).await? else { continue };
+        // A missing segment is reported elsewhere; its ids are forgotten.
+        let Some(sealed) = ledger.store.listed(listed).await? else { continue };
         let opened = tokio::task::spawn_blocking(move || sealed.open()).await;
         match opened.map_err(|error| error.to_string()).and_then(|it| it.map_err(|error| error.to_string())) {
             Ok(entries) if recent.read(&entries) => {}
             Ok(_) => break,
             Err(error) => {
-                let segment = held.store.name_of(listed);
-                tracing::warn!(segment, error, "cannot be read; ids of injections in it are forgotten");
+                let segment = ledger.store.name_of(listed);
+                tracing::warn!(
+                    segment,
+                    error,
+                    "cannot read a segment; ids of injections in it are forgotten"
+                );
             }
         }
     }
     Ok(recent.known())
 }
 
-/// The decision in force: as it was published where that is the same one, for only earlier entries of the
-/// ledger know since when it holds.
-fn decided(replayed: Option<Decision>, state: &State, organism: &api::Organism) -> Option<Decided> {
+/// The decision in force. Where the published one is the same, its time and entry stay: the replay may start
+/// after the beat that first made it.
+fn current_decision(
+    replayed: Option<Decision>,
+    state: &State,
+    organism: &api::Organism,
+) -> Option<CurrentDecision> {
     let published = organism.status.as_ref().and_then(|status| status.decision.as_ref());
-    let same = published.filter(|it| it.action == super::report::action(state.action) && state.beat > 0);
+    let same = published.filter(|it| it.action == status::action(state.action) && state.beat > 0);
     match (same, replayed) {
         (Some(it), replayed) if replayed.is_none_or(|replayed| it.entry <= replayed.entry) => {
             let since = it.since.0.as_microsecond() as f64 / 1e6;
-            Some(Decided { action: state.action, since, entry: it.entry })
+            Some(CurrentDecision { action: state.action, since, entry: it.entry })
         }
-        (_, replayed) => replayed.map(|Decision { action, entry, since }| Decided { action, since, entry }),
+        (_, replayed) => {
+            replayed.map(|Decision { action, entry, since }| CurrentDecision { action, since, entry })
+        }
     }
 }
 
-/// Deletes segments that no head lists, retired ones included, and that an earlier epoch wrote.
-async fn remove_garbage(held: &Held, there: &Objects) {
-    if let Err(error) = try_remove_garbage(held, there).await {
-        tracing::warn!(%error, "garbage stays until the next take-over");
+/// Deletes segments of earlier epochs that no head lists, heads of earlier generations included.
+async fn delete_unlisted(ledger: &OwnedLedger, existing: &Objects) {
+    if let Err(error) = try_delete_unlisted(ledger, existing).await {
+        tracing::warn!(%error, "cannot delete segments that no head lists; the next take-over tries again");
     }
 }
 
-async fn try_remove_garbage(held: &Held, there: &Objects) -> Result<(), StoreError> {
-    let mut listed: BTreeSet<String> = held.head.segments.iter().map(|it| held.store.name_of(it)).collect();
-    for generation in 1..held.head.generation {
-        // Where an earlier head was lost nobody can say which segments were its own: none is touched.
-        let Some(head) = held.store.retired(generation).await? else { return Ok(()) };
-        listed.extend(head.segments.iter().map(|it| held.store.name_of(it)));
+async fn try_delete_unlisted(ledger: &OwnedLedger, existing: &Objects) -> Result<(), StoreError> {
+    let mut listed: BTreeSet<String> =
+        ledger.head.segments.iter().map(|it| ledger.store.name_of(it)).collect();
+    for generation in 1..ledger.head.generation {
+        // Without an earlier head its segments are unknown: none is deleted.
+        let Some(head) = ledger.store.retired(generation).await? else { return Ok(()) };
+        listed.extend(head.segments.iter().map(|it| ledger.store.name_of(it)));
     }
-    for (name, uid) in there {
-        let garbage = parse_segment_name(&held.origin.name, name)
-            .is_some_and(|(epoch, ..)| epoch < held.head.epoch && !listed.contains(name));
-        if garbage {
-            match held.store.delete(name, uid).await {
+    for (name, uid) in existing {
+        let unlisted = parse_segment_name(&ledger.origin.name, name)
+            .is_some_and(|(epoch, ..)| epoch < ledger.head.epoch && !listed.contains(name));
+        if unlisted {
+            match ledger.store.delete(name, uid).await {
                 Ok(()) | Err(StoreError { why: Why::Conflict, .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -374,6 +343,3 @@ async fn try_remove_garbage(held: &Held, there: &Objects) -> Result<(), StoreErr
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

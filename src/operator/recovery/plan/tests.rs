@@ -9,20 +9,20 @@ fn published(generation: u64, size: u64) -> api::LedgerStatus {
 }
 
 #[test]
-fn nothing_there_and_nothing_published_is_a_start() {
+fn without_a_head_and_without_anything_published_a_ledger_starts() {
     assert_eq!(plan(None, "u", None), Plan::Start);
     assert_eq!(plan(None, "u", Some(&published(1, 0))), Plan::Start);
 }
 
 #[test]
-fn our_own_head_goes_on_unless_more_was_published() {
+fn our_own_head_is_continued_unless_more_was_published() {
     let ours = head("u", 1, 100);
-    assert_eq!(plan(Some(ours.clone()), "u", None), Plan::GoOn(ours.clone()));
-    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100))), Plan::GoOn(ours.clone()));
+    assert_eq!(plan(Some(ours.clone()), "u", None), Plan::Continue(ours.clone()));
+    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100))), Plan::Continue(ours.clone()));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 100, to: 119 };
     assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 120))), lost);
     let second = head("u", 2, 10);
-    assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120))), Plan::GoOn(second));
+    assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120))), Plan::Continue(second));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 0, to: 4 };
     assert_eq!(plan(Some(ours), "u", Some(&published(2, 5))), lost);
 }
@@ -34,9 +34,9 @@ fn a_published_ledger_without_a_head_is_lost() {
 }
 
 #[test]
-fn a_head_of_an_organism_that_is_gone_is_continued_only_if_it_was_to_stay() {
+fn a_head_of_a_deleted_organism_is_continued_only_if_it_was_retained() {
     let gone = head("other", 1, 100);
     assert_eq!(plan(Some(gone.clone()), "u", None), Plan::Replace(gone.clone()));
     let kept = Head { retained: true, ..gone };
-    assert_eq!(plan(Some(kept.clone()), "u", None), Plan::Continue(kept));
+    assert_eq!(plan(Some(kept.clone()), "u", None), Plan::NewGeneration(kept));
 }
