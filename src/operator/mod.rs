@@ -1,115 +1,89 @@
 //! The operator: Organisms and Genomes of a cluster, beating.
 //!
-//! | module | what it is |
-//! |---|---|
-//! | [`context`] | what all reconciliations share: the organisms held here |
-//! | [`watches`] | all that is watched |
-//! | [`organism`] | the Organism's reconciler: dereference, claim, take over, hand over |
-//! | [`genome`] | the Genome's reconciler |
-//! | [`body`] | the pods and what belongs to them: built, kept, watched |
-//! | [`nodes`] | what nodes get from the operator: certificates, and somebody who hears them |
-//! | [`call`] | one call of the API server |
-//! | [`claim`] | which Organism a Genome lives in |
-//! | [`spec`] | from specs to what the engine runs on (pure) |
-//! | [`takeover`] | from what lies in the cluster to a ledger that is held |
-//! | [`beater`] | the one thread that owns all lives |
-//! | [`life`] | one organism in it (no I/O) |
-//! | [`committer`] | the only writer of a ledger's objects |
-//! | [`view`], [`report`] | what may be shown, and the status made of it (pure) |
-//! | [`publisher`] | the only writer of a status |
-//! | [`segments`] | notices segments that somebody removed |
-//! | [`budget`] | how much may be written |
-//! | [`metrics`] | counters, `/metrics`, `/healthz`, `/readyz` |
+//! Data flows one way: controllers → actor → beater → committer → publisher. Each row imports only rows above it
+//! (`tests/house.rs` holds that), and nothing imports this module, which wires them together.
 //!
-//! Architecture Invariant: only the committer writes ledger objects, only a body's keeper its objects, only the
-//! publisher a status, and nothing is shown or acted on that is not committed. Data flows one way round:
-//! reconciler → beater → committer → publisher.
+//! | module | contents |
+//! |---|---|
+//! | [`key`], [`call`] | namespaced names; one API call under a timeout |
+//! | [`metrics`], [`budget`] | counters; how much may be written |
+//! | [`publisher`] | one task an organism, the only writer of its status |
+//! | [`committer`] | one task an organism, the only writer of its ledger's objects |
+//! | [`beater`] | one thread that owns all engines |
+//! | [`health`] | `/metrics`, `/healthz`, `/readyz` |
+//! | [`certificates`] | the certificate authority of the installation |
+//! | [`body`] | the node pods of an organism and the objects around them |
+//! | [`peers`], [`collector`] | addresses of nodes; the link that brings their injections in |
+//! | [`recovery`] | from the objects in the cluster to a ledger that is ours |
+//! | [`actor`] | one task an organism: owns and supervises all of the above |
+//! | [`registry`] | keys to mailboxes of actors |
+//! | [`issuer`] | serves certificates to node pods |
+//! | [`watches`] | what is watched besides Organisms and Genomes |
+//! | [`controllers`] | the reconcilers of Organisms and Genomes |
+//!
+//! Architecture Invariant: only the committer writes objects of a ledger that is held, only the body's reconciler
+//! those of a body, only the publisher an Organism's status. Nothing is shown or acted on that is not committed.
 
+pub mod actor;
 pub mod beater;
 pub mod body;
 pub mod budget;
 pub mod call;
-pub mod claim;
+pub mod certificates;
+pub mod collector;
 pub mod committer;
-pub mod context;
-pub mod genome;
-pub mod life;
+pub mod controllers;
+pub mod health;
+pub mod issuer;
+pub mod key;
 pub mod metrics;
-pub mod nodes;
-pub mod organism;
+pub mod peers;
 pub mod publisher;
-pub mod report;
-pub mod segments;
-pub mod spec;
-pub mod takeover;
-pub mod view;
+pub mod recovery;
+pub mod registry;
 pub mod watches;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Client, ResourceExt};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 
+use self::beater::Beater;
+use self::body::build::{INJECTABLE, Installation, Kind};
+use self::budget::Budget;
+use self::certificates::{AuthorityError, Certificates};
+use self::health::{Health, Readiness};
+use self::issuer::Issuer;
+use self::issuer::url::Url;
+use self::metrics::Metrics;
+use self::peers::Peers;
+use self::recovery::first_lists::FirstLists;
+use self::registry::Registry;
+use self::watches::{AccessError, Scope, stopped};
+use crate::node;
 use crate::organism::cores::Cores;
-use crate::{api, node};
-use beater::Beater;
-use body::build::Installation;
-use budget::Budget;
-use committer::Fenced;
-use context::Context;
-use metrics::Metrics;
-use nodes::authority::{AuthorityError, Certificates};
-use nodes::issuer::Issuer;
-use nodes::issuer::url::Url;
 
-/// Calm commits under way at once. All these bounds are there for the start, when every organism wants
-/// everything at once: each call under way takes a connection, and an API server that is asked a thousand
-/// things together answers none of them in time.
-const CALM_COMMITS: usize = 8;
-/// Urgent commits under way at once.
-const URGENT_COMMITS: usize = 32;
-/// Status writes under way at once.
+/// Recoveries in progress. Like the other bounds it is for a start, when every organism wants everything at once.
+const RECOVERIES: usize = 32;
+/// Status writes in flight.
 const STATUS_WRITES: usize = 8;
-/// How long a stop may take before what is pending is left to the next take-over, which has lost nothing
-/// that was committed.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long a stop may take. What is pending then is dropped; nothing committed is lost.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Which Organism, by namespace and name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
-}
-
-impl Key {
-    /// Of an Organism.
-    #[must_use]
-    pub fn of(organism: &api::Organism) -> Self {
-        Self { namespace: organism.namespace().unwrap_or_default().into(), name: organism.name_any().into() }
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-/// How the operator is to run.
+/// Settings of the operator.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Namespaces to look at; empty is all.
+    /// Namespaces to watch; all if there is none.
     pub namespaces: Vec<String>,
-    /// Name in `resume` entries and Events.
+    /// Name of this operator in heads, `resume` entries and Events.
     pub identity: String,
-    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub metrics_address: SocketAddr,
     /// Periodic writes a second.
     pub writes_per_second: f64,
@@ -117,179 +91,222 @@ pub struct Options {
     pub bytes_per_second: u64,
     /// Bytes of all ledgers together.
     pub ledger_total_bytes: u64,
-    /// What bodies are made of; without that none is made.
-    pub bodies: Option<Bodies>,
+    /// What bodies are built from; without it no pods are created.
+    pub bodies: Option<BodyOptions>,
 }
 
-/// What the bodies' pods are told.
+/// Settings of node pods.
 #[derive(Clone, Debug)]
-pub struct Bodies {
-    /// Their image.
+pub struct BodyOptions {
+    /// Image of the pods.
     pub node_image: String,
-    /// Where they get their certificates: from this operator, which listens on that port.
+    /// URL at which the pods request certificates; this operator listens on its port.
     pub issuer_url: Url,
 }
 
 /// Why the operator ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// No cluster.
+    /// No configuration for a cluster was found.
     #[error("no cluster: {0}; set KUBECONFIG or run inside one")]
     Config(#[from] kube::config::InferConfigError),
-    /// No client for it.
+    /// The configuration gives no client.
     #[error("no client for the cluster: {0}")]
     Client(#[from] kube::Error),
-    /// The resources are not installed or not allowed.
-    #[error("cannot list {0}: {1}; install the CRDs (`venom crds | kubectl apply -f -`) and check the role")]
-    Access(&'static str, kube::Error),
-    /// Nobody could sign what nodes show one another.
+    /// The resources are not installed, or the role does not allow to list them.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// There is no certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The issuer's port cannot be had.
+    /// The issuer's port cannot be bound.
     #[error("port {0} of --issuer-url: {1}; choose another one")]
     Port(u16, std::io::Error),
-    /// Threads, sockets.
+    /// The system provides no thread or socket.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
     /// A metric is registered twice.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
-    /// Another operator took over.
-    #[error(transparent)]
-    Fenced(Fenced),
 }
 
-/// Runs the operator until `stop` comes or another operator takes over.
+/// Runs the operator until `stop` completes.
 ///
 /// # Errors
 /// [`OperatorError`].
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
-    let config = kube::Config::infer().await?;
-    let namespace = config.default_namespace.clone();
-    let client = Client::try_from(config.clone())?;
-    let ledger_client = organism::ledger_client(config)?;
-    let metrics = Arc::new(Metrics::new()?);
-    let budget = Arc::new(Budget::new(
-        options.writes_per_second,
-        options.bytes_per_second,
-        options.ledger_total_bytes,
-    ));
-    watches::check_access(&client, &options.namespaces).await?;
-    let mut bodies = None;
-    let mut issuing = None;
-    if let Some(Bodies { node_image, issuer_url }) = options.bodies {
-        watches::check_access_to_bodies(&client, &options.namespaces).await?;
-        let certificates = Certificates::load(client.clone(), &namespace).await?;
-        let installation = Installation {
-            node_image,
-            namespace,
-            issuer_url: issuer_url.to_string(),
-            ca_pem: certificates.ca_pem().to_owned(),
-        };
-        let mesh_metrics = metrics.mesh.clone();
-        let scopes = watches::scopes(&options.namespaces).len();
-        let shared = Arc::new(body::Shared::new(installation, certificates, mesh_metrics, scopes));
-        let port = issuer_url.port;
-        let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
-        issuing = Some((shared.clone(), issuer_url, listener));
-        bodies = Some(shared);
-    }
-    let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone())
-        .map_err(|error| OperatorError::System("threads", error))?;
-    let (stopping, stopped) = watch::channel(false);
-    let (fenced, mut fenced_receiver) = mpsc::channel(1);
-    let (gone, mut gone_receiver) = mpsc::unbounded_channel::<(Key, String)>();
-    let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
-    let context = Arc::new(Context {
-        identity: options.identity.as_str().into(),
-        beater: beater.clone(),
-        committing: Arc::new(committer::Shared {
-            beater,
-            budget: budget.clone(),
-            metrics: metrics.clone(),
-            calm: Semaphore::new(CALM_COMMITS),
-            urgent: Semaphore::new(URGENT_COMMITS),
-            merging: Semaphore::new(1),
-            fenced,
-            stopping: stopped.clone(),
-        }),
-        publishing: Arc::new(publisher::Shared {
-            recorder: Recorder::new(client.clone(), reporter),
-            client: client.clone(),
-            budget,
-            metrics: metrics.clone(),
-            turn: Semaphore::new(STATUS_WRITES),
-            gone,
-        }),
-        client,
-        ledger_client,
-        metrics: metrics.clone(),
-        started: std::time::Instant::now(),
-        first_lists: segments::FirstLists::new(watches::scopes(&options.namespaces).len()),
-        bodies: bodies.clone(),
-        living: Mutex::new(BTreeMap::new()),
-    });
-
-    let mut tasks = watches::start(&context, &options.namespaces, &stopped);
-    if let Some((bodies, url, listener)) = issuing {
-        let issuer = Issuer::new(context.clone(), bodies, url);
-        let stop = watches::until(stopped.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = issuer.serve(listener) => {}
-                () = stop => {}
-            }
-        });
-    }
-    let mut server = tokio::spawn(metrics::serve(
-        options.metrics_address,
-        metrics.clone(),
-        watches::until(stopped.clone()),
-    ));
-    let forgetting = context.clone();
-    tokio::spawn(async move {
-        while let Some((key, uid)) = gone_receiver.recv().await {
-            if forgetting.living(&key).is_some_and(|living| living.uid == uid) {
-                tracing::warn!(organism = %key, "gone without its finalizer; its ledger stays as it is");
-                forgetting.forget(&key, false).await;
-            }
-        }
-    });
-    metrics.set_ready(true);
+    let mut operator = Operator::start(&options).await?;
     tracing::info!(identity = options.identity, namespaces = ?options.namespaces, "operator started");
-
     tokio::select! {
         () = stop => {}
-        Some(fenced) = fenced_receiver.recv() => {
-            return Err(OperatorError::Fenced(fenced));
-        }
-        served = &mut server => {
-            if let Ok(Err(error)) = served {
+        served = operator.tasks.join_next() => {
+            // The HTTP server is the only task that ends by itself, and only if it fails.
+            if let Some(Ok(Err(error))) = served {
                 return Err(OperatorError::System("serving metrics", error));
             }
         }
     }
-    tracing::info!("stopping: commit what is pending");
-    metrics.set_ready(false);
-    let _ = stopping.send(true);
-    let flushed = tokio::time::timeout(STOP_LIMIT, async {
-        while tasks.join_next().await.is_some() {}
-        context.beater.shutdown().await;
-        let all = std::mem::take(&mut *context.table());
-        for living in all.into_values() {
-            let publisher = living.publisher.clone();
-            drop(living);
-            if let Some(publisher) = context::take(&publisher) {
-                // It writes what was committed last, then ends: its report's senders are gone.
-                let _ = publisher.await;
-            }
-        }
-    });
-    tokio::select! {
-        outcome = flushed => if outcome.is_err() {
-            tracing::warn!("not everything that was pending could be committed in time");
-        },
-        Some(fenced) = fenced_receiver.recv() => return Err(OperatorError::Fenced(fenced)),
-    }
+    operator.stop().await;
     Ok(())
+}
+
+/// A running operator.
+struct Operator {
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    stopping: watch::Sender<bool>,
+    controllers: JoinSet<()>,
+    tasks: JoinSet<std::io::Result<()>>,
+}
+
+impl Operator {
+    /// 1. Clients and rights. 2. What actors share. 3. Watches and controllers. 4. Servers.
+    async fn start(options: &Options) -> Result<Self, OperatorError> {
+        let config = kube::Config::infer().await?;
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config.clone())?;
+        let ledger_client = client_without_retries(config)?;
+        let scopes = Scope::of(&options.namespaces);
+        watches::check_access(&client, &scopes, options.bodies.is_some()).await?;
+
+        let metrics = Arc::new(Metrics::new()?);
+        let budget = Arc::new(Budget::new(
+            options.writes_per_second,
+            options.bytes_per_second,
+            options.ledger_total_bytes,
+        ));
+        let (stopping, stopping_receiver) = watch::channel(false);
+        let system = |error| OperatorError::System("threads", error);
+        let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone()).map_err(system)?;
+        let beater = Arc::new(beater);
+        let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
+        let bodies = match &options.bodies {
+            Some(bodies) => Some(self::bodies(bodies, &client, namespace, &metrics, scopes.len()).await?),
+            None => None,
+        };
+        let first_lists = Arc::new(FirstLists::new(scopes.len()));
+        let actors = Arc::new(actor::Resources {
+            ledger_client,
+            identity: options.identity.as_str().into(),
+            beater: beater.clone(),
+            committers: Arc::new(committer::Resources::new(
+                budget.clone(),
+                metrics.clone(),
+                stopping_receiver.clone(),
+            )),
+            publishers: Arc::new(publisher::Resources {
+                recorder: Recorder::new(client.clone(), reporter),
+                client: client.clone(),
+                budget,
+                metrics: metrics.clone(),
+                writes: Semaphore::new(STATUS_WRITES),
+            }),
+            bodies: bodies.clone(),
+            first_lists: first_lists.clone(),
+            recoveries: Semaphore::new(RECOVERIES),
+            metrics: metrics.clone(),
+        });
+
+        let registry = Arc::new(Registry::default());
+        let readiness = Arc::new(Readiness::default());
+        let context = Arc::new(controllers::Context {
+            client: client.clone(),
+            registry: registry.clone(),
+            actors,
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+        });
+        let mut controllers = JoinSet::new();
+        let until_stopped = || stopped(stopping_receiver.clone());
+        for scope in scopes {
+            controllers::start(&mut controllers, &context, &scope, &stopping_receiver);
+            readiness.wait_for(&scope.describe("ledger objects"));
+            controllers.spawn(unless(
+                until_stopped(),
+                watches::ledger_objects::follow(
+                    client.clone(),
+                    registry.clone(),
+                    first_lists.clone(),
+                    readiness.clone(),
+                    scope.clone(),
+                ),
+            ));
+            let Some(actor::Bodies { reconcilers, collectors }) = &bodies else { continue };
+            for kind in Kind::ALL {
+                let follow =
+                    watches::bodies::follow(registry.clone(), reconcilers.clone(), kind, scope.clone());
+                controllers.spawn(unless(until_stopped(), follow));
+            }
+            let slices = scope.api::<EndpointSlice>(&client);
+            let slices = kube::runtime::watcher(slices, peers::selector()).default_backoff();
+            let (collectors, scope) = (collectors.clone(), scope.clone());
+            controllers.spawn(unless(until_stopped(), async move {
+                peers::follow(&collectors.peers, scope.namespace(), slices).await;
+            }));
+        }
+
+        let mut tasks = JoinSet::new();
+        let health = Health { metrics, beater, readiness: readiness.clone() };
+        tasks.spawn(health::serve(options.metrics_address, health, until_stopped()));
+        if let (Some(BodyOptions { issuer_url: url, .. }), Some(bodies)) = (&options.bodies, bodies) {
+            let port = url.port;
+            let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
+            let certificates = bodies.collectors.certificates.clone();
+            let issuer = Issuer::new(client, registry.clone(), bodies.reconcilers, certificates, url.clone());
+            controllers.spawn(unless(until_stopped(), issuer.serve(listener)));
+        }
+        Ok(Self { registry, readiness, stopping, controllers, tasks })
+    }
+
+    /// Stops reconciling, then commits what is pending and writes the last statuses, of all organisms side by side.
+    async fn stop(mut self) {
+        tracing::info!("stopping: committing what is pending");
+        self.readiness.stop();
+        let _ = self.stopping.send(true);
+        let stop = async {
+            while self.controllers.join_next().await.is_some() {}
+            self.registry.end_all(STOP_TIMEOUT).await
+        };
+        if !matches!(tokio::time::timeout(STOP_TIMEOUT, stop).await, Ok(true)) {
+            tracing::warn!("not everything that was pending could be committed in time");
+        }
+    }
+}
+
+/// What bodies and their meshes need.
+async fn bodies(
+    options: &BodyOptions,
+    client: &Client,
+    namespace: String,
+    metrics: &Arc<Metrics>,
+    scopes: usize,
+) -> Result<actor::Bodies, OperatorError> {
+    let certificates = Arc::new(Certificates::load(client.clone(), &namespace).await?);
+    let installation = Installation {
+        node_image: options.node_image.clone(),
+        namespace,
+        issuer_url: options.issuer_url.to_string(),
+        ca_pem: certificates.ca_pem().to_owned(),
+    };
+    let reconcilers = body::Resources::new(client.clone(), metrics.clone(), installation, scopes);
+    let collectors = collector::Resources {
+        certificates,
+        peers: Peers::default(),
+        metrics: metrics.mesh.clone(),
+        injectable: INJECTABLE,
+    };
+    Ok(actor::Bodies { reconcilers: Arc::new(reconcilers), collectors: Arc::new(collectors) })
+}
+
+/// A client that never retries by itself: a hidden retry could commit behind the back of a writer that gave up.
+fn client_without_retries(mut config: kube::Config) -> Result<Client, kube::Error> {
+    config.default_retry = false;
+    Client::try_from(config)
+}
+
+async fn unless(stop: impl Future<Output = ()>, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = stop => {}
+    }
 }

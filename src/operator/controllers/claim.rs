@@ -1,34 +1,34 @@
-//! A Genome lives in one Organism at most: the claim is `status.boundTo`, written with the resourceVersion
-//! that was read, and free again when a live read finds that the claimant's UID is gone.
+//! A Genome is bound to at most one Organism. The claim is `status.boundTo`, written with the resourceVersion that
+//! was read; it is free again when a live read finds that the claimant's UID is gone.
 
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{DeserializeGuard, Resource};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
-use super::call::{CallError, call};
-use super::report::{Hold, HoldReason};
 use crate::api;
+use crate::operator::call::{CallError, call};
+use crate::operator::publisher::report::{NotReady, NotReadyReason};
 
-/// Claims `genome` for `organism`. Returns why it cannot be had, or nothing.
+/// Claims `genome` for `organism`. Returns why it cannot be claimed, or none.
 ///
 /// # Errors
-/// [`CallError`] when a call failed; a conflict means that somebody was faster, try again.
+/// [`CallError`] when a call failed; a conflict means that the Genome has changed since it was read.
 pub async fn claim(
     client: &Client,
     organism: &api::Organism,
     genome: &api::Genome,
-) -> Result<Option<Hold>, CallError> {
+) -> Result<Option<NotReady>, CallError> {
     let namespace = organism.namespace().unwrap_or_default();
     let (name, uid) = (organism.name_any(), organism.uid().unwrap_or_default());
     let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
     match bound {
         Some(bound) if bound.uid == uid => return Ok(None),
         Some(bound) if claims(client, &namespace, bound, &genome.name_any()).await? => {
-            return Ok(Some(Hold {
-                reason: HoldReason::GenomeInUse,
+            return Ok(Some(NotReady {
+                reason: NotReadyReason::GenomeInUse,
                 message: format!(
-                    "Genome {namespace}/{} lives in Organism {}; name another one in spec.genomeRef, or delete that \
+                    "Genome {namespace}/{} is bound to Organism {}; name another Genome in spec.genomeRef, or delete that \
                      Organism.",
                     genome.name_any(),
                     bound.name,
@@ -62,7 +62,7 @@ pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> R
     Ok(())
 }
 
-/// Releases a claim whose claimant is gone or has turned to another Genome. Returns whether the Genome is bound.
+/// Releases a claim whose claimant is gone or refers to another Genome. Returns whether the Genome stays bound.
 ///
 /// # Errors
 /// [`CallError`] when a call failed.
@@ -78,7 +78,7 @@ pub async fn release_if_stale(client: &Client, genome: &api::Genome) -> Result<b
     Ok(false)
 }
 
-/// Whether the claimant is there and still refers to the Genome `name`.
+/// Whether the claimant exists and still refers to the Genome `name`.
 async fn claims(
     client: &Client,
     namespace: &str,
@@ -89,7 +89,7 @@ async fn claims(
     let object = format!("Organism {namespace}/{}", bound.name);
     let found = call("get", &object, organisms.get_opt(&bound.name)).await?;
     Ok(found.is_some_and(|found| {
-        // One that cannot be read keeps what it has.
+        // An Organism that cannot be decoded keeps its claim.
         let refers = found.0.as_ref().map_or(true, |it| it.genome_name() == name);
         found.meta().uid.as_ref() == Some(&bound.uid) && refers
     }))

@@ -1,5 +1,5 @@
-//! The Genome's reconciler: a Genome that no Organism lives by says so, and a claim whose Organism is gone
-//! is released. The evolved values of one that is bound are the publisher's.
+//! Reconciles a Genome: releases a claim whose Organism is gone, and sets the condition Bound while no Organism
+//! has claimed it. The publisher of a bound Genome's Organism writes everything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +8,31 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{DeserializeGuard, Resource};
 use kube::runtime::controller::Action as Requeue;
+use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::json;
 
-use super::call::call;
-use super::context::{Context, Living};
-use super::organism::ReconcileError;
-use super::report::Conditions;
-use super::{Key, claim};
+use super::{ReconcileError, claim};
 use crate::api;
+use crate::operator::call::call;
+use crate::operator::publisher::conditions::Conditions;
 
-/// For so long after the start claims are not looked into.
-const STARTING: Duration = Duration::from_secs(10);
+/// Retry interval after a failure.
+const RETRY: Duration = Duration::from_secs(5);
+/// Retry interval after a conflict.
+const CONFLICT_RETRY: Duration = Duration::from_secs(1);
+
+/// What the reconciliations of Genomes share.
+pub struct Context {
+    /// What they share with those of Organisms.
+    pub shared: Arc<super::Context>,
+    /// The Organisms of the same scope.
+    pub organisms: Store<DeserializeGuard<api::Organism>>,
+}
 
 /// Brings one Genome's claim and condition up to date.
 ///
 /// # Errors
-/// [`ReconcileError`] when it has to be tried again.
+/// [`ReconcileError`] when it has to be retried.
 pub async fn reconcile(
     guarded: Arc<DeserializeGuard<api::Genome>>,
     context: Arc<Context>,
@@ -31,64 +40,65 @@ pub async fn reconcile(
     let genome = match &guarded.0 {
         Ok(genome) => genome,
         Err(invalid) => {
-            tracing::error!(genome = ?invalid.metadata.name, error = %invalid.error, "cannot be read");
+            tracing::error!(genome = ?invalid.metadata.name, error = %invalid.error, "cannot decode a Genome");
             return Ok(Requeue::await_change());
         }
     };
-    let namespace = genome.namespace().unwrap_or_default();
+    if is_claimed(genome, &context).await {
+        return Ok(Requeue::await_change());
+    }
+    if claim::release_if_stale(&context.shared.client, genome).await? {
+        return Ok(Requeue::await_change());
+    }
     let status = genome.status.clone().unwrap_or_default();
-    if let Some(bound) = &status.bound_to {
-        let key = Key { namespace: namespace.as_str().into(), name: bound.name.as_str().into() };
-        let here = |living: Living| {
-            living.uid == bound.uid && living.genome.borrow().as_deref() == Some(&genome.name_any())
-        };
-        if context.living(&key).is_some_and(here) {
-            return Ok(Requeue::await_change());
-        }
-        if context.started.elapsed() < STARTING {
-            // Most likely its Organism is about to be seen: asking for each would double the calls of a start.
-            return Ok(Requeue::requeue(STARTING));
-        }
-    }
-    if claim::release_if_stale(&context.client, genome).await? {
-        // Its Organism lives but is not held here yet: that one's reconciler sees to it.
-        return Ok(Requeue::requeue(Duration::from_secs(30)));
-    }
     let observed = status.conditions.iter().any(|it| it.type_ == "Bound" && it.status == "False")
         && status.observed_generation == genome.metadata.generation;
     if observed || status.bound_to.is_some() {
-        // Just released: the change comes back here.
+        // A claim that was released just now comes back as a change of the object.
         return Ok(Requeue::await_change());
     }
-    let mut conditions = Conditions {
-        before: &status.conditions,
-        generation: genome.metadata.generation,
-        now: k8s_openapi::jiff::Timestamp::now(),
-        list: vec![],
-    };
-    conditions.set("Bound", "False", "Free", "No Organism lives by this Genome.");
+    let generation = genome.metadata.generation;
+    let now = k8s_openapi::jiff::Timestamp::now();
+    let mut conditions = Conditions::new(&status.conditions, generation, now);
+    conditions.set("Bound", "False", "Free", "Not bound to any Organism.");
     let patch = json!({
         "metadata": {"resourceVersion": genome.metadata.resource_version},
-        "status": {"conditions": conditions.finish(), "observedGeneration": genome.metadata.generation},
+        "status": {"conditions": conditions.finish(), "observedGeneration": generation},
     });
-    let genomes: Api<api::Genome> = Api::namespaced(context.client.clone(), &namespace);
-    let name = genome.name_any();
+    let (namespace, name) = (genome.namespace().unwrap_or_default(), genome.name_any());
+    let genomes: Api<api::Genome> = Api::namespaced(context.shared.client.clone(), &namespace);
     let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
     call("patch", &format!("Genome {namespace}/{name}"), genomes.patch_status(&name, &params, &patch))
         .await?;
     Ok(Requeue::await_change())
 }
 
-/// How long to wait after a failure.
-pub fn on_error(
+/// Whether the Organism that has claimed the Genome is known to exist and to refer to it. Needs no call.
+async fn is_claimed(genome: &api::Genome, context: &Context) -> bool {
+    let Some(bound) = genome.status.as_ref().and_then(|status| status.bound_to.as_ref()) else {
+        return false;
+    };
+    // An error means that the controller of Organisms has ended; a live read decides then.
+    if context.organisms.wait_until_ready().await.is_err() {
+        return false;
+    }
+    let reference = ObjectRef::new(&bound.name).within(&genome.namespace().unwrap_or_default());
+    context.organisms.get(&reference).is_some_and(|organism| {
+        let refers = organism.0.as_ref().is_ok_and(|it| it.genome_name() == genome.name_any());
+        organism.meta().uid.as_ref() == Some(&bound.uid) && refers
+    })
+}
+
+/// The wait before a failed reconciliation is retried.
+pub fn error_policy(
     guarded: Arc<DeserializeGuard<api::Genome>>,
     error: &ReconcileError,
     context: Arc<Context>,
 ) -> Requeue {
     if error.is_conflict() || error.is_not_found() {
-        return Requeue::requeue(Duration::from_secs(1));
+        return Requeue::requeue(CONFLICT_RETRY);
     }
-    context.metrics.api_error("reconcile");
-    tracing::warn!(genome = ?guarded.meta().name, %error, "to be tried again");
-    Requeue::requeue(Duration::from_secs(5))
+    context.shared.metrics.api_error("reconcile");
+    tracing::warn!(genome = ?guarded.meta().name, %error, "reconcile failed; retrying");
+    Requeue::requeue(RETRY)
 }

@@ -1,123 +1,106 @@
-//! The watch on segments: who removes one is noticed while the organism beats. Metadata only.
-//!
-//! Its first list serves the take-overs at the start: a list for each organism would have the API server go
-//! through all ConfigMaps as many times.
+//! Watches ledger objects, metadata only: a deleted segment or head is noticed while the organism beats.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use tokio::sync::watch;
+use kube::{Client, ResourceExt};
 
-use super::Key;
-use super::committer::Notice;
-use super::context::Context;
+use super::Scope;
+use crate::operator::actor::mailbox::Message;
+use crate::operator::committer::ObjectEvent;
+use crate::operator::health::Readiness;
+use crate::operator::key::Key;
+use crate::operator::recovery::first_lists::{FirstLists, Objects};
+use crate::operator::registry::Registry;
 use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
 
 type Object = PartialObjectMeta<ConfigMap>;
 
-/// Name and UID of each object of a ledger.
-pub type Objects = BTreeSet<(String, String)>;
-
-/// How long a take-over waits for the first lists before it asks by itself.
-const LIST_LIMIT: Duration = Duration::from_secs(30);
-
-/// What the first lists, and what came after, have of the ledgers that were not taken over yet.
-pub struct FirstLists {
-    /// By the UID of their Organism; nothing once an Organism was seen to.
-    found: Mutex<(BTreeMap<String, Objects>, BTreeSet<String>)>,
-    /// How many lists are still to come.
-    missing: watch::Sender<usize>,
+/// Follows the ledger objects of one scope.
+pub async fn follow(
+    client: Client,
+    registry: Arc<Registry>,
+    first_lists: Arc<FirstLists>,
+    readiness: Arc<Readiness>,
+    scope: Scope,
+) {
+    let list = scope.describe("ledger objects");
+    // A body's ConfigMap carries no UID label.
+    let config = watcher::Config::default().labels(&format!("{ORGANISM_LABEL},{UID_LABEL}"));
+    let events = watcher::watcher(scope.api::<Object>(&client), config).default_backoff();
+    handle(events, &registry, &first_lists, scope.namespace(), || readiness.arrived(&list)).await;
 }
 
-impl FirstLists {
-    /// Waits for so many lists.
-    #[must_use]
-    pub fn new(lists: usize) -> Self {
-        Self { found: Mutex::default(), missing: watch::Sender::new(lists) }
-    }
-
-    /// The objects of this UID's ledger, once: a later take-over has to ask the API server.
-    pub async fn take(&self, uid: &str) -> Option<Objects> {
-        let mut missing = self.missing.subscribe();
-        let complete = missing.wait_for(|&lists| lists == 0);
-        tokio::time::timeout(LIST_LIMIT, complete).await.ok()?.ok()?;
-        let (found, taken) = &mut *self.found();
-        taken.insert(uid.to_owned()).then(|| found.remove(uid).unwrap_or_default())
-    }
-
-    fn note(&self, object: &Object, there: bool) {
-        let Some(uid) = object.labels().get(UID_LABEL) else { return };
-        let (found, taken) = &mut *self.found();
-        if taken.contains(uid) {
-            return;
-        }
-        let objects = found.entry(uid.clone()).or_default();
-        if there {
-            objects.insert(identity(object));
-        } else {
-            objects.remove(&identity(object));
-        }
-    }
-
-    fn found(&self) -> MutexGuard<'_, (BTreeMap<String, Objects>, BTreeSet<String>)> {
-        // A panic while it is held leaves the maps themselves whole.
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells each organism's committer of deleted segments, and after a new list of all that are there.
-pub async fn notice(
-    context: Arc<Context>,
+/// Sends each deletion, and every list but the first, to the actors of the scope. `listed` is called after the
+/// first list.
+async fn handle(
     events: impl Stream<Item = Result<Event<Object>, watcher::Error>> + Send,
+    registry: &Registry,
+    first_lists: &FirstLists,
+    namespace: Option<&str>,
+    listed: impl Fn(),
 ) {
     let mut events = std::pin::pin!(events);
-    let mut listed: BTreeMap<Key, Objects> = BTreeMap::new();
+    let mut list: BTreeMap<Key, Objects> = BTreeMap::new();
     let mut first = true;
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
+            Ok(Event::Init) => list.clear(),
             Ok(Event::InitApply(object)) => {
-                context.first_lists.note(&object, true);
+                add_to(first_lists, &object);
                 if let Some(key) = key_of(&object) {
-                    listed.entry(key).or_default().insert(identity(&object));
+                    list.entry(key).or_default().insert(identity(&object));
                 }
             }
             Ok(Event::InitDone) => {
-                // Before the first list every take-over has looked for itself.
-                let mut all = std::mem::take(&mut listed);
+                let mut all = std::mem::take(&mut list);
                 if std::mem::take(&mut first) {
-                    context.first_lists.missing.send_modify(|lists| *lists = lists.saturating_sub(1));
-                } else {
-                    for key in context.keys() {
-                        let there = all.remove(&key).unwrap_or_default();
-                        context.notice(&key, Notice::Listed(there));
-                    }
+                    // A recovery before the first list has read the cluster by itself.
+                    first_lists.list_arrived();
+                    listed();
+                    continue;
+                }
+                // Of this scope only: the list tells nothing about other namespaces.
+                let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
+                for key in registry.keys().into_iter().filter(within) {
+                    let existing = all.remove(&key).unwrap_or_default();
+                    registry.send(&key, Message::LedgerObjects(ObjectEvent::Listed(existing)));
                 }
             }
             Ok(Event::Delete(object)) => {
-                context.first_lists.note(&object, false);
+                if let Some(uid) = object.labels().get(UID_LABEL) {
+                    first_lists.remove(uid, &identity(&object));
+                }
                 if let Some(key) = key_of(&object) {
                     let (name, uid) = identity(&object);
-                    context.notice(&key, Notice::Deleted { name, uid });
+                    registry.send(&key, Message::LedgerObjects(ObjectEvent::Deleted { name, uid }));
                 }
             }
-            Ok(Event::Apply(object)) => context.first_lists.note(&object, true),
-            Err(error) => tracing::warn!(%error, "the watch on segments failed; it starts again"),
+            Ok(Event::Apply(object)) => add_to(first_lists, &object),
+            Err(error) => tracing::warn!(%error, "the watch on ledger objects failed; retrying"),
         }
+    }
+}
+
+fn add_to(first_lists: &FirstLists, object: &Object) {
+    if let Some(uid) = object.labels().get(UID_LABEL) {
+        first_lists.add(uid, identity(object));
     }
 }
 
 fn key_of(object: &Object) -> Option<Key> {
     let name = object.labels().get(ORGANISM_LABEL)?;
-    Some(Key { namespace: object.namespace()?.into(), name: name.as_str().into() })
+    Some(Key::new(&object.namespace()?, name))
 }
 
 fn identity(object: &Object) -> (String, String) {
     (object.name_any(), object.uid().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,528 @@
+//! The actor of an organism: one task a UID, which owns and supervises everything that runs for it.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`mailbox`] | what an actor is sent |
+//! | `plan` | what follows the end of a run, a failed recovery, an end (pure) |
+//! | `children` | the supervised tasks |
+//! | `standby` | waiting while another operator holds the ledger |
+//!
+//! States: Starting → Running → Ending → Gone.
+//!
+//! 1. Starting: the ledger is recovered as soon as there is a desired state. Events of its objects are kept.
+//! 2. Running: engine, committer and collector work. When one of them ends (a fence, a panic), the run ends, and
+//!    the actor is Starting again after a wait; other organisms are not affected.
+//! 3. Ending: terminal. Pending entries are committed and the last status is written, where the [`End`] asks for it.
+//! 4. Gone: nothing of it runs any more.
+//!
+//! Publisher and body's reconciler run from the first sight of the Organism to its end. All reports go straight to
+//! the publisher; nothing comes back from a child but its exit.
+
+mod children;
+pub mod mailbox;
+mod plan;
+mod standby;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use self::children::{Child, Children, Ended, Exit};
+use self::mailbox::{End, Message};
+use self::plan::{Next, RECOVERY_RETRY, RunEnd, after_failed_recovery, end_limits};
+use super::beater::{Beater, EngineHandle};
+use super::body::index::{Nodes, ObservedStatus};
+use super::body::reconciler::Handle as BodyHandle;
+use super::collector::Collector;
+use super::committer::ledger::OwnedLedger;
+use super::committer::{Committer, ObjectEvent};
+use super::key::Key;
+use super::metrics::Metrics;
+use super::publisher::autoscaling::Autoscaling;
+use super::publisher::report::{NotReady, NotReadyReason, Report};
+use super::publisher::{self, Publisher};
+use super::recovery::first_lists::FirstLists;
+use super::recovery::{RecoveryError, recover};
+use super::{body, collector, committer};
+use crate::api;
+use crate::runtime::{Desired, History, PauseReason, StartParams};
+
+/// Two commits of an organism are at least this far apart.
+const BATCH_SPACING: Duration = Duration::from_millis(50);
+/// The end of a run that lasted this long is the first of a new series.
+const STABLE_AFTER: Duration = Duration::from_secs(600);
+
+/// What all actors share.
+pub struct Resources {
+    /// Client for ledgers: it never retries by itself.
+    pub ledger_client: Client,
+    /// Name of this operator in heads and `resume` entries.
+    pub identity: Arc<str>,
+    /// Runs the engines.
+    pub beater: Arc<Beater>,
+    /// For committers.
+    pub committers: Arc<committer::Resources>,
+    /// For publishers.
+    pub publishers: Arc<publisher::Resources>,
+    /// For bodies and their meshes; none where the operator creates no pods.
+    pub bodies: Option<Bodies>,
+    /// Ledger objects that existed at the start.
+    pub first_lists: Arc<FirstLists>,
+    /// Bounds the recoveries in progress.
+    pub recoveries: Semaphore,
+    /// Counts ends of runs.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What bodies need.
+#[derive(Clone)]
+pub struct Bodies {
+    /// For their reconcilers.
+    pub reconcilers: Arc<body::Resources>,
+    /// For the collectors of their meshes.
+    pub collectors: Arc<collector::Resources>,
+}
+
+/// The actor of one organism.
+pub struct Actor {
+    key: Key,
+    uid: String,
+    resources: Arc<Resources>,
+    organism: Arc<api::Organism>,
+    desired: Option<Desired>,
+    /// Whether the reconciler found that the organism cannot beat.
+    not_ready: bool,
+    nodes: Option<Nodes>,
+    report: watch::Sender<Report>,
+    snapshot_needed: Arc<Notify>,
+    state: State,
+    body: Option<BodyHandle>,
+    children: Children,
+    /// Ends of runs in a row.
+    ends: u32,
+}
+
+enum State {
+    /// No ledger is held. `retry` is when the next recovery begins, where one is planned.
+    Starting {
+        events: Vec<ObjectEvent>,
+        retry: Option<Instant>,
+    },
+    /// Another operator holds the ledger.
+    StandBy,
+    Running {
+        engine: EngineHandle,
+        events: mpsc::UnboundedSender<ObjectEvent>,
+        since: Instant,
+    },
+    Ending,
+}
+
+impl Actor {
+    /// The actor of `organism`.
+    #[must_use]
+    pub fn new(organism: Arc<api::Organism>, resources: Arc<Resources>) -> Self {
+        // The published numbers stay until the watches report others.
+        let published = organism.status.as_ref().and_then(|status| status.nodes.as_ref());
+        let (ready_nodes, nodes) = match &resources.bodies {
+            Some(_) => published.map_or((0, 0), |nodes| (nodes.ready.into(), nodes.replicas.into())),
+            None => (0, organism.spec.nodes.replicas.into()),
+        };
+        Self {
+            key: Key::of(&organism),
+            uid: organism.metadata.uid.clone().unwrap_or_default(),
+            resources,
+            organism,
+            desired: None,
+            not_ready: false,
+            nodes: None,
+            report: watch::Sender::new(Report { ready_nodes, nodes, ..Report::default() }),
+            snapshot_needed: Arc::new(Notify::new()),
+            state: State::Starting { events: vec![], retry: None },
+            body: None,
+            children: Children::default(),
+            ends: 0,
+        }
+    }
+
+    /// Runs until it is ended or its Organism is gone.
+    pub async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Message>) {
+        self.start_publisher();
+        let bodies = self.resources.bodies.clone();
+        let mut listed = bodies.is_none();
+        loop {
+            let retry = match &self.state {
+                State::Starting { retry, .. } => *retry,
+                _ => None,
+            };
+            tokio::select! {
+                message = mailbox.recv() => match message {
+                    Some(Message::End(end, done)) => {
+                        self.end(end).await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    Some(message) => self.handle(message),
+                    None => return self.end(End::Stop).await,
+                },
+                Some(ended) = self.children.next() => {
+                    if self.child_ended(ended).is_break() {
+                        return self.end(End::Deleted).await;
+                    }
+                }
+                () = wait_until(retry) => self.start_recovery(),
+                () = self.snapshot_needed.notified() => {
+                    if let State::Running { engine, .. } = &self.state {
+                        engine.request_snapshot();
+                    }
+                }
+                () = wait_until_listed(bodies.as_ref()), if !listed => {
+                    listed = true;
+                    self.observe_body();
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Organism(organism) => self.set_organism(organism),
+            Message::Desired(desired, genome) => self.set_desired(*desired, genome),
+            Message::NotReady(not_ready) => self.set_not_ready(not_ready),
+            Message::BodyChanged => self.observe_body(),
+            Message::LedgerObjects(event) => match &mut self.state {
+                State::Running { events, .. } => drop(events.send(event)),
+                State::Starting { events, .. } => events.push(event),
+                State::StandBy | State::Ending => {}
+            },
+            // Handled in `run`.
+            Message::End(..) => {}
+        }
+    }
+
+    fn set_organism(&mut self, organism: Arc<api::Organism>) {
+        self.organism = organism;
+        if matches!(self.state, State::StandBy) {
+            return;
+        }
+        let has_body = self.resources.bodies.is_some();
+        let autoscaling = Some(Autoscaling::of(&self.organism, has_body));
+        let replicas = u64::from(self.organism.spec.nodes.replicas);
+        self.report.send_if_modified(|report| {
+            let nodes = if has_body { report.nodes } else { replicas };
+            let changed = report.autoscaling != autoscaling || report.nodes != nodes;
+            (report.autoscaling, report.nodes) = (autoscaling, nodes);
+            changed
+        });
+        match &self.body {
+            Some(body) => body.set_organism(&self.organism),
+            None => self.start_body(),
+        }
+    }
+
+    fn set_desired(&mut self, desired: Desired, genome: String) {
+        self.not_ready = false;
+        self.desired = Some(desired);
+        self.report.send_if_modified(|report| {
+            let changed = report.not_ready.is_some() || report.genome.as_ref() != Some(&genome);
+            (report.not_ready, report.genome) = (None, Some(genome));
+            changed
+        });
+        match &self.state {
+            State::Running { .. } => self.apply_desired(),
+            State::Starting { retry: None, .. } => self.start_recovery(),
+            State::Starting { .. } | State::StandBy | State::Ending => {}
+        }
+    }
+
+    /// Reports why the organism cannot beat. One that runs pauses: it keeps its ledger and loses its Genome.
+    fn set_not_ready(&mut self, not_ready: NotReady) {
+        let of_genome =
+            matches!(not_ready.reason, NotReadyReason::GenomeNotFound | NotReadyReason::GenomeInUse);
+        self.not_ready = true;
+        if let Some(desired) = self.desired.as_mut().filter(|_| of_genome) {
+            desired.pause = Some(PauseReason::GenomeNotFound);
+            desired.generation = not_ready.generation;
+        }
+        self.report.send_modify(|report| {
+            report.not_ready = Some(not_ready);
+            if of_genome {
+                report.genome = None;
+            }
+        });
+        self.apply_desired();
+    }
+
+    /// Takes over what the watches observe of the body: P follows the ready nodes.
+    fn observe_body(&mut self) {
+        let Some(Bodies { reconcilers, .. }) = &self.resources.bodies else { return };
+        if let Some(body) = &self.body {
+            body.wake();
+        }
+        if !reconcilers.index.is_listed() {
+            return;
+        }
+        let ObservedStatus { nodes, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        self.report.send_if_modified(|report| {
+            let next = (scaling, nodes.ready, nodes.replicas);
+            let changed = (&report.scaling, report.ready_nodes, report.nodes) != (&next.0, next.1, next.2);
+            (report.scaling, report.ready_nodes, report.nodes) = next;
+            changed
+        });
+        if self.nodes.replace(nodes) != Some(nodes) {
+            self.apply_desired();
+        }
+    }
+
+    /// The desired state with P in force: with a body the number of ready nodes.
+    fn desired_now(&self) -> Option<Desired> {
+        let mut desired = self.desired.clone()?;
+        desired.config.pulse.p = self.nodes.map_or(desired.config.pulse.p, Nodes::p);
+        Some(desired)
+    }
+
+    fn apply_desired(&self) {
+        if let State::Running { engine, .. } = &self.state
+            && let Some(desired) = self.desired_now()
+        {
+            engine.set_desired(desired);
+        }
+    }
+
+    fn start_publisher(&mut self) {
+        let resources = self.resources.publishers.clone();
+        let publisher = Publisher::new(self.key.clone(), &self.organism, resources);
+        let reports = self.report.subscribe();
+        self.children.spawn(Child::Publisher, async { Exit::Publisher(publisher.run(reports).await) });
+    }
+
+    fn start_body(&mut self) {
+        let Some(Bodies { reconcilers, .. }) = &self.resources.bodies else { return };
+        let (organism, report) = (self.organism.clone(), self.report.clone());
+        let (handle, task) = BodyHandle::new(reconcilers.clone(), self.key.clone(), organism, report);
+        self.body = Some(handle);
+        self.children.spawn(Child::Body, async {
+            task.await;
+            Exit::Other
+        });
+    }
+
+    /// Starts to recover the ledger, if there is a desired state and no recovery is in progress.
+    fn start_recovery(&mut self) {
+        let State::Starting { retry, .. } = &mut self.state else { return };
+        *retry = None;
+        if self.desired.is_none() || self.not_ready || self.children.is_running(Child::Recovery) {
+            return;
+        }
+        let (resources, organism, uid) = (self.resources.clone(), self.organism.clone(), self.uid.clone());
+        self.children.spawn(Child::Recovery, async move {
+            // P has to be known before the first beat, so that a restart changes nothing.
+            wait_until_listed(resources.bodies.as_ref()).await;
+            // Infallible: the semaphore is never closed.
+            let _turn = resources.recoveries.acquire().await.ok();
+            let existing = resources.first_lists.take(&uid).await;
+            let client = resources.ledger_client.clone();
+            Exit::Recovery(Box::new(recover(client, &organism, &resources.identity, existing).await))
+        });
+    }
+
+    fn recovered(&mut self, outcome: Result<(OwnedLedger, History), RecoveryError>) {
+        let error = match outcome {
+            Ok((ledger, history)) => {
+                if !self.not_ready {
+                    self.report.send_modify(|report| report.not_ready = None);
+                }
+                return self.start_run(ledger, history);
+            }
+            Err(error) => error,
+        };
+        let (reason, wait) = after_failed_recovery(&error);
+        tracing::warn!(organism = %self.key, %error, "cannot recover the ledger; retrying");
+        match reason {
+            Some(reason) => {
+                let generation = self.organism.metadata.generation.unwrap_or_default();
+                let not_ready = NotReady { reason, message: error.to_string(), generation };
+                self.report.send_modify(|report| report.not_ready = Some(not_ready));
+            }
+            None => self.resources.metrics.api_error("reconcile"),
+        }
+        self.plan_recovery(wait);
+    }
+
+    /// Starts engine, committer and collector on a recovered ledger.
+    fn start_run(&mut self, ledger: OwnedLedger, history: History) {
+        self.observe_body();
+        let Some(desired) = self.desired_now() else { return };
+        let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
+            let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.clone());
+            // It beats without: injections wait at its nodes.
+            joined
+                .inspect_err(|error| tracing::error!(organism = %self.key, %error, "cannot join the mesh"))
+                .ok()
+        });
+        let params = StartParams {
+            desired,
+            epoch: ledger.head.epoch,
+            operator: self.resources.identity.clone(),
+            history,
+            batch_spacing: BATCH_SPACING,
+        };
+        let (commits, requests) = mpsc::channel(1);
+        let (events, event_receiver) = mpsc::unbounded_channel();
+        let committer = Committer::new(
+            self.key.clone(),
+            ledger,
+            self.resources.committers.clone(),
+            self.report.clone(),
+            self.snapshot_needed.clone(),
+        );
+        self.children.spawn(Child::Committer, async {
+            Exit::Committer(committer.run(requests, event_receiver).await)
+        });
+        let outcomes = collector.as_ref().map(Collector::outcomes);
+        let engine = self.resources.beater.start_engine(self.key.clone(), params, commits, outcomes);
+        if let Some(collector) = collector {
+            let injector = engine.injector();
+            self.children.spawn(Child::Collector, async {
+                collector.run(injector).await;
+                Exit::Other
+            });
+        }
+        if let State::Starting { events: kept, .. } = &mut self.state {
+            // What happened to the ledger's objects during the recovery.
+            kept.drain(..).for_each(|event| drop(events.send(event)));
+        }
+        self.state = State::Running { engine, events, since: Instant::now() };
+    }
+
+    /// Ends a run, and plans what follows.
+    fn end_run(&mut self, end: &RunEnd) {
+        let State::Running { since, .. } = &self.state else { return };
+        self.ends = if since.elapsed() >= STABLE_AFTER { 1 } else { self.ends.saturating_add(1) };
+        // Dropping the engine's handle removes the engine from the beater.
+        self.state = State::Starting { events: vec![], retry: None };
+        self.children.abort(Child::Collector);
+        self.children.abort(Child::Committer);
+        self.resources.metrics.restarted(end.reason());
+        match end {
+            RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
+            RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
+            RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
+        }
+        match end.next(&self.resources.identity, self.ends) {
+            Next::Restart(wait) => {
+                // Without an engine the status says that the ledger is being taken over.
+                self.report.send_modify(|report| report.engine = None);
+                self.plan_recovery(wait);
+            }
+            Next::StandBy => self.stand_by(),
+        }
+    }
+
+    fn plan_recovery(&mut self, wait: Duration) {
+        if let State::Starting { retry, .. } = &mut self.state {
+            *retry = Some(Instant::now() + wait);
+        }
+    }
+
+    /// Leaves status and body to the operator that holds the ledger.
+    fn stand_by(&mut self) {
+        self.state = State::StandBy;
+        self.body = None;
+        self.children.abort(Child::Body);
+        self.children.abort(Child::Publisher);
+        let (client, identity) = (self.resources.ledger_client.clone(), self.resources.identity.clone());
+        let (key, uid) = (self.key.clone(), self.uid.clone());
+        let beats = self.desired.as_ref().is_some_and(|it| it.pause.is_none() && it.beats.is_none());
+        self.children.spawn(Child::StandBy, async move {
+            standby::wait_for_release(client, key, uid, &identity, beats).await;
+            Exit::Released
+        });
+    }
+
+    /// Handles the end of a task. Breaks when the Organism is gone.
+    fn child_ended(&mut self, ended: Ended) -> ControlFlow<()> {
+        match ended {
+            Ended::Exit(Exit::Publisher(publisher::Exit::OrganismGone)) => {
+                tracing::warn!(organism = %self.key, "the Organism is gone; its ledger stays as it is");
+                return ControlFlow::Break(());
+            }
+            Ended::Exit(Exit::Recovery(outcome)) => self.recovered(*outcome),
+            Ended::Exit(Exit::Committer(exit)) => self.end_run(&RunEnd::Committer(exit)),
+            Ended::Exit(Exit::Released) => {
+                self.state = State::Starting { events: vec![], retry: None };
+                self.report.send_modify(|report| report.engine = None);
+                self.start_publisher();
+                self.set_organism(self.organism.clone());
+                self.start_recovery();
+            }
+            Ended::Exit(Exit::Publisher(publisher::Exit::Finished) | Exit::Other) | Ended::Aborted => {}
+            Ended::Panic(Child::Committer) => self.end_run(&RunEnd::Panic("committer")),
+            Ended::Panic(Child::Collector) => self.end_run(&RunEnd::Panic("collector")),
+            Ended::Panic(child) => {
+                tracing::error!(organism = %self.key, task = ?child, "a task panicked; starting it again");
+                self.resources.metrics.restarted("panic");
+                match child {
+                    Child::Publisher => self.start_publisher(),
+                    Child::Body => self.start_body(),
+                    Child::StandBy => self.stand_by(),
+                    _ => self.plan_recovery(RECOVERY_RETRY),
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Ends everything, in the order in which data flows.
+    async fn end(mut self, end: End) {
+        let limits = end_limits(end);
+        self.body = None;
+        for child in [Child::Body, Child::Recovery, Child::StandBy] {
+            self.children.abort(child);
+        }
+        if let State::Running { engine, events, .. } = std::mem::replace(&mut self.state, State::Ending) {
+            if let Some(limit) = limits.flush {
+                let flushed = async {
+                    tokio::select! {
+                        () = engine.flush() => {}
+                        // Without a committer nothing more is committed.
+                        () = self.children.wait_for(Child::Committer) => {}
+                    }
+                };
+                if timeout(limit, flushed).await.is_err() {
+                    tracing::warn!(organism = %self.key, "pending entries could not be committed in time");
+                }
+            }
+            // The committer ends when engine and events are dropped.
+            drop((engine, events));
+            self.children.abort(Child::Collector);
+            if timeout(limits.commit, self.children.wait_for(Child::Committer)).await.is_err() {
+                self.children.abort(Child::Committer);
+            }
+        }
+        if let Some(limit) = limits.status {
+            // The publisher writes the last report once all senders of reports are dropped.
+            drop(std::mem::replace(&mut self.report, watch::Sender::new(Report::default())));
+            let _ = timeout(limit, self.children.wait_for(Child::Publisher)).await;
+        }
+        self.children.shutdown().await;
+    }
+}
+
+/// Returns at `at`; never where there is none.
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_until_listed(bodies: Option<&Bodies>) {
+    if let Some(Bodies { reconcilers, .. }) = bodies {
+        reconcilers.index.wait_until_listed().await;
+    }
+}

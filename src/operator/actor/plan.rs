@@ -1,0 +1,118 @@
+//! What an actor does after something has ended. Pure.
+
+use std::time::Duration;
+
+use super::mailbox::End;
+use crate::operator::committer;
+use crate::operator::publisher::report::NotReadyReason;
+use crate::operator::recovery::RecoveryError;
+use crate::store::configmap::{StoreError, Why};
+
+/// First wait before a run is started again; doubled up to [`LONGEST_RESTART`].
+const FIRST_RESTART: Duration = Duration::from_secs(5);
+/// Longest wait before a run is started again.
+const LONGEST_RESTART: Duration = Duration::from_secs(300);
+/// Wait before the next recovery, where someone has to act first.
+const RECOVERY_BLOCKED: Duration = Duration::from_secs(15);
+/// Wait before the next recovery after a failed call.
+pub(super) const RECOVERY_RETRY: Duration = Duration::from_secs(5);
+/// Wait before the next recovery after a lost race for the head.
+const RECOVERY_CONFLICT: Duration = Duration::from_millis(200);
+
+/// How a run of an organism ended.
+#[derive(Debug)]
+pub(super) enum RunEnd {
+    /// Its committer ended.
+    Committer(committer::Exit),
+    /// This task panicked.
+    Panic(&'static str),
+}
+
+/// What follows the end of a run.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Recover the ledger again after this wait.
+    Restart(Duration),
+    /// Another operator holds the ledger: leave the organism to it.
+    StandBy,
+}
+
+impl RunEnd {
+    /// Label of the metric.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Committer(committer::Exit::Fenced(_)) => "fenced",
+            Self::Panic(_) => "panic",
+            Self::Committer(_) => "failed",
+        }
+    }
+
+    /// What follows, for the operator `identity` and the `ends`th end in a row.
+    pub(super) fn next(&self, identity: &str, ends: u32) -> Next {
+        match self {
+            Self::Committer(committer::Exit::Fenced(fenced)) if fenced.holder != identity => Next::StandBy,
+            // An epoch that was raised under our own name was raised by hand, or by an earlier process.
+            _ => Next::Restart(
+                FIRST_RESTART.saturating_mul(1 << ends.saturating_sub(1).min(10)).min(LONGEST_RESTART),
+            ),
+        }
+    }
+}
+
+/// The reason to show for a failed recovery, where someone has to act, and the wait before the next one.
+pub(super) fn after_failed_recovery(error: &RecoveryError) -> (Option<NotReadyReason>, Duration) {
+    match error {
+        RecoveryError::NameTaken(_) => (Some(NotReadyReason::NameTaken), RECOVERY_BLOCKED),
+        RecoveryError::HeadUnreadable(..) => (Some(NotReadyReason::HeadUnreadable), RECOVERY_BLOCKED),
+        RecoveryError::Store(StoreError { why: Why::Conflict, .. }) => (None, RECOVERY_CONFLICT),
+        RecoveryError::Store(_) => (None, RECOVERY_RETRY),
+        _ => (Some(NotReadyReason::Invalid), RECOVERY_BLOCKED),
+    }
+}
+
+/// Upper bounds on the steps of an end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct EndLimits {
+    /// For committing what is pending; none where it is dropped.
+    pub(super) flush: Option<Duration>,
+    /// For the commit in flight: a call that is cut off may still reach the API server.
+    pub(super) commit: Duration,
+    /// For the last status; none where it is not written.
+    pub(super) status: Option<Duration>,
+}
+
+/// The bounds of an end. Those of a stop add up to less than the operator's own.
+pub(super) fn end_limits(end: End) -> EndLimits {
+    let seconds = Duration::from_secs;
+    match end {
+        End::Stop => EndLimits { flush: Some(seconds(14)), commit: seconds(1), status: Some(seconds(3)) },
+        End::DeletedRetain => EndLimits { flush: Some(seconds(20)), commit: seconds(15), status: None },
+        End::Deleted => EndLimits { flush: None, commit: seconds(15), status: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::committer::plan::Fenced;
+    use crate::operator::key::Key;
+
+    fn fenced(holder: &str) -> RunEnd {
+        let key = Key::new("default", "venom");
+        RunEnd::Committer(committer::Exit::Fenced(Fenced { key, ours: 1, theirs: 2, holder: holder.into() }))
+    }
+
+    #[test]
+    fn an_organism_is_left_to_another_holder_and_restarted_after_anything_else() {
+        assert_eq!(fenced("beta").next("alpha", 1), Next::StandBy);
+        assert_eq!(fenced("alpha").next("alpha", 1), Next::Restart(FIRST_RESTART));
+        assert_eq!(RunEnd::Panic("committer").next("alpha", 3), Next::Restart(FIRST_RESTART * 4));
+        assert_eq!(RunEnd::Panic("committer").next("alpha", u32::MAX), Next::Restart(LONGEST_RESTART));
+    }
+
+    #[test]
+    fn the_steps_of_a_stop_fit_into_the_time_of_a_stop() {
+        let EndLimits { flush, commit, status } = end_limits(End::Stop);
+        assert!(flush.unwrap() + commit + status.unwrap() < Duration::from_secs(20));
+    }
+}

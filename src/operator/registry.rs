@@ -1,0 +1,109 @@
+//! The registry of actors: keys to mailboxes, and nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::{mpsc, watch};
+
+use super::actor::mailbox::{End, Mailbox, Message};
+use super::key::Key;
+
+/// The actors of this process.
+pub struct Registry {
+    mailboxes: Mutex<BTreeMap<Key, Mailbox>>,
+    /// Counts actors that panicked; the controllers reconcile everything when it changes.
+    panics: watch::Sender<u64>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { mailboxes: Mutex::default(), panics: watch::Sender::new(0) }
+    }
+}
+
+impl Registry {
+    /// The mailbox of the actor for `key` and `uid`. Where there is none, `start` makes the actor's future.
+    ///
+    /// # Errors
+    /// The mailbox of an actor that has this key and another UID: it has to end first.
+    pub fn get_or_start<F>(
+        self: &Arc<Self>,
+        key: &Key,
+        uid: &str,
+        start: impl FnOnce(mpsc::UnboundedReceiver<Message>) -> F,
+    ) -> Result<Mailbox, Mailbox>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut mailboxes = self.lock();
+        if let Some(mailbox) = mailboxes.get(key) {
+            let mailbox = mailbox.clone();
+            return if mailbox.uid() == uid { Ok(mailbox) } else { Err(mailbox) };
+        }
+        let (mailbox, receiver) = Mailbox::new(uid);
+        mailboxes.insert(key.clone(), mailbox.clone());
+        let (registry, key, own) = (self.clone(), key.clone(), mailbox.clone());
+        let actor = tokio::spawn(start(receiver));
+        tokio::spawn(async move {
+            let ended = actor.await;
+            registry.remove(&key, &own);
+            if let Err(error) = ended {
+                tracing::error!(organism = %key, %error, "an actor panicked; its Organism is reconciled again");
+                registry.panics.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(mailbox)
+    }
+
+    /// The mailbox of the actor for `key`.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<Mailbox> {
+        self.lock().get(key).cloned()
+    }
+
+    /// UID of the Organism that has an actor for `key`.
+    #[must_use]
+    pub fn uid(&self, key: &Key) -> Option<String> {
+        self.lock().get(key).map(|mailbox| mailbox.uid().to_owned())
+    }
+
+    /// All keys that have an actor.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Sends to the actor for `key`, if there is one.
+    pub fn send(&self, key: &Key, message: Message) {
+        if let Some(mailbox) = self.get(key) {
+            mailbox.send(message);
+        }
+    }
+
+    /// Changes whenever an actor has panicked.
+    #[must_use]
+    pub fn panics(&self) -> watch::Receiver<u64> {
+        self.panics.subscribe()
+    }
+
+    /// Ends all actors side by side. Returns false if `limit` was too short for some.
+    pub async fn end_all(&self, limit: Duration) -> bool {
+        let mailboxes: Vec<Mailbox> = self.lock().values().cloned().collect();
+        let ended = join_all(mailboxes.iter().map(|mailbox| mailbox.end(End::Stop)));
+        tokio::time::timeout(limit, ended).await.is_ok()
+    }
+
+    fn remove(&self, key: &Key, own: &Mailbox) {
+        let mut mailboxes = self.lock();
+        if mailboxes.get(key).is_some_and(|mailbox| mailbox.is_same(own)) {
+            mailboxes.remove(key);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Mailbox>> {
+        // A panic while it is held leaves the map itself whole.
+        self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
