@@ -22,7 +22,7 @@ use venom::api::Organism;
 use venom::mesh::identity::new_key;
 use venom::node::client::{Answer, post};
 use venom::node::source::{Ask, Issued, Issuer, Source};
-use venom::operator::nodes::authority::{Certificates, SECRET};
+use venom::operator::certificates::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
 use crate::http::get;
