@@ -1,41 +1,67 @@
 //! VENOM Λ-GENESIS: an auditable autopilot for a group of pods.
 //!
-//! An Organism beats: it reads anomalies, scores the threat with a small model, decides one of five actions,
-//! and writes each step into a ledger from which anyone, offline, can derive every decision anew.
+//! An Organism beats: it reads anomalies, scores the threat with a small model, decides one of five actions, and
+//! writes each step into a ledger from which anyone can re-derive every decision offline.
 //!
-//! # The map
+//! # Code map
 //!
-//! | module | what it is | knows |
+//! Each module imports only modules above it.
+//!
+//! | module | contents | I/O |
 //! |---|---|---|
-//! | [`organism`] | the engine: one beat is one function | numbers |
-//! | [`ledger`] | entries, chain, Merkle tree, segments, replay | the engine's types |
-//! | [`store`] | where ledgers live: ConfigMaps, a folder | I/O |
-//! | [`mesh`] | how an injection gets from any node to who holds the ledger | sockets, TLS; no ledger |
-//! | [`node`] | a node as a process: certificate, doors, peers | the mesh |
-//! | [`api`] | the two custom resources: fields, defaults, rules | Kubernetes' types |
-//! | [`operator`] | reconcilers, bodies, beater, committer, publisher | all of the above |
-//! | [`cli`] | one file a subcommand | all of the above |
+//! | [`organism`] | the engine's numbers: one beat is one function | none |
+//! | [`ledger`] | entries, hash chain, Merkle tree, segment codec, replay | none |
+//! | `net` | connection limits, dual-stack listeners | sockets |
+//! | [`mesh`] | the peers of an organism: protocol, links, certificates | sockets, TLS |
+//! | [`node`] | the process in a node pod | sockets, files |
+//! | [`api`] | the two custom resources: fields, defaults, rules, labels | none |
+//! | [`store`] | where ledgers live: ConfigMaps, a folder | API server, files |
+//! | [`runtime`] | one running organism between its beats | none |
+//! | [`operator`] | controllers, one actor an organism, beater, committer, publisher | API server |
+//! | [`cli`] | one file a subcommand | terminal |
 //!
-//! To follow one beat through the house: [`operator::beater`] wakes at a deadline and calls
-//! [`organism::beat::open`]; [`organism::arbiter`] runs the cores; [`organism::beat::close`] decides and
-//! evolves; [`operator::life`] records it with [`ledger::chain`]; [`operator::committer`] seals a segment and
-//! replaces the head; [`operator::publisher`] shows it.
+//! To follow one change of a spec: [`operator::controllers::organism`] claims the Genome and sends the desired state
+//! to the organism's [`operator::actor`]; that hands it to [`operator::beater`], whose thread drives a
+//! [`runtime::Engine`]: [`organism::beat::open`], the four cores, [`organism::beat::close`]. The engine's batch goes to
+//! [`operator::committer`], which creates a segment and replaces the head; only then [`operator::publisher`] writes
+//! the status.
 //!
 //! # Architecture invariants
 //!
-//! `tests/house.rs` holds what can be held by a test.
+//! `tests/house.rs` holds them.
 //!
-//! - `organism/` and `ledger/` know no clock, no I/O, no tokio, no Kubernetes, no `HashMap`: time comes in as
-//!   an argument. Operator, `venom run`, replay and tests run the same beat function.
-//! - `mesh/` and `node/` know no Kubernetes, no ledger and no engine; `mesh/gossip.rs`, the protocol, knows no
-//!   clock, no I/O and no chance either: a simulated network runs what real nodes run. What a peer is called
-//!   comes from its certificate, never from what it says.
+//! - `organism/` and `ledger/` use no clock, no I/O, no tokio, no Kubernetes, no `HashMap`: time is an argument.
+//!   Operator, `venom run`, replay and tests run the same beat function, and `runtime/` is the only loop around it.
+//! - `mesh/` and `node/` use no Kubernetes, no ledger and no engine. The protocol in `mesh/gossip.rs` has no clock, no
+//!   I/O and no chance either: a simulated network runs what real nodes run. A peer's name comes from its
+//!   certificate, never from its messages.
 //! - The segment codec does not use `organism/`: a codec that predicts with the engine would prove nothing.
-//! - Only the committer writes the objects of a ledger that is held, only the keeper those of a body, and only the
-//!   publisher a status. Nothing is shown, and nobody who injects is told anything, that is not committed.
-//! - `exp` and `ln` come from the pinned `libm`; a change of the engine that alters bits raises
+//! - Imports go one way, between these modules and between the parts of `operator/`.
+//! - Only the committer writes the objects of a ledger that is held, only the body's reconciler those of a body, only
+//!   the publisher an Organism's status. A Genome's claim and its condition while it is not bound belong to the
+//!   controllers.
+//! - Nothing is shown, and no injection is acknowledged, before it is committed.
+//! - `exp` and `ln` come from the pinned `libm`. A change of the engine that alters bits raises
 //!   [`organism::VERSION`], and replay says so.
 //! - No `unsafe`; no `unwrap` or `expect` outside tests.
+//!
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | organism | a body of pods with a pulse and a ledger; the Organism resource |
+//! | genome | weights, PID gains, risk, model, thresholds; the Genome resource, bound to one Organism |
+//! | pulse, T_Λ | the period of the beats, from k, P, t1 and u |
+//! | beat | pulse, four cores, decision, PID, evolution: seven ledger entries |
+//! | core | Regen, Balance, Entropy, Optimize: a pure function of the genome's state |
+//! | held beat | a beat with a failed core: the last decision stands |
+//! | P | nodes that are ready, at least 1 |
+//! | node | a pod of the body, and a peer of the mesh |
+//! | injection | anomalies or a model weight handed in through a node, recorded exactly once |
+//! | segment | consecutive entries in one immutable object |
+//! | head | the one mutable object of a ledger: its segments, size, root; replacing it commits |
+//! | epoch | number of the head's writer; a higher one fences all earlier writers |
+//! | generation | number of a ledger among those of one name (not metadata.generation) |
 
 pub mod api;
 pub mod cli;

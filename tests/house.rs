@@ -79,19 +79,172 @@ fn the_segment_codec_does_not_use_the_engine() {
 }
 
 #[test]
-fn only_the_committer_and_the_take_over_write_ledger_objects() {
+fn the_running_organism_knows_no_clock_no_channel_no_client() {
+    let words = ["std::fs", "std::io", "std::net", "SystemTime", "Instant::now", "tokio", "mpsc", "kube::"];
+    assert_absent("src/runtime", &words);
+}
+
+#[test]
+fn only_committer_recovery_and_finalizer_write_ledger_objects() {
     for (path, text) in sources("src") {
         let may = [
-            "operator/committer.rs",
+            "operator/committer/mod.rs",
             "operator/committer/merge.rs",
-            "operator/takeover.rs",
-            "operator/organism.rs",
+            "operator/recovery/mod.rs",
+            "operator/controllers/organism.rs",
             "store/configmap.rs",
         ];
         let may = may.iter().any(|it| path.ends_with(it));
         for line in code(&text) {
             let writes = [".put_head(", ".create_head(", ".create_segment(", ".retire_head("];
             assert!(may || !writes.iter().any(|it| line.contains(it)), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_publisher_and_controllers_write_a_status() {
+    for (path, text) in sources("src") {
+        let may = path.components().any(|it| ["publisher", "controllers"].iter().any(|may| it.as_os_str() == *may));
+        for line in code(&text) {
+            assert!(may || !line.contains("patch_status("), "{}: {line}", path.display());
+        }
+    }
+}
+
+/// Imports between the parts of `src/operator`, and between the top-level modules, form no circle. No file is
+/// exempt, tests included.
+#[test]
+fn imports_go_one_way() {
+    let operator = imports::graph("operator");
+    imports::assert_no_circle("src/operator", &operator);
+    let data = ["controllers", "actor", "beater", "committer", "publisher"];
+    for pair in data.windows(2) {
+        assert!(operator[pair[0]].contains(pair[1]), "{} no longer imports {}", pair[0], pair[1]);
+    }
+    imports::assert_no_circle("src", &imports::graph(""));
+}
+
+/// The import graph, read from `use` statements and paths in the code.
+mod imports {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
+    use super::{code, sources};
+
+    pub type Graph = BTreeMap<String, BTreeSet<String>>;
+
+    /// Which part of `module` (of the crate, where that is empty) imports which. A part is a file or a folder.
+    pub fn graph(module: &str) -> Graph {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let depth = usize::from(!module.is_empty());
+        let mut graph = Graph::new();
+        for (path, text) in sources(&format!("src/{module}")) {
+            let file = path.strip_prefix(&root).unwrap().with_extension("");
+            let mut own: Vec<String> =
+                file.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            if own.last().is_some_and(|last| last == "mod") {
+                own.pop();
+            }
+            // The module's own file declares its parts and wires them; nothing may import from it.
+            if own.len() <= depth || ["lib", "main"].contains(&own[0].as_str()) {
+                continue;
+            }
+            let imported = graph.entry(own[depth].clone()).or_default();
+            for target in paths(&text).iter().filter_map(|path| resolve(&own, path)) {
+                if target.len() > depth
+                    && (depth == 0 || target[0] == module)
+                    && target[depth] != own[depth]
+                {
+                    imported.insert(target[depth].clone());
+                }
+            }
+        }
+        graph
+    }
+
+    pub fn assert_no_circle(what: &str, graph: &Graph) {
+        for (part, imported) in graph {
+            for target in imported {
+                assert!(graph.contains_key(target), "{what}: {part} imports {target} from the wiring");
+            }
+        }
+        let mut left = graph.clone();
+        // Parts that import nothing that is left are taken away, until none is left.
+        while let Some(leaf) =
+            left.iter().find(|(_, to)| to.iter().all(|it| !left.contains_key(it))).map(|(part, _)| part.clone())
+        {
+            left.remove(&leaf);
+        }
+        assert!(left.is_empty(), "{what}: a circle among {:?}", left.keys().collect::<Vec<_>>());
+    }
+
+    /// The module that `path` names, seen from the module `own`, as parts below `src/`.
+    fn resolve(own: &[String], path: &[String]) -> Option<Vec<String>> {
+        let mut base = own.to_vec();
+        let mut rest = path;
+        match rest.first()?.as_str() {
+            "crate" => {
+                base.clear();
+                rest = &rest[1..];
+            }
+            "super" => {
+                while rest.first().is_some_and(|it| it == "super") {
+                    base.pop()?;
+                    rest = &rest[1..];
+                }
+            }
+            "self" => rest = &rest[1..],
+            _ => return None,
+        }
+        base.extend(rest.iter().cloned());
+        Some(base)
+    }
+
+    /// All paths in a file that start with `crate`, `self` or `super`, with braces expanded.
+    fn paths(text: &str) -> Vec<Vec<String>> {
+        let text: String = code(text).collect::<Vec<_>>().join(" ");
+        let mut found = vec![];
+        for start in ["crate::", "super::", "self::"] {
+            for (at, _) in text.match_indices(start) {
+                let before = text[..at].chars().next_back();
+                if before.is_none_or(|it| !it.is_alphanumeric() && it != '_' && it != ':') {
+                    expand(&text[at..], &[], &mut found);
+                }
+            }
+        }
+        found
+    }
+
+    /// Reads one path, or the list in its braces. Returns what follows it.
+    fn expand<'a>(text: &'a str, prefix: &[String], found: &mut Vec<Vec<String>>) -> &'a str {
+        let text = text.trim_start();
+        if let Some(mut list) = text.strip_prefix('{') {
+            loop {
+                list = expand(list, prefix, found).trim_start();
+                match list.chars().next() {
+                    Some(',') => list = &list[1..],
+                    Some('}') => return &list[1..],
+                    _ => return list,
+                }
+            }
+        }
+        let end = text.find(|it: char| !it.is_alphanumeric() && it != '_').unwrap_or(text.len());
+        let (name, rest) = text.split_at(end);
+        let mut path = prefix.to_vec();
+        if !name.is_empty() {
+            path.push(name.to_owned());
+        }
+        match rest.strip_prefix("::") {
+            Some(rest) if !name.is_empty() => expand(rest, &path, found),
+            _ => {
+                found.push(path);
+                // `name as other`
+                let rest = rest.trim_start();
+                rest.strip_prefix("as ").map_or(rest, |rest| {
+                    rest.trim_start().trim_start_matches(|it: char| it.is_alphanumeric() || it == '_')
+                })
+            }
         }
     }
 }

@@ -1,1 +1,230 @@
+//! What a real API server cannot be made to do on demand, over a mocked transport.
 
+use std::time::Duration;
+
+use axum::http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower_test::mock;
+
+use super::*;
+use crate::ledger::entry::{Genesis, Origin};
+use crate::organism::{Config, Genome, VERSION};
+use crate::store::configmap::{ConfigMaps, MANAGED_BY_LABEL, MANAGER};
+
+type ApiServer = mock::Handle<Request<Body>, Response<Body>>;
+
+/// A committer of an empty ledger, with the API server's end of its transport.
+struct Harness {
+    api_server: ApiServer,
+    commits: mpsc::Sender<CommitRequest>,
+    _events: mpsc::UnboundedSender<ObjectEvent>,
+    committer: tokio::task::JoinHandle<Exit>,
+    report: watch::Receiver<Report>,
+    _stopping: watch::Sender<bool>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        let (service, api_server) = mock::pair::<Request<Body>, Response<Body>>();
+        let store = ConfigMaps::new(Client::new(service, "a"), "a", "venom", "u");
+        let ledger = OwnedLedger::new(store, Head::empty("u", 1, 3, "alpha"), "10".into(), origin());
+        let (stopping, stopped) = watch::channel(false);
+        let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
+        let resources = Arc::new(Resources::new(budget, Arc::new(Metrics::new().unwrap()), stopped));
+        let (report, reports) = watch::channel(Report::default());
+        let committer =
+            Committer::new(Key::new("a", "venom"), ledger, resources, report, Arc::new(Notify::new()));
+        let (commits, requests) = mpsc::channel(1);
+        let (events, event_receiver) = mpsc::unbounded_channel();
+        let committer = tokio::spawn(committer.run(requests, event_receiver));
+        Self { api_server, commits, _events: events, committer, report: reports, _stopping: stopping }
+    }
+
+    /// Hands over a batch with one genesis entry. Returns a receiver that gets its acknowledgement.
+    async fn commit(&self) -> tokio::sync::oneshot::Receiver<()> {
+        let (acknowledge, acknowledged) = tokio::sync::oneshot::channel();
+        let batch = batch();
+        let acknowledge = Box::new(move || drop(acknowledge.send(())));
+        assert!(self.commits.send(CommitRequest { batch, acknowledge }).await.is_ok());
+        acknowledged
+    }
+
+    /// Answers the next request. Returns its method and its body.
+    async fn answer(&mut self, answer: impl FnOnce(&Value) -> (StatusCode, Value)) -> (Method, Value) {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.api_server.next_request());
+        let (request, send) = next.await.expect("a request").expect("an open transport");
+        let method = request.method().clone();
+        let bytes = request.into_body().collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        let (status, answer) = answer(&body);
+        let response = Response::builder().status(status).body(Body::from(answer.to_string().into_bytes()));
+        send.send_response(response.unwrap());
+        (method, body)
+    }
+
+    /// Accepts the creation of the segment.
+    async fn accept_segment(&mut self) {
+        let (method, _) = self.answer(|body| (StatusCode::CREATED, stored(body, "11"))).await;
+        assert_eq!(method, Method::POST);
+    }
+}
+
+fn origin() -> Origin {
+    Origin { generation: 1, name: "venom".into(), namespace: "a".into(), uid: "u".into() }
+}
+
+fn batch() -> Batch {
+    let genesis = Genesis {
+        config: Config::default(),
+        continues: None,
+        genome: Genome::default(),
+        message: "test".into(),
+        origin: Some(origin()),
+        version: VERSION.into(),
+    };
+    let record = Record::genesis(1_000.0, &genesis).unwrap();
+    let before = Chain::default();
+    let mut after = before.clone();
+    after.record(&record).unwrap();
+    let (records, injections) = (vec![record], vec![]);
+    Batch { records, before, after, injections, status: None, retain: 4 << 20, urgent: true }
+}
+
+/// `object` as an API server stores it.
+fn stored(object: &Value, resource_version: &str) -> Value {
+    let mut object = object.clone();
+    object["metadata"]["uid"] = json!("object");
+    object["metadata"]["resourceVersion"] = json!(resource_version);
+    object
+}
+
+/// A stored head; `edit` changes its JSON.
+fn stored_head(head: &Value, resource_version: &str, edit: impl FnOnce(&mut Value)) -> Value {
+    let mut object = stored(head, resource_version);
+    let mut text: Value = serde_json::from_str(object["data"]["head"].as_str().unwrap()).unwrap();
+    edit(&mut text);
+    object["data"]["head"] = json!(text.to_string());
+    object["metadata"]["labels"][MANAGED_BY_LABEL] = json!(MANAGER);
+    object
+}
+
+fn conflict() -> (StatusCode, Value) {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409, "reason": "Conflict", "message": "it was modified"});
+    (StatusCode::CONFLICT, status)
+}
+
+fn server_error() -> (StatusCode, Value) {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError", "message": "etcdserver: request timed out"});
+    (StatusCode::INTERNAL_SERVER_ERROR, status)
+}
+
+#[tokio::test]
+async fn a_put_that_happened_although_its_answer_was_an_error_is_a_commit() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (method, head) = harness.answer(|_| server_error()).await;
+    assert_eq!(method, Method::PUT);
+    let (method, _) = harness.answer(|_| (StatusCode::OK, stored_head(&head, "12", |_| {}))).await;
+    assert_eq!(method, Method::GET);
+    acknowledged.await.expect("an acknowledgement");
+    assert_eq!(harness.report.borrow().ledger.as_ref().unwrap().size, 1);
+}
+
+#[tokio::test]
+async fn a_conflict_with_our_own_bytes_is_a_commit_and_the_next_put_carries_the_version_found() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "77", |_| {}))).await;
+    acknowledged.await.expect("an acknowledgement");
+    drop(harness.commits);
+    assert!(matches!(harness.committer.await.unwrap(), Exit::Finished));
+}
+
+#[tokio::test]
+async fn a_conflict_with_the_head_that_we_replace_is_retried_at_once_with_the_same_bytes() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    // Someone has set a label: the head itself is the one before this commit.
+    let before = serde_json::to_value(Head::empty("u", 1, 3, "alpha")).unwrap();
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "21", |text| *text = before))).await;
+    let (method, again) = harness.answer(|body| (StatusCode::OK, stored(body, "22"))).await;
+    assert_eq!((method, &again["data"]), (Method::PUT, &head["data"]));
+    assert_eq!(again["metadata"]["resourceVersion"], "21");
+    acknowledged.await.expect("an acknowledgement");
+}
+
+#[tokio::test]
+async fn foreign_bytes_of_the_same_epoch_are_replaced_after_a_wait_and_nothing_is_acknowledged_before() {
+    let mut harness = Harness::new();
+    let mut acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    let foreign = |text: &mut Value| text["injectedTotal"] = json!(5);
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "31", foreign))).await;
+    assert!(acknowledged.try_recv().is_err());
+    let (method, again) = harness.answer(|body| (StatusCode::OK, stored(body, "32"))).await;
+    assert_eq!((method, &again["data"]), (Method::PUT, &head["data"]));
+    acknowledged.await.expect("an acknowledgement");
+}
+
+#[tokio::test]
+async fn a_higher_epoch_fences_and_nothing_more_is_written() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    let theirs = |text: &mut Value| {
+        text["epoch"] = json!(4);
+        text["holder"] = json!("beta");
+    };
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "41", theirs))).await;
+    assert!(acknowledged.await.is_err(), "the batch is not committed");
+    match harness.committer.await.unwrap() {
+        Exit::Fenced(Fenced { ours, theirs, holder, .. }) => {
+            assert_eq!((ours, theirs, &*holder), (3, 4, "beta"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_head_is_reported_until_it_can_be_written() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    let absurd = |text: &mut Value| text["epoch"] = json!(u64::MAX);
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "51", absurd))).await;
+    harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
+    assert!(matches!(&harness.report.borrow().ledger_fault, Some(LedgerFault::HeadUnreadable(name, _)) if name == "venom-ledger"));
+    harness.answer(|_| conflict()).await;
+    let before = serde_json::to_value(Head::empty("u", 1, 3, "alpha")).unwrap();
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "52", |text| *text = before))).await;
+    harness.answer(|body| (StatusCode::OK, stored(body, "53"))).await;
+    acknowledged.await.expect("an acknowledgement");
+    assert_eq!(harness.report.borrow().ledger_fault, None);
+}
+
+#[tokio::test]
+async fn a_deleted_head_is_created_again() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let not_found = || {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": "not found"});
+        (StatusCode::NOT_FOUND, status)
+    };
+    let (_, head) = harness.answer(|_| not_found()).await;
+    harness.answer(|_| not_found()).await;
+    let (method, created) = harness.answer(|body| (StatusCode::CREATED, stored(body, "61"))).await;
+    assert_eq!((method, &created["data"]), (Method::POST, &head["data"]));
+    acknowledged.await.expect("an acknowledgement");
+}
