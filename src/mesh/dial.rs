@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::link::{Bounds, Link, Links, NoLink, canonical, refusal};
 use super::metrics::Refused;
-use super::sources::Places;
+use crate::net::ConnectionLimiter;
 
 /// First and longest pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub enum Reach {
 
 /// Takes connections in until the mesh stops.
 pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
-    let half_open = Arc::new(Places::default());
+    let half_open = Arc::new(ConnectionLimiter::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -53,7 +53,7 @@ pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
             }
         };
         let Bounds { half_open: most, half_open_a_source: most_a_source, .. } = links.bounds;
-        let Some(opening) = half_open.take(source.ip(), most, most_a_source) else {
+        let Some(opening) = half_open.try_acquire(source.ip(), most, most_a_source) else {
             links.metrics.refuse(source.ip(), Refused::HalfOpen, "too many connections in their handshake");
             continue;
         };

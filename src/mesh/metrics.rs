@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use super::event::{Dose, Outcome};
-use super::sources::Told;
+use crate::net::LogLimiter;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Metrics {
     anoms: IntCounter,
     ml_weight: Gauge,
     settled: IntCounterVec,
-    told: Told<IpAddr>,
+    refusal_log: LogLimiter<IpAddr>,
 }
 
 impl Metrics {
@@ -103,7 +103,7 @@ impl Metrics {
                 "Injections whose outcome this peer has heard.",
                 "outcome",
             )?,
-            told: Told::default(),
+            refusal_log: LogLimiter::default(),
             registry,
         })
     }
@@ -111,7 +111,7 @@ impl Metrics {
     /// A connection was refused: counted, and told once a source and minute.
     pub(super) fn refuse(&self, source: IpAddr, reason: Refused, what: &str) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
-        if self.told.now(source) {
+        if self.refusal_log.allow(source) {
             tracing::warn!(%source, reason = reason.as_str(), "mesh: refused a connection: {what}");
         }
     }

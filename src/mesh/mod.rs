@@ -10,7 +10,6 @@
 //! | [`queue`] | the delivery queue, paced; outboxes | threads |
 //! | [`identity`] | authority, certificates, who is let in | TLS |
 //! | `link`, `dial` | links between peers and how they come up | sockets |
-//! | `sources` | what strangers can take up | addresses |
 //! | [`metrics`] | what is counted | |
 //! | [`peer`] | all of it together: [`Mesh`] | all of the above |
 //!
@@ -32,7 +31,6 @@ pub mod metrics;
 pub mod name;
 pub mod peer;
 pub mod queue;
-pub(crate) mod sources;
 pub mod wire;
 
 pub use dial::Reach;

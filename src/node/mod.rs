@@ -12,7 +12,7 @@ pub mod source;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use self::source::{NoCertificate, Source};
 use crate::mesh::{
     Bounds, Collected, Identity, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach,
 };
+use crate::net::bind_dual_stack;
 
 /// Names of peers are looked up this often.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -101,7 +102,7 @@ impl Node {
         let (certificate, standing) = watch::channel(Certificate::Awaited("no certificate yet".into()));
         let mut http_address = None;
         if let Some(port) = options.http_port {
-            let http = everywhere(port).await.map_err(|error| NodeError::Port(port, error))?;
+            let http = bind_dual_stack(port).await.map_err(|error| NodeError::Port(port, error))?;
             http_address = Some(http.local_addr()?);
             serve(&stop, http, door::public(metrics.clone(), standing));
         }
@@ -114,7 +115,7 @@ impl Node {
         if ledger.is_some() && !credentials.identity.is_operator() {
             return Err(NodeError::NotTheOperator(options.source, credentials.identity));
         }
-        let listener = everywhere(options.mesh_port).await;
+        let listener = bind_dual_stack(options.mesh_port).await;
         let listener = listener.map_err(|error| NodeError::Port(options.mesh_port, error))?;
         let mesh_address = listener.local_addr()?;
         let inject = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port));
@@ -167,14 +168,6 @@ fn serve(stop: &CancellationToken, listener: TcpListener, door: Router) {
         // It ends when told to; single connections that fail are no error.
         let _ = serving.await;
     });
-}
-
-/// On all addresses, of both kinds where the system has both.
-pub(crate) async fn everywhere(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
-    }
 }
 
 /// Looks names up, again and again. A name that cannot be looked up keeps the addresses it had.

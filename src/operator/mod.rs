@@ -56,7 +56,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::organism::cores::Cores;
-use crate::{api, node};
+use crate::{api, net};
 use beater::Beater;
 use body::build::Installation;
 use budget::Budget;
@@ -190,7 +190,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
         let scopes = watches::scopes(&options.namespaces).len();
         let shared = Arc::new(body::Shared::new(installation, certificates, mesh_metrics, scopes));
         let port = issuer_url.port;
-        let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
+        let listener = net::bind_dual_stack(port).await.map_err(|error| OperatorError::Port(port, error))?;
         issuing = Some((shared.clone(), issuer_url, listener));
         bodies = Some(shared);
     }

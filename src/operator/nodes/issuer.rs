@@ -40,7 +40,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::{Renewed, TRUST_DOMAIN};
 use crate::mesh::Identity;
-use crate::mesh::sources::{Place, Places, Told};
+use crate::net::{ConnectionLimiter, ConnectionPermit, LogLimiter};
 use crate::node::source::{Ask, Issued};
 use crate::operator::body;
 use crate::operator::body::build::{Kind, TOKEN_AUDIENCE};
@@ -78,9 +78,9 @@ pub struct Issuer {
     bodies: Arc<body::Shared>,
     url: Url,
     tls: Renewed<Arc<ServerConfig>>,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimiter>,
     turns: Semaphore,
-    told: Told<(IpAddr, Refused)>,
+    told: LogLimiter<(IpAddr, Refused)>,
 }
 
 /// Who has connected.
@@ -89,7 +89,7 @@ struct Caller {
     issuer: Arc<Issuer>,
     source: IpAddr,
     /// Kept until there is an answer.
-    _place: Arc<Place>,
+    _place: Arc<ConnectionPermit>,
 }
 
 impl Issuer {
@@ -103,7 +103,7 @@ impl Issuer {
             tls: Renewed::default(),
             places: Arc::default(),
             turns: Semaphore::new(REVIEWS),
-            told: Told::default(),
+            told: LogLimiter::default(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Issuer {
                     continue;
                 }
             };
-            match issuer.places.take(source, CONNECTIONS, CONNECTIONS_A_SOURCE) {
+            match issuer.places.try_acquire(source, CONNECTIONS, CONNECTIONS_A_SOURCE) {
                 Some(place) => {
                     let caller = Caller { issuer: issuer.clone(), source, _place: Arc::new(place) };
                     tokio::spawn(caller.talk(stream));
@@ -139,7 +139,7 @@ impl Issuer {
     /// Counts a refusal, and tells of it once a minute, source and reason.
     fn refuse(&self, source: IpAddr, refused: Refused, why: &dyn std::fmt::Display) {
         self.context.metrics.certificate_refused(refused.as_str());
-        if self.told.now((source, refused)) {
+        if self.told.allow((source, refused)) {
             tracing::warn!(%source, reason = refused.as_str(), "no certificate: {why}");
         }
     }
