@@ -22,6 +22,7 @@
 //! its neighbours about outcomes. It cannot make an injection appear twice, and it cannot touch the ledger: a
 //! collector takes nobody's word on that.
 
+pub mod certificate_request;
 mod dial;
 pub mod event;
 pub mod gossip;

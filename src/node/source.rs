@@ -10,12 +10,12 @@ use hyper::Uri;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::client;
 use super::folder;
+use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use crate::mesh::identity::{Credentials, IdentityError, new_key};
 
 /// How long an issuer may take.
@@ -159,21 +159,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// What an issuer is asked.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ask {
-    /// The signing request in PEM form.
-    pub csr: String,
-}
-
-/// What an issuer answers.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Issued {
-    /// The certificate in PEM form.
-    pub certificate: String,
-}
-
 impl Issuer {
     async fn obtain(&self) -> Result<Credentials, NoCertificate> {
         let wrong = |why: &dyn fmt::Display| none(&self.url, why);
@@ -181,7 +166,7 @@ impl Issuer {
         let (ca, token) = (read(&self.ca)?, read(&self.token)?);
         let tls = trusting(&ca).map_err(|why| none(&self.ca.display(), &why))?;
         let (key, csr) = new_key().map_err(broken)?;
-        let ask = serde_json::to_vec(&Ask { csr }).map_err(|error| wrong(&error))?;
+        let ask = serde_json::to_vec(&CertificateRequest { csr }).map_err(|error| wrong(&error))?;
         let bearer = format!("Bearer {}", token.trim());
         let answer = client::post(&self.url, &ask, Some(&bearer), Some(tls), PATIENCE).await;
         let answer = answer.map_err(|why| wrong(&why))?;
@@ -189,7 +174,8 @@ impl Issuer {
             let said = String::from_utf8_lossy(&answer.body).trim().chars().take(300).collect::<String>();
             return Err(wrong(&format!("answered {}: {said}", answer.status)));
         }
-        let issued: Issued = serde_json::from_slice(&answer.body).map_err(|error| wrong(&error))?;
+        let issued: CertificateResponse =
+            serde_json::from_slice(&answer.body).map_err(|error| wrong(&error))?;
         Credentials::from_pem(&ca, &issued.certificate, &key, None).map_err(broken)
     }
 }

@@ -19,9 +19,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use venom::api::Organism;
+use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use venom::mesh::identity::new_key;
 use venom::node::client::{Answer, post};
-use venom::node::source::{Ask, Issued, Issuer, Source};
+use venom::node::source::{Issuer, Source};
 use venom::operator::nodes::authority::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
@@ -177,7 +178,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
 /// A request and the key that it is for.
 fn csr() -> (String, Vec<u8>) {
     let (key, csr) = new_key().unwrap();
-    (key, serde_json::to_vec(&Ask { csr }).unwrap())
+    (key, serde_json::to_vec(&CertificateRequest { csr }).unwrap())
 }
 
 /// Whether this authority vouches for that certificate.
@@ -217,7 +218,7 @@ async fn a_node_gets_a_certificate() {
         let (source, token, credentials) = first.unwrap();
         let ca = site.ca().await;
         let answer = site.ask(&ca, Some(&token), &csr().1).await.unwrap();
-        let before = serde_json::from_slice::<Issued>(&answer.body).unwrap().certificate;
+        let before = serde_json::from_slice::<CertificateResponse>(&answer.body).unwrap().certificate;
         assert!(vouches(&ca, &before));
         let secret = site.api::<Secret>().get(SECRET).await.unwrap();
 

@@ -13,9 +13,10 @@ use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
+use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use venom::mesh::identity::{Authority, IdentityError, new_key};
 use venom::mesh::{Credentials, Identity, Injectable};
-use venom::node::source::{Ask, Issued, Issuer, Source};
+use venom::node::source::{Issuer, Source};
 use venom::node::{Node, Options, folder};
 
 use crate::support::{DAY, PATIENCE, authority, credentials, pod};
@@ -209,11 +210,13 @@ async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
                 async move {
                     let token = request.headers()["authorization"].to_str().unwrap().to_owned();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let ask: Ask = serde_json::from_slice(&body).unwrap();
+                    let ask: CertificateRequest = serde_json::from_slice(&body).unwrap();
                     let answer = if token == "Bearer secret" {
                         let certificate =
                             authority.sign(&ask.csr, &pod("a"), SystemTime::now(), DAY).unwrap();
-                        Response::new(Full::from(serde_json::to_vec(&Issued { certificate }).unwrap()))
+                        Response::new(Full::from(
+                            serde_json::to_vec(&CertificateResponse { certificate }).unwrap(),
+                        ))
                     } else {
                         Response::builder().status(403).body(Full::from("no such token")).unwrap()
                     };

@@ -40,8 +40,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::{Renewed, TRUST_DOMAIN};
 use crate::mesh::Identity;
+use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use crate::net::{ConnectionLimiter, ConnectionPermit, LogLimiter};
-use crate::node::source::{Ask, Issued};
 use crate::operator::body;
 use crate::operator::body::build::{Kind, TOKEN_AUDIENCE};
 use crate::operator::call::{CallError, call};
@@ -144,18 +144,23 @@ impl Issuer {
         }
     }
 
-    async fn issue(&self, headers: &HeaderMap, body: &mut Body) -> Result<Issued, (Refused, String)> {
+    async fn issue(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Body,
+    ) -> Result<CertificateResponse, (Refused, String)> {
         let token = bearer(headers).ok_or_else(|| plain(Refused::NoToken))?.to_owned();
         let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
             plain(if error.is::<LengthLimitError>() { Refused::TooLong } else { Refused::Body })
         })?;
-        let Ask { csr } = serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
+        let CertificateRequest { csr } =
+            serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
         let (claim, identity) = self.identity(token).await?;
         let signed = self.bodies.certificates.sign(&csr, &identity);
         let certificate = signed.map_err(|error| (Refused::Request, format!("{}: {error}", said(&claim))))?;
         self.context.metrics.certificate_issued();
         tracing::info!(organism = %claim.organism, pod = claim.pod, "certificate issued");
-        Ok(Issued { certificate })
+        Ok(CertificateResponse { certificate })
     }
 
     /// Who shows this token, in his turn.
