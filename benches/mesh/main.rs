@@ -13,7 +13,7 @@ mod ours;
 use std::time::{Duration, SystemTime};
 
 use fanout::Figures;
-use venom::mesh::identity::{Authority, LIFE, new_key};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, new_key};
 use venom::mesh::{Credentials, Identity};
 
 const PAIRS: usize = 5;
@@ -77,7 +77,7 @@ fn main() -> Fallible<()> {
 fn issue(authority: &Authority, at: usize) -> Fallible<(String, String)> {
     let (key, request) = new_key()?;
     let identity = Identity::pod("venom", "uid", &format!("pod-{at}"))?;
-    Ok((authority.sign(&request, &identity, SystemTime::now(), LIFE)?, key))
+    Ok((authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME)?, key))
 }
 
 fn credentials(authority: &Authority, at: usize) -> Fallible<Credentials> {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{Decoder, Encoder, Framed};
-use venom::mesh::identity::{Authority, LIFE};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, issue, print_process};
@@ -85,7 +85,7 @@ impl Drop for Broker {
 impl Broker {
     async fn start(authority: &Authority) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
-        let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), LIFE)?;
+        let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), CERTIFICATE_LIFETIME)?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Command::new(program());
         server.args(["-a", "127.0.0.1", "-p", &port.to_string(), "--tls", "--tlsverify"]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use venom::mesh::identity::{Authority, LIFE};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
 use venom::mesh::{Bounds, Injectable, Mesh, Metrics, Options, Reach};
 
 use super::{Fallible, credentials, print_process};
@@ -116,7 +116,7 @@ impl Node {
 /// Ten processes with identities of a folder, each linked to the others.
 pub fn at_rest() -> Fallible<()> {
     let folder = tempfile::tempdir()?;
-    venom::node::folder::init(folder.path(), NODES, LIFE)?;
+    venom::node::folder::init(folder.path(), NODES, CERTIFICATE_LIFETIME)?;
     let mut nodes: Vec<Node> = vec![];
     for at in 1..=NODES {
         let peers: Vec<String> = nodes.iter().map(|it| format!("127.0.0.1:{}", it.mesh_port)).collect();

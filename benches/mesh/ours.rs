@@ -15,14 +15,14 @@ use venom::mesh::gossip::PeerId;
 use venom::mesh::identity::Authority;
 use venom::mesh::queue::{Delivery, Next, Outbox, Outboxes, To, delay};
 use venom::mesh::wire::{self, Hello, Message, codec};
-use venom::mesh::{Bounds, Credentials, Dose, Injectable, Mesh, Metrics, Options, Reach};
+use venom::mesh::{Bounds, Credentials, Injectable, InjectionPayload, Mesh, Metrics, Options, Reach};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, credentials};
 
 type Wire = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
 
-const DOSE: Dose = Dose { anoms: Some(1), ml_weight: Some(0.5) };
+const PAYLOAD: InjectionPayload = InjectionPayload { anoms: Some(1), ml_weight: Some(0.5) };
 /// An injection with an id of this length is a frame of about 128 bytes.
 const ID: usize = 62;
 /// What waits at once: so few that the longer delay holds, so many that the shorter one does.
@@ -97,7 +97,7 @@ impl Publisher {
     }
 
     async fn inject(&self, id: &str) -> Fallible<()> {
-        self.mesh.inject(id.parse()?, DOSE).await?;
+        self.mesh.inject(id.parse()?, PAYLOAD).await?;
         Ok(())
     }
 }

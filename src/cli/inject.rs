@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hyper::Uri;
 
 use super::{Error, complain, stdout};
-use crate::mesh::gossip::LIFE;
+use crate::mesh::INJECTION_TTL;
 use crate::node::client::{Answer, post};
 use crate::node::door::{Ask, Told, new_id};
 
@@ -76,7 +76,7 @@ async fn until_acknowledged(url: &Uri, id: &str, ask: &[u8]) -> Result<u64, Erro
             },
             Err(why) => why,
         };
-        if began.elapsed() > LIFE {
+        if began.elapsed() > INJECTION_TTL {
             return Err(Error::Failed(format!(
                 "{url}: {id}: not acknowledged in 10 minutes ({why}); whether it is in the ledger, only the \
 ledger says"

@@ -8,14 +8,14 @@
 //! - A *collector* holds the ledger. It hands each injection to it once, and says what became of it. That
 //!   spreads the same way, and a peer that still offers a settled injection is told.
 //! - The collector's memory of ids outlasts every copy that may still be on its way. An injection lives
-//!   [`LIFE`] from the moment a peer took it in, so copies of an id whose first try was [`LIFE`] ago are gone
-//!   after twice that; the collector remembers [`REMEMBER`]. A collector that starts again is told the ids of
+//!   [`INJECTION_TTL`] from the moment a peer took it in, so copies of an id whose first try was [`INJECTION_TTL`] ago are gone
+//!   after twice that; the collector remembers [`INJECTION_RETENTION`]. A collector that starts again is told the ids of
 //!   that time from its ledger ([`Gossip::remember`]). It takes nobody's word on what is in the ledger.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::event::{Dose, Event, Id, Injectable, Outcome};
+use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use super::name::Identity;
 use super::wire::{Message, Sent, Settled, shortened};
 
@@ -23,9 +23,9 @@ use super::wire::{Message, Sent, Settled, shortened};
 pub type Now = Duration;
 
 /// How long an injection that nobody acknowledged is kept and offered, and how long a client may try again.
-pub const LIFE: Duration = Duration::from_secs(600);
+pub const INJECTION_TTL: Duration = Duration::from_secs(600);
 /// How long ids that are settled are known.
-pub const REMEMBER: Duration = Duration::from_secs(1800);
+pub const INJECTION_RETENTION: Duration = Duration::from_secs(1800);
 /// An id that says it will be made later than this from now has a wrong clock behind it.
 const AHEAD: Duration = Duration::from_secs(300);
 /// Pending injections are offered again after this; then the pause doubles, up to [`LONGEST_PAUSE`].
@@ -61,11 +61,11 @@ pub enum Output {
     /// Send this to all peers but the one it came from.
     Broadcast(Option<PeerId>, Message),
     /// An injection for the ledger: comes once, only at a collector; [`Gossip::answer`] is to follow.
-    Collect(Event),
+    Collect(InjectionEvent),
     /// This peer hears of an injection for the first time.
-    Heard(Event),
+    Heard(InjectionEvent),
     /// What became of an injection.
-    Settled(Event, Outcome),
+    Settled(InjectionEvent, Outcome),
 }
 
 /// How an injection stands that was asked for at this peer's door.
@@ -100,7 +100,7 @@ pub struct Violation(pub String);
 
 #[derive(Clone, Debug)]
 struct Pending {
-    event: Event,
+    event: InjectionEvent,
     arrived: Now,
     age_then: Duration,
     /// Handed to the ledger, which will answer.
@@ -118,7 +118,7 @@ impl Pending {
 pub struct Counts {
     /// Injections of peers that found no room; they are offered again.
     pub full: u64,
-    /// Injections that nobody acknowledged in [`LIFE`].
+    /// Injections that nobody acknowledged in [`INJECTION_TTL`].
     pub expired: u64,
     /// Injections that were known already.
     pub known: u64,
@@ -135,10 +135,10 @@ pub struct Gossip {
     peers: BTreeMap<PeerId, Identity>,
     /// By order of arrival.
     pending: BTreeMap<u64, Pending>,
-    arrivals: BTreeMap<Id, u64>,
-    settled: BTreeMap<Id, (Event, Outcome)>,
+    arrivals: BTreeMap<InjectionId, u64>,
+    settled: BTreeMap<InjectionId, (InjectionEvent, Outcome)>,
     /// When each is to be forgotten, soonest first.
-    forget: VecDeque<(Now, Id)>,
+    forget: VecDeque<(Now, InjectionId)>,
     seq: u64,
     arrival: u64,
     offer_at: Now,
@@ -198,7 +198,7 @@ impl Gossip {
 
     /// How an injection stands, where it is known.
     #[must_use]
-    pub fn standing(&self, id: &Id) -> Option<Standing> {
+    pub fn standing(&self, id: &InjectionId) -> Option<Standing> {
         match self.settled.get(id) {
             Some((_, outcome)) => Some(Standing::Settled(outcome.clone())),
             None => self.arrivals.contains_key(id).then_some(Standing::Pending),
@@ -228,17 +228,26 @@ impl Gossip {
     ///
     /// # Errors
     /// [`Refusal`]: then nothing was taken in.
-    pub fn inject(&mut self, now: Now, wall: Duration, id: Id, dose: Dose) -> Result<Standing, Refusal> {
-        dose.check(self.injectable).map_err(Refusal::Wrong)?;
-        let known = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.dose);
-        if known.or_else(|| self.settled.get(&id).map(|it| it.0.dose)).is_some_and(|known| known != dose) {
+    pub fn inject(
+        &mut self,
+        now: Now,
+        wall: Duration,
+        id: InjectionId,
+        payload: InjectionPayload,
+    ) -> Result<Standing, Refusal> {
+        payload.validate(self.injectable).map_err(Refusal::Wrong)?;
+        let known = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.payload);
+        if known
+            .or_else(|| self.settled.get(&id).map(|it| it.0.payload))
+            .is_some_and(|known| known != payload)
+        {
             return Err(Refusal::Wrong("the id was used for another injection; make a new one".into()));
         }
         if let Some(standing) = self.standing(&id) {
             return Ok(standing);
         }
-        if let Some(made) = id.made() {
-            if wall.saturating_sub(made) > LIFE {
+        if let Some(made) = id.created_at() {
+            if wall.saturating_sub(made) > INJECTION_TTL {
                 return Err(Refusal::Gone);
             }
             if made.saturating_sub(wall) > AHEAD {
@@ -249,7 +258,7 @@ impl Gossip {
             return Err(Refusal::Full);
         }
         self.seq += 1;
-        let event = Event { id, origin: self.me.clone(), seq: self.seq, dose };
+        let event = InjectionEvent { id, origin: self.me.clone(), seq: self.seq, payload };
         let sent = Sent::new(&event, 0, &self.me);
         self.take(now, event, Duration::ZERO);
         self.out.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
@@ -274,19 +283,19 @@ impl Gossip {
     /// The ledger's answer about an injection that was collected, for good. A ledger that has no room now
     /// answers later: an injection that was given up and forgotten would be taken in again from every copy on
     /// its way, and go round for ever. Only at a collector.
-    pub fn answer(&mut self, now: Now, event: Event, outcome: Outcome) {
+    pub fn answer(&mut self, now: Now, event: InjectionEvent, outcome: Outcome) {
         let outcome = match outcome {
             Outcome::Refused { reason } => Outcome::Refused { reason: shortened(reason) },
             committed @ Outcome::Committed { .. } => committed,
         };
         let news = Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() };
-        self.settle(now + REMEMBER, event, outcome);
+        self.settle(now + INJECTION_RETENTION, event, outcome);
         self.out.push_back(Output::Broadcast(None, Message::Settled(vec![news])));
     }
 
     /// An injection that the ledger holds as `entry` since `age`; oldest first.
-    pub fn remember(&mut self, now: Now, event: Event, entry: u64, age: Duration) {
-        if let Some(left) = REMEMBER.checked_sub(age) {
+    pub fn remember(&mut self, now: Now, event: InjectionEvent, entry: u64, age: Duration) {
+        if let Some(left) = INJECTION_RETENTION.checked_sub(age) {
             self.settle(now + left, event, Outcome::Committed { entry });
         }
     }
@@ -301,7 +310,7 @@ impl Gossip {
         let over: Vec<u64> = self
             .pending
             .iter()
-            .filter_map(|(&at, it)| (!it.collected && it.age(now) >= LIFE).then_some(at))
+            .filter_map(|(&at, it)| (!it.collected && it.age(now) >= INJECTION_TTL).then_some(at))
             .collect();
         for at in over {
             self.counts.expired += 1;
@@ -345,7 +354,7 @@ impl Gossip {
         self.pending.len() >= self.limits.pending || (self.collector && known >= self.limits.settled)
     }
 
-    fn take(&mut self, now: Now, event: Event, age: Duration) {
+    fn take(&mut self, now: Now, event: InjectionEvent, age: Duration) {
         if self.pending.is_empty() {
             self.offer_at = now + FIRST_PAUSE;
         }
@@ -377,12 +386,12 @@ impl Gossip {
                 known.push(Settled { event: Sent::new(event, 0, &self.me), outcome: outcome.clone() });
             } else if self.arrivals.contains_key(&event.id) {
                 self.counts.known += 1;
-            } else if age >= LIFE {
+            } else if age >= INJECTION_TTL {
                 self.counts.expired += 1;
             } else if self.full() {
                 self.counts.full += 1;
             } else if self.collector
-                && let Err(reason) = event.dose.check(self.injectable)
+                && let Err(reason) = event.payload.validate(self.injectable)
             {
                 self.answer(now, event, Outcome::Refused { reason });
             } else {
@@ -423,7 +432,7 @@ impl Gossip {
                 self.out.push_back(Output::Heard(event.clone()));
             }
             onward.push(Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() });
-            self.settle(now + REMEMBER, event, outcome);
+            self.settle(now + INJECTION_RETENTION, event, outcome);
             self.hurry(now);
         }
         self.pass_on(peer, Message::settled(onward));
@@ -435,7 +444,7 @@ impl Gossip {
     }
 
     /// What `sender` sent, if it may send it.
-    fn event(&self, sender: &Identity, sent: Sent) -> Result<Event, Violation> {
+    fn event(&self, sender: &Identity, sent: Sent) -> Result<InjectionEvent, Violation> {
         if sent.origin.as_ref() == Some(sender) {
             return Err(Violation("named itself as an origin: its certificate does that".into()));
         }
@@ -445,13 +454,13 @@ impl Gossip {
         if !ours {
             return Err(Violation(format!("passed on an injection of {origin}, which is not of this mesh")));
         }
-        // What may be injected can differ for a while where it is being changed; what is no dose cannot.
+        // What may be injected can differ for a while where it is being changed; what is no payload cannot.
         let any = Injectable { min: f64::MIN, max: f64::MAX };
-        sent.dose.check(any).map_err(|reason| Violation(format!("sent an injection that {reason}")))?;
-        Ok(Event { id: sent.id, origin, seq: sent.seq, dose: sent.dose })
+        sent.payload.validate(any).map_err(|reason| Violation(format!("sent an injection that {reason}")))?;
+        Ok(InjectionEvent { id: sent.id, origin, seq: sent.seq, payload: sent.payload })
     }
 
-    fn settle(&mut self, until: Now, event: Event, outcome: Outcome) {
+    fn settle(&mut self, until: Now, event: InjectionEvent, outcome: Outcome) {
         if let Some(at) = self.arrivals.remove(&event.id) {
             self.pending.remove(&at);
         }

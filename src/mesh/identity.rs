@@ -28,7 +28,7 @@ use rustls::{
 use super::name::Identity;
 
 /// How long a certificate of a node is good.
-pub const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// A certificate is good from so long before it was signed: clocks differ.
 const EARLIER: Duration = Duration::from_secs(300);
 /// How long an authority is good.

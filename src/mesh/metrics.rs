@@ -8,7 +8,7 @@ use prometheus::{
     register_int_gauge_with_registry,
 };
 
-use super::event::{Dose, Outcome};
+use super::event::{InjectionPayload, Outcome};
 use crate::net::LogLimiter;
 
 /// Why a connection was refused.
@@ -135,10 +135,10 @@ impl Metrics {
     }
 
     /// The mission's `inject_data`: what is shown of it here.
-    pub(super) fn hear(&self, dose: Dose) {
+    pub(super) fn hear(&self, payload: InjectionPayload) {
         self.heard.inc();
-        self.anoms.inc_by(dose.anoms.unwrap_or_default());
-        if let Some(weight) = dose.ml_weight {
+        self.anoms.inc_by(payload.anoms.unwrap_or_default());
+        if let Some(weight) = payload.ml_weight {
             self.ml_weight.set(weight);
         }
     }

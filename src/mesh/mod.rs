@@ -35,7 +35,8 @@ pub mod queue;
 pub mod wire;
 
 pub use dial::Reach;
-pub use event::{Dose, Event, Id, Injectable, Outcome};
+pub use event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+pub use gossip::{INJECTION_RETENTION, INJECTION_TTL};
 pub use identity::{Authority, Credentials};
 pub use link::Bounds;
 pub use metrics::Metrics;

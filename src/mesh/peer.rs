@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::dial::{self, Reach};
-use super::event::{Dose, Event, Id, Injectable, Outcome};
+use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use super::gossip::{Counts, Gossip, Limits, Output, Refusal, Standing};
 use super::identity::Credentials;
 use super::link::{Bounds, LinkEvent, Links};
@@ -59,7 +59,7 @@ pub struct Options {
 #[derive(Clone, Debug)]
 pub struct Known {
     /// The injection.
-    pub event: Event,
+    pub event: InjectionEvent,
     /// Its entry.
     pub entry: u64,
     /// How long ago it was recorded.
@@ -67,8 +67,8 @@ pub struct Known {
 }
 
 enum Request {
-    Inject(Id, Dose, oneshot::Sender<Result<Ticket, Refusal>>),
-    Standing(Id, oneshot::Sender<Option<Standing>>),
+    Inject(InjectionId, InjectionPayload, oneshot::Sender<Result<Ticket, Refusal>>),
+    Standing(InjectionId, oneshot::Sender<Option<Standing>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -91,24 +91,24 @@ pub struct Mesh {
 /// The ledger's side of a peer that is a collector.
 #[derive(Debug)]
 pub struct Collected {
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::UnboundedReceiver<InjectionEvent>,
     answers: Answers,
 }
 
 /// Where the ledger says what became of injections.
 #[derive(Clone, Debug)]
-pub struct Answers(mpsc::UnboundedSender<(Event, Outcome)>);
+pub struct Answers(mpsc::UnboundedSender<(InjectionEvent, Outcome)>);
 
 impl Answers {
     /// Answers, and where they come out.
     #[must_use]
-    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(Event, Outcome)>) {
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), receiver)
     }
 
     /// What became of an injection. `Committed` only once the entry is in the ledger for good.
-    pub fn answer(&self, event: Event, outcome: Outcome) {
+    pub fn answer(&self, event: InjectionEvent, outcome: Outcome) {
         // Where the peer has gone there is nobody to tell.
         let _ = self.0.send((event, outcome));
     }
@@ -116,7 +116,7 @@ impl Answers {
 
 impl Collected {
     /// The next injection for the ledger; each comes once. Nothing when the peer has ended.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<InjectionEvent> {
         self.events.recv().await
     }
 
@@ -137,7 +137,7 @@ impl Mesh {
     }
 
     /// Joins as the collector, the one that holds the ledger, which knows the injections `known` already:
-    /// all of the last [`REMEMBER`](super::gossip::REMEMBER), oldest first.
+    /// all of the last [`INJECTION_RETENTION`](super::gossip::INJECTION_RETENTION), oldest first.
     ///
     /// # Errors
     /// When the system gives no thread or socket.
@@ -157,15 +157,15 @@ impl Mesh {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn inject(&self, id: Id, dose: Dose) -> Result<Ticket, Refusal> {
+    pub async fn inject(&self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, Refusal> {
         let (reply, told) = oneshot::channel();
         // A peer that has ended takes nothing in, and says so like a full one: try again elsewhere.
-        self.requests.send(Request::Inject(id, dose, reply)).await.map_err(|_| Refusal::Full)?;
+        self.requests.send(Request::Inject(id, payload, reply)).await.map_err(|_| Refusal::Full)?;
         told.await.unwrap_or(Err(Refusal::Full))
     }
 
     /// How an injection stands, where that is known.
-    pub async fn standing(&self, id: Id) -> Option<Standing> {
+    pub async fn standing(&self, id: InjectionId) -> Option<Standing> {
         let (reply, told) = oneshot::channel();
         self.requests.send(Request::Standing(id, reply)).await.ok()?;
         told.await.ok().flatten()
@@ -180,7 +180,7 @@ impl Mesh {
     }
 }
 
-type Ledger = (mpsc::UnboundedSender<Event>, Vec<Known>);
+type Ledger = (mpsc::UnboundedSender<InjectionEvent>, Vec<Known>);
 
 fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Answers)> {
     let listening = options.listener.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -234,8 +234,8 @@ struct Peer {
     delivery: Delivery,
     links: Arc<Links>,
     metrics: Arc<Metrics>,
-    collected: Option<mpsc::UnboundedSender<Event>>,
-    waiting: BTreeMap<Id, Vec<(Dose, oneshot::Sender<Outcome>)>>,
+    collected: Option<mpsc::UnboundedSender<InjectionEvent>>,
+    waiting: BTreeMap<InjectionId, Vec<(InjectionPayload, oneshot::Sender<Outcome>)>>,
     shown: Shown,
 }
 
@@ -253,7 +253,7 @@ impl Peer {
         mut self,
         mut messages: mpsc::Receiver<LinkEvent>,
         mut asked: mpsc::Receiver<Request>,
-        mut answered: mpsc::UnboundedReceiver<(Event, Outcome)>,
+        mut answered: mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>,
     ) {
         let mut tick = interval(if self.collected.is_some() { COLLECTOR_TICK } else { TICK });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -298,8 +298,8 @@ impl Peer {
 
     fn request(&mut self, request: Request) {
         match request {
-            Request::Inject(id, dose, reply) => {
-                let ticket = self.inject(id, dose);
+            Request::Inject(id, payload, reply) => {
+                let ticket = self.inject(id, payload);
                 let _ = reply.send(ticket);
             }
             Request::Standing(id, reply) => {
@@ -309,17 +309,17 @@ impl Peer {
         }
     }
 
-    fn inject(&mut self, id: Id, dose: Dose) -> Result<Ticket, Refusal> {
+    fn inject(&mut self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, Refusal> {
         let waiting: usize = self.waiting.len();
         if waiting >= WAITING || self.delivery.waiting() >= CROWDED {
             return Err(Refusal::Full);
         }
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        match self.gossip.inject(self.started.elapsed(), wall, id.clone(), dose)? {
+        match self.gossip.inject(self.started.elapsed(), wall, id.clone(), payload)? {
             Standing::Settled(outcome) => Ok(Ticket::Settled(outcome)),
             Standing::Pending => {
                 let (outcome, ticket) = oneshot::channel();
-                self.waiting.entry(id).or_default().push((dose, outcome));
+                self.waiting.entry(id).or_default().push((payload, outcome));
                 Ok(Ticket::Pending(ticket))
             }
         }
@@ -337,13 +337,13 @@ impl Peer {
                         let _ = ledger.send(event);
                     }
                 }
-                Output::Heard(event) => self.metrics.hear(event.dose),
+                Output::Heard(event) => self.metrics.hear(event.payload),
                 Output::Settled(event, outcome) => {
                     self.metrics.settle(&outcome);
-                    for (dose, ticket) in self.waiting.remove(&event.id).into_iter().flatten() {
+                    for (payload, ticket) in self.waiting.remove(&event.id).into_iter().flatten() {
                         let used = "the id was used for another injection; make a new one";
                         let other = || Outcome::Refused { reason: used.into() };
-                        let _ = ticket.send(if dose == event.dose { outcome.clone() } else { other() });
+                        let _ = ticket.send(if payload == event.payload { outcome.clone() } else { other() });
                     }
                 }
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::LengthDelimitedCodec;
 
-use super::event::{Dose, Event, Id, Outcome};
+use super::event::{InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use super::name::Identity;
 
 /// Most bytes of a frame's body.
@@ -50,7 +50,7 @@ pub struct Hello {
 #[serde(rename_all = "camelCase")]
 pub struct Sent {
     /// The client's id.
-    pub id: Id,
+    pub id: InjectionId,
     /// Who took it in; missing where that is the sender itself, whose certificate says who that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Identity>,
@@ -60,7 +60,7 @@ pub struct Sent {
     pub age: u64,
     /// What is injected.
     #[serde(flatten)]
-    pub dose: Dose,
+    pub payload: InjectionPayload,
 }
 
 /// What became of an injection, as it is sent.
@@ -129,9 +129,9 @@ fn frames<T: Serialize>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
 impl Sent {
     /// `event`, taken in `age` milliseconds ago, as `me` sends it.
     #[must_use]
-    pub fn new(event: &Event, age: u64, me: &Identity) -> Self {
+    pub fn new(event: &InjectionEvent, age: u64, me: &Identity) -> Self {
         let origin = (event.origin != *me).then(|| event.origin.clone());
-        Self { id: event.id.clone(), origin, seq: event.seq, age, dose: event.dose }
+        Self { id: event.id.clone(), origin, seq: event.seq, age, payload: event.payload }
     }
 }
 
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    fn id() -> impl Strategy<Value = Id> {
+    fn id() -> impl Strategy<Value = InjectionId> {
         "[A-Za-z0-9-]{1,64}".prop_map(|text| text.parse().unwrap())
     }
 
@@ -172,13 +172,15 @@ mod tests {
     }
 
     fn sent() -> impl Strategy<Value = Sent> {
-        let dose = (proptest::option::of(any::<u64>()), proptest::option::of(0.0..1.0_f64));
-        (id(), origin(), any::<u64>(), any::<u64>(), dose).prop_map(|(id, origin, seq, age, dose)| Sent {
-            id,
-            origin,
-            seq,
-            age,
-            dose: Dose { anoms: dose.0, ml_weight: dose.1 },
+        let payload = (proptest::option::of(any::<u64>()), proptest::option::of(0.0..1.0_f64));
+        (id(), origin(), any::<u64>(), any::<u64>(), payload).prop_map(|(id, origin, seq, age, payload)| {
+            Sent {
+                id,
+                origin,
+                seq,
+                age,
+                payload: InjectionPayload { anoms: payload.0, ml_weight: payload.1 },
+            }
         })
     }
 
@@ -255,7 +257,7 @@ mod tests {
             origin: Some(Identity::pod(&part, &part, &part).unwrap()),
             seq: u64::MAX,
             age: u64::MAX,
-            dose: Dose { anoms: Some(u64::MAX), ml_weight: Some(f64::MIN_POSITIVE) },
+            payload: InjectionPayload { anoms: Some(u64::MAX), ml_weight: Some(f64::MIN_POSITIVE) },
         };
         let outcome = Outcome::Refused { reason: shortened("\u{1}".repeat(9_999)) };
         let settled = Settled { event, outcome };

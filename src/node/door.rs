@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::mesh::gossip::{LIFE, Refusal, Standing};
-use crate::mesh::{Credentials, Dose, Id, Mesh, Metrics, Outcome, Ticket};
+use crate::mesh::gossip::{INJECTION_TTL, Refusal, Standing};
+use crate::mesh::{Credentials, InjectionId, InjectionPayload, Mesh, Metrics, Outcome, Ticket};
 
 /// How long a client that injects is kept waiting.
 const WAIT: Duration = Duration::from_secs(5);
@@ -107,14 +107,14 @@ async fn take(State(mesh): State<Mesh>, headers: HeaderMap, body: Bytes) -> Resp
         }
     };
     let text = ask.id.unwrap_or_else(new_id);
-    let id: Id = match text.parse() {
+    let id: InjectionId = match text.parse() {
         Ok(id) => id,
         Err(error) => {
             return refuse(StatusCode::UNPROCESSABLE_ENTITY, &text, &format!("id: {error}"));
         }
     };
-    let dose = Dose { anoms: ask.anoms, ml_weight: ask.ml_weight };
-    match mesh.inject(id, dose).await {
+    let payload = InjectionPayload { anoms: ask.anoms, ml_weight: ask.ml_weight };
+    match mesh.inject(id, payload).await {
         Ok(Ticket::Settled(outcome)) => settled(&text, outcome),
         Ok(Ticket::Pending(ticket)) => match timeout(WAIT, ticket).await {
             Ok(Ok(outcome)) => settled(&text, outcome),
@@ -127,14 +127,14 @@ async fn take(State(mesh): State<Mesh>, headers: HeaderMap, body: Bytes) -> Resp
 }
 
 async fn stand(State(mesh): State<Mesh>, Path(text): Path<String>) -> Response {
-    let id: Id = match text.parse() {
+    let id: InjectionId = match text.parse() {
         Ok(id) => id,
         Err(error) => {
             return refuse(StatusCode::UNPROCESSABLE_ENTITY, &text, &format!("id: {error}"));
         }
     };
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let old = id.made().is_some_and(|made| wall.saturating_sub(made) > LIFE);
+    let old = id.created_at().is_some_and(|made| wall.saturating_sub(made) > INJECTION_TTL);
     match mesh.standing(id).await {
         Some(Standing::Settled(outcome)) => settled(&text, outcome),
         Some(Standing::Pending) => pending(&text),

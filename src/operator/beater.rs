@@ -14,7 +14,7 @@ use super::Key;
 use super::budget::Budget;
 use super::life::{Begin, Life, Wanted};
 use super::metrics::Metrics;
-use crate::mesh::Event;
+use crate::mesh::InjectionEvent;
 use crate::organism::beat::{self, Open};
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
@@ -26,7 +26,7 @@ const BUDGET_PERIOD: Duration = Duration::from_secs(5);
 enum Command {
     Begin(Box<Begin>),
     Want(Key, Box<Wanted>),
-    Inject(Key, Box<Event>),
+    Inject(Key, Box<InjectionEvent>),
     Committed(Key),
     Snapshot(Key),
     End { key: Key, flush: bool, done: oneshot::Sender<()> },
@@ -62,7 +62,7 @@ impl Beater {
     }
 
     /// Hands in an injection of the organism's mesh.
-    pub fn inject(&self, key: &Key, event: Event) {
+    pub fn inject(&self, key: &Key, event: InjectionEvent) {
         self.send(Command::Inject(key.clone(), Box::new(event)));
     }
 

@@ -33,8 +33,8 @@ use super::report::{Integrity, LedgerView, Report};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
+use crate::mesh::INJECTION_RETENTION;
 use crate::mesh::Known;
-use crate::mesh::gossip::REMEMBER;
 use crate::store::configmap::{ConfigMaps, Found, Why};
 use crate::store::head::{Head, Listed, largest_merge};
 
@@ -102,7 +102,7 @@ pub struct Committer {
     shared: Arc<Shared>,
     report: watch::Sender<Report>,
     merging: Option<Merge>,
-    /// Entries of the injections of the last [`REMEMBER`], oldest first, and when they were recorded. They are not
+    /// Entries of the injections of the last [`INJECTION_RETENTION`], oldest first, and when they were recorded. They are not
     /// pruned, so that whoever goes on with this ledger knows their ids.
     injections: VecDeque<(u64, Instant)>,
     /// Segments that cannot be merged with their neighbours.
@@ -397,7 +397,7 @@ impl Committer {
 
     async fn prune(&mut self) -> Result<(), Ended> {
         let retain = self.shared.budget.retain(self.retain);
-        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
+        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > INJECTION_RETENTION) {
             self.injections.pop_front();
         }
         let keep = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);

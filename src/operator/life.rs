@@ -21,7 +21,7 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Answers, Event, Injectable};
+use crate::mesh::{Answers, Injectable, InjectionEvent};
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
 use crate::organism::{Action, Beat, Config, Genome, Input, State, VERSION};
 
@@ -317,7 +317,7 @@ impl Life {
     }
 
     /// An injection came in: the next beat takes it in.
-    pub fn inject(&mut self, event: Event, now: Instant) {
+    pub fn inject(&mut self, event: InjectionEvent, now: Instant) {
         self.intake.push(event);
         self.hurry(now);
     }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use venom::mesh::event::{Dose, Event, Id, Injectable, MOST_ANOMS, Outcome};
-use venom::mesh::gossip::{Gossip, LIFE, Limits, Output, PeerId, REMEMBER, Refusal, Standing};
+use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, MAX_ANOMS, Outcome};
+use venom::mesh::gossip::{
+    Gossip, INJECTION_RETENTION, INJECTION_TTL, Limits, Output, PeerId, Refusal, Standing,
+};
 use venom::mesh::name::Identity;
 use venom::mesh::wire::{Message, Sent, Settled};
 
@@ -32,19 +34,19 @@ fn outputs(gossip: &mut Gossip) -> Vec<Output> {
     std::iter::from_fn(|| gossip.output()).collect()
 }
 
-fn id(text: &str) -> Id {
+fn id(text: &str) -> InjectionId {
     text.parse().unwrap()
 }
 
-fn anoms(anoms: u64) -> Dose {
-    Dose { anoms: Some(anoms), ml_weight: None }
+fn anoms(anoms: u64) -> InjectionPayload {
+    InjectionPayload { anoms: Some(anoms), ml_weight: None }
 }
 
 fn sent(text: &str, origin: Option<Identity>) -> Sent {
-    Sent { id: id(text), origin, seq: 1, age: 5, dose: anoms(3) }
+    Sent { id: id(text), origin, seq: 1, age: 5, payload: anoms(3) }
 }
 
-fn made(at: Duration) -> Id {
+fn made(at: Duration) -> InjectionId {
     let millis = u64::try_from(at.as_millis()).unwrap();
     uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid().to_string().parse().unwrap()
 }
@@ -55,7 +57,7 @@ fn an_injection_goes_to_all_but_the_sender() {
     me.receive(NOW, PeerId(2), Message::Events(vec![sent("x", None)])).unwrap();
     let outputs = outputs(&mut me);
     // Its sender is its origin; passed on, it carries that name.
-    let event = Event { id: id("x"), origin: pod("b"), seq: 1, dose: anoms(3) };
+    let event = InjectionEvent { id: id("x"), origin: pod("b"), seq: 1, payload: anoms(3) };
     let onward = Message::Events(vec![sent("x", Some(pod("b")))]);
     assert_eq!(outputs, [Output::Heard(event), Output::Broadcast(Some(PeerId(2)), onward)]);
     // Again, from another one: nothing new.
@@ -73,7 +75,7 @@ fn nobody_names_itself_or_a_stranger() {
         assert_eq!(outputs(&mut me), []);
     }
     let mut me = peer(false, Limits::default());
-    let too_much = Sent { dose: anoms(MOST_ANOMS + 1), ..sent("x", None) };
+    let too_much = Sent { payload: anoms(MAX_ANOMS + 1), ..sent("x", None) };
     assert!(me.receive(NOW, PeerId(2), Message::Events(vec![too_much])).is_err());
 }
 
@@ -83,7 +85,7 @@ fn who_offers_what_is_settled_is_told() {
     let outcome = Outcome::Committed { entry: 7 };
     let news = Settled { event: sent("x", Some(pod("c"))), outcome: outcome.clone() };
     me.receive(NOW, PeerId(1), Message::Settled(vec![news.clone()])).unwrap();
-    let event = Event { id: id("x"), origin: pod("c"), seq: 1, dose: anoms(3) };
+    let event = InjectionEvent { id: id("x"), origin: pod("c"), seq: 1, payload: anoms(3) };
     let onward = Settled { event: Sent { age: 0, ..news.event.clone() }, outcome: outcome.clone() };
     assert_eq!(
         outputs(&mut me),
@@ -125,7 +127,7 @@ fn an_id_means_one_injection() {
     assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Pending));
     assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Pending));
     assert!(matches!(me.inject(NOW, WALL, id("x"), anoms(4)), Err(Refusal::Wrong(_))));
-    let weight = Dose { ml_weight: Some(2.0), anoms: None };
+    let weight = InjectionPayload { ml_weight: Some(2.0), anoms: None };
     assert!(matches!(me.inject(NOW, WALL, id("y"), weight), Err(Refusal::Wrong(_))));
     assert_eq!(me.pending(), 1);
 }
@@ -133,13 +135,13 @@ fn an_id_means_one_injection() {
 #[test]
 fn an_old_id_is_gone_unless_it_is_known() {
     let mut me = peer(false, Limits::default());
-    let old = made(WALL - LIFE - Duration::from_secs(1));
+    let old = made(WALL - INJECTION_TTL - Duration::from_secs(1));
     assert_eq!(me.inject(NOW, WALL, old.clone(), anoms(3)), Err(Refusal::Gone));
-    let event = Event { id: old.clone(), origin: pod("a"), seq: 1, dose: anoms(3) };
-    me.remember(NOW, event, 9, LIFE);
+    let event = InjectionEvent { id: old.clone(), origin: pod("a"), seq: 1, payload: anoms(3) };
+    me.remember(NOW, event, 9, INJECTION_TTL);
     let committed = Standing::Settled(Outcome::Committed { entry: 9 });
     assert_eq!(me.inject(NOW, WALL, old, anoms(3)), Ok(committed));
-    let recent = made(WALL - LIFE + Duration::from_secs(1));
+    let recent = made(WALL - INJECTION_TTL + Duration::from_secs(1));
     assert_eq!(me.inject(NOW, WALL, recent, anoms(3)), Ok(Standing::Pending));
     let ahead = made(WALL + Duration::from_secs(301));
     assert!(matches!(me.inject(NOW, WALL, ahead, anoms(3)), Err(Refusal::Wrong(_))));
@@ -154,13 +156,13 @@ fn what_nobody_acknowledges_is_given_up_and_what_is_settled_forgotten() {
     me.receive(NOW, PeerId(1), Message::Events(vec![travelled])).unwrap();
     me.tick(NOW + Duration::from_secs(11));
     assert_eq!((me.pending(), me.counts().expired), (1, 1));
-    me.tick(NOW + LIFE);
+    me.tick(NOW + INJECTION_TTL);
     assert_eq!((me.pending(), me.counts().expired), (0, 2));
     let news = Settled { event: sent("x", None), outcome: Outcome::Committed { entry: 1 } };
     me.receive(NOW, PeerId(1), Message::Settled(vec![news])).unwrap();
-    me.tick(NOW + REMEMBER - Duration::from_secs(1));
+    me.tick(NOW + INJECTION_RETENTION - Duration::from_secs(1));
     assert!(me.standing(&id("x")).is_some());
-    me.tick(NOW + REMEMBER);
+    me.tick(NOW + INJECTION_RETENTION);
     assert_eq!(me.standing(&id("x")), None);
 }
 
@@ -177,7 +179,7 @@ fn a_full_store_takes_no_more_in() {
         me.receive(NOW, PeerId(1), Message::Events(vec![sent("z", None)])).unwrap();
         assert_eq!((me.pending(), me.counts().full), (2, 1));
         // A collector forgets nothing to make room: not even what it has committed.
-        let event = Event { id: id("x"), origin: pod("a"), seq: 1, dose: anoms(3) };
+        let event = InjectionEvent { id: id("x"), origin: pod("a"), seq: 1, payload: anoms(3) };
         me.answer(NOW, event, Outcome::Committed { entry: 0 });
         let taken = me.inject(NOW, WALL, id("z"), anoms(3));
         assert_eq!(taken == Err(Refusal::Full), collector, "{taken:?}");
@@ -187,7 +189,7 @@ fn a_full_store_takes_no_more_in() {
 #[test]
 fn a_weight_that_may_not_be_injected_is_refused_by_the_collector() {
     let mut me = peer(true, Limits::default());
-    let heavy = Sent { dose: Dose { anoms: None, ml_weight: Some(5.0) }, ..sent("x", None) };
+    let heavy = Sent { payload: InjectionPayload { anoms: None, ml_weight: Some(5.0) }, ..sent("x", None) };
     me.receive(NOW, PeerId(1), Message::Events(vec![heavy])).unwrap();
     let outputs = outputs(&mut me);
     assert!(matches!(&outputs[0], Output::Settled(_, Outcome::Refused { .. })), "{outputs:?}");

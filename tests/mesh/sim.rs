@@ -15,8 +15,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use venom::mesh::event::{Dose, Event, Id, Injectable, Outcome};
-use venom::mesh::gossip::{Gossip, LIFE, Limits, Output, PeerId, REMEMBER, Refusal, Standing};
+use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+use venom::mesh::gossip::{
+    Gossip, INJECTION_RETENTION, INJECTION_TTL, Limits, Output, PeerId, Refusal, Standing,
+};
 use venom::mesh::name::Identity;
 use venom::mesh::wire::Message;
 
@@ -64,7 +66,7 @@ struct Process {
     life: u32,
     gossip: Option<Gossip>,
     epoch: u64,
-    batch: Vec<Event>,
+    batch: Vec<InjectionEvent>,
     island: u8,
     slow: bool,
 }
@@ -73,8 +75,8 @@ struct Process {
 type Deed = Box<dyn FnOnce(&mut Gossip, Duration)>;
 
 struct Client {
-    id: Id,
-    dose: Dose,
+    id: InjectionId,
+    payload: InjectionPayload,
     created: Duration,
     acknowledged: Option<u64>,
     gave_up: bool,
@@ -83,7 +85,7 @@ struct Client {
 #[derive(Default)]
 struct Ledger {
     epoch: u64,
-    entries: Vec<(Event, Duration)>,
+    entries: Vec<(InjectionEvent, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -169,13 +171,13 @@ impl World {
             } else {
                 format!("client-{client}")
             };
-            let dose = Dose {
+            let payload = InjectionPayload {
                 anoms: Some(world.rng.u64(..=100)),
                 ml_weight: world.rng.bool().then(|| 0.01 + 0.9 * world.rng.f64()),
             };
             world.clients.push(Client {
                 id: id.parse().unwrap(),
-                dose,
+                payload,
                 created,
                 acknowledged: None,
                 gave_up: false,
@@ -242,8 +244,8 @@ impl World {
         }
         for client in &self.clients {
             if let Some(entry) = client.acknowledged {
-                let found = self.ledger.entries.get(entry as usize).map(|it| (&it.0.id, it.0.dose));
-                if found != Some((&client.id, client.dose)) {
+                let found = self.ledger.entries.get(entry as usize).map(|it| (&it.0.id, it.0.payload));
+                if found != Some((&client.id, client.payload)) {
                     return Err(format!(
                         "{} was acknowledged as entry {entry}, which is {found:?}",
                         client.id
@@ -361,10 +363,10 @@ impl World {
     }
 
     fn client(&mut self, at: usize) -> Result<(), String> {
-        let Client { ref id, dose, created, .. } = self.clients[at];
+        let Client { ref id, payload, created, .. } = self.clients[at];
         let (id, age) = (id.clone(), self.now - created);
         // An id that does not say how old it is: then the client has to know when to stop.
-        if id.made().is_none() && age > LIFE {
+        if id.created_at().is_none() && age > INJECTION_TTL {
             self.clients[at].gave_up = true;
             return Ok(());
         }
@@ -376,7 +378,7 @@ impl World {
         if let Some(&door) = doors.get(self.rng.usize(..doors.len().max(1))) {
             self.tally.retries += 1;
             let mut told = Err(Refusal::Full);
-            self.with(door, |gossip, now| told = gossip.inject(now, EPOCH + now, id.clone(), dose));
+            self.with(door, |gossip, now| told = gossip.inject(now, EPOCH + now, id.clone(), payload));
             match told {
                 Ok(Standing::Settled(Outcome::Committed { entry })) => {
                     self.clients[at].acknowledged = Some(entry);
@@ -384,7 +386,7 @@ impl World {
                     return Ok(());
                 }
                 Ok(Standing::Pending) | Err(Refusal::Full) => {}
-                Err(Refusal::Gone) if age > LIFE => {
+                Err(Refusal::Gone) if age > INJECTION_TTL => {
                     self.clients[at].gave_up = true;
                     return Ok(());
                 }
@@ -462,7 +464,7 @@ impl World {
         }
     }
 
-    fn answer(&mut self, at: usize, event: Event, outcome: Outcome) {
+    fn answer(&mut self, at: usize, event: InjectionEvent, outcome: Outcome) {
         // A box: an answer may follow from what another one led to, and closures in closures have no end.
         let answer: Deed = Box::new(move |gossip, now| gossip.answer(now, event, outcome));
         self.with(at, answer);
@@ -650,5 +652,5 @@ fn broken_collectors_are_found_out() {
 /// The collector's memory outlasts every copy: a first try, one more at the last moment, and its life.
 #[test]
 fn memory_outlasts_every_copy() {
-    assert!(REMEMBER >= LIFE * 2 + Duration::from_secs(300));
+    assert!(INJECTION_RETENTION >= INJECTION_TTL * 2 + Duration::from_secs(300));
 }

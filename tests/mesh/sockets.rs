@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use venom::mesh::{Dose, Identity, Mesh};
+use venom::mesh::{Identity, InjectionPayload, Mesh};
 
 use crate::support::{
     Entries, anoms, assert_exactly_once, authority, credentials, inject, introduce, keep, node, nodes,
@@ -56,7 +56,7 @@ async fn injections_from_any_node_reach_the_ledger_once() {
         assert!(origins.contains(&event.origin), "{event:?}");
     }
     // A weight that may not be injected is refused at once, and never gets anywhere.
-    let heavy = Dose { anoms: None, ml_weight: Some(3.0) };
+    let heavy = InjectionPayload { anoms: None, ml_weight: Some(3.0) };
     assert!(peers[0].mesh.inject("heavy".parse().unwrap(), heavy).await.is_err());
     assert_eq!(entries.lock().unwrap().len(), 100);
     drop(collector);

@@ -168,7 +168,7 @@ async fn strangers_are_refused_and_counted() {
     plain.write_all(b"GET / HTTP/1.1\r\nhost: mesh\r\n\r\n").unwrap();
     until("garbage", || refused(Refused::Garbage) == 1).await;
 
-    let mut names_itself = Sent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, dose: anoms(1) };
+    let mut names_itself = Sent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, payload: anoms(1) };
     names_itself.origin = Some(pod("c"));
     let mut huge = BytesMut::new();
     huge.put_u32(1 << 30);

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use venom::mesh::identity::{Authority, new_key};
 use venom::mesh::{
-    Bounds, Collected, Credentials, Dose, Event, Id, Identity, Injectable, Known, Mesh, Metrics, Options,
-    Outcome, Reach, Ticket,
+    Bounds, Collected, Credentials, Identity, Injectable, InjectionEvent, InjectionId, InjectionPayload,
+    Known, Mesh, Metrics, Options, Outcome, Reach, Ticket,
 };
 
 /// How long anything may take.
@@ -116,7 +116,7 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// A ledger that is only a list.
-pub type Entries = Arc<Mutex<Vec<Event>>>;
+pub type Entries = Arc<Mutex<Vec<InjectionEvent>>>;
 
 /// The operator, as it joins a mesh: through one node.
 pub async fn operator(authority: &Authority, entries: &Entries, nodes: Vec<SocketAddr>) -> Peer {
@@ -152,17 +152,17 @@ pub async fn keep(mut collected: Collected, entries: Entries) {
     }
 }
 
-pub fn anoms(anoms: u64) -> Dose {
-    Dose { anoms: Some(anoms), ml_weight: None }
+pub fn anoms(anoms: u64) -> InjectionPayload {
+    InjectionPayload { anoms: Some(anoms), ml_weight: None }
 }
 
 /// Injects until it is acknowledged, each time through the next of `doors`.
-pub async fn inject(doors: &[Mesh], id: &str, dose: Dose) -> u64 {
-    let id: Id = id.parse().unwrap();
+pub async fn inject(doors: &[Mesh], id: &str, payload: InjectionPayload) -> u64 {
+    let id: InjectionId = id.parse().unwrap();
     let end = Instant::now() + PATIENCE;
     for door in doors.iter().cycle() {
         assert!(Instant::now() < end, "{id} was not acknowledged in {PATIENCE:?}");
-        let outcome = match door.inject(id.clone(), dose).await {
+        let outcome = match door.inject(id.clone(), payload).await {
             Ok(Ticket::Settled(outcome)) => Some(outcome),
             Ok(Ticket::Pending(ticket)) => {
                 tokio::time::timeout(Duration::from_secs(2), ticket).await.ok().and_then(Result::ok)

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Error, complain, node::listening};
 use super::Args;
 use super::heart::Wake;
-use crate::mesh::identity::LIFE;
+use crate::mesh::identity::CERTIFICATE_LIFETIME;
 use crate::mesh::{Answers, Known};
 use crate::node::source::Source;
 use crate::node::{Node, Options, folder};
@@ -114,7 +114,7 @@ fn identity(named: Option<&Path>) -> Result<PathBuf, Error> {
     }
     let (mesh, operator) = (Path::new(FOLDER), Path::new(FOLDER).join(folder::OPERATOR));
     if !mesh.exists() {
-        folder::init(mesh, NODES, LIFE).map_err(|error| Error::Failed(error.to_string()))?;
+        folder::init(mesh, NODES, CERTIFICATE_LIFETIME).map_err(|error| Error::Failed(error.to_string()))?;
         complain(&format!("{FOLDER}: made, with certificates for node-1 to node-{NODES}, good for 24h"));
     }
     Ok(operator)

@@ -11,7 +11,7 @@ use super::wanted::Wanted;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Genesis, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
-use crate::mesh::Event;
+use crate::mesh::InjectionEvent;
 use crate::organism::cores::Cores;
 use crate::organism::input::{ConfigChange, Resume, Scale};
 use crate::organism::pid::{History, PidStep};
@@ -29,13 +29,13 @@ pub(super) enum Wake {
     /// Somebody stops it.
     Stop,
     /// Somebody injects.
-    Inject(Event),
+    Inject(InjectionEvent),
 }
 
 /// An injection that was recorded.
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
-    pub(super) event: Event,
+    pub(super) event: InjectionEvent,
     pub(super) entry: u64,
     /// Seconds since 1970.
     pub(super) time: f64,
@@ -46,7 +46,7 @@ pub(super) struct Heart {
     state: State,
     pending: Job,
     /// Injections that there is no room for yet, in the order in which they came: as many as the mesh keeps.
-    waiting: VecDeque<Event>,
+    waiting: VecDeque<InjectionEvent>,
     /// That was said.
     crowded: bool,
     /// An injection was recorded since the last beat.

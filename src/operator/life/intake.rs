@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::mesh::{Answers, Event, Injectable, Outcome};
+use crate::mesh::{Answers, Injectable, InjectionEvent, Outcome};
 use crate::organism::{Input, State};
 use crate::store::injections;
 
 /// An injection that was recorded.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    pub(super) event: Event,
+    pub(super) event: InjectionEvent,
     /// Its index.
     pub(super) entry: u64,
     /// When, in seconds since 1970.
@@ -19,7 +19,7 @@ pub(super) struct Recorded {
 /// As many wait as the mesh keeps: it holds what was not answered.
 #[derive(Default)]
 pub(super) struct Intake {
-    waiting: VecDeque<Event>,
+    waiting: VecDeque<InjectionEvent>,
     /// Where to say what became of them.
     pub(super) answers: Option<Answers>,
     /// That there is no room was said.
@@ -31,15 +31,19 @@ impl Intake {
         Self { answers, ..Self::default() }
     }
 
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: InjectionEvent) {
         self.waiting.push_back(event);
     }
 
     /// The next injection, taken into `state`, as it is to be recorded; nothing where none waits or there is no
     /// room for it. What may not be injected is refused for good.
-    pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> Option<(Event, Input)> {
+    pub(super) fn next(
+        &mut self,
+        state: &mut State,
+        injectable: Injectable,
+    ) -> Option<(InjectionEvent, Input)> {
         while let Some(event) = self.waiting.front() {
-            if let Err(reason) = event.dose.check(injectable) {
+            if let Err(reason) = event.payload.validate(injectable) {
                 self.crowded = false;
                 let event = self.waiting.pop_front()?;
                 if let Some(answers) = &self.answers {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ledger::Entry;
 use crate::ledger::replay::Replay;
-use crate::mesh::{Dose, Identity, Outcome};
+use crate::mesh::{Identity, InjectionPayload, Outcome};
 use crate::organism::beat;
 use crate::organism::cores::{Cores, Entropy, Reading};
 
@@ -9,7 +9,7 @@ use crate::organism::cores::{Cores, Entropy, Reading};
 struct Bench {
     life: Life,
     jobs: mpsc::Receiver<Job>,
-    told: mpsc::UnboundedReceiver<(Event, Outcome)>,
+    told: mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>,
     budget: Budget,
     start: Instant,
     seconds: f64,
@@ -109,9 +109,9 @@ impl Bench {
 
     fn inject(&mut self, id: &str, anoms: Option<u64>, ml_weight: Option<f64>) {
         let origin = Identity::pod("venom", "u", "node").unwrap();
-        let dose = Dose { anoms, ml_weight };
+        let payload = InjectionPayload { anoms, ml_weight };
         let now = self.now();
-        self.life.inject(Event { id: id.parse().unwrap(), origin, seq: 1, dose }, now);
+        self.life.inject(InjectionEvent { id: id.parse().unwrap(), origin, seq: 1, payload }, now);
     }
 
     /// What became of injections since it was asked last.

@@ -48,6 +48,6 @@ fn the_operators_certificate_is_shared_and_renewed() {
     assert_eq!((second.organism.as_str(), second.not_after), ("uid-b", first.not_after));
     let third = certificates.operator_at(first.renew_at(), "uid-a").unwrap();
     assert!(third.not_after > first.not_after);
-    let fourth = certificates.operator_at(now - LIFE, "uid-a").unwrap();
+    let fourth = certificates.operator_at(now - CERTIFICATE_LIFETIME, "uid-a").unwrap();
     assert!(fourth.not_after < first.not_after);
 }
