@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
-use venom::mesh::{Bounds, Injectable, Mesh, Metrics, Options, Reach};
+use venom::mesh::{Bounds, DialPolicy, Injectable, Mesh, Metrics, Options};
 
 use super::{Fallible, credentials, print_process};
 
@@ -30,7 +30,7 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
             let mesh = Mesh::join(Options {
                 credentials,
                 addresses,
-                reach: Reach::All,
+                dial: DialPolicy::AllPeers,
                 listener: Some(TcpListener::bind("127.0.0.1:0").await?),
                 injectable: Injectable::default(),
                 metrics: metrics.clone(),

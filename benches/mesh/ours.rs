@@ -11,11 +11,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
-use venom::mesh::gossip::PeerId;
+use venom::mesh::gossip::LinkId;
 use venom::mesh::identity::Authority;
 use venom::mesh::queue::{Delivery, Next, Outbox, Outboxes, To, delay};
 use venom::mesh::wire::{self, Hello, Message, codec};
-use venom::mesh::{Bounds, Credentials, Injectable, InjectionPayload, Mesh, Metrics, Options, Reach};
+use venom::mesh::{Bounds, Credentials, DialPolicy, Injectable, InjectionPayload, Mesh, Metrics, Options};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, credentials};
@@ -52,7 +52,7 @@ pub async fn transport(authority: &Authority) -> Fallible<Figures> {
         let stream = TlsAcceptor::from(publisher.server.clone()).accept(stream).await?;
         let mut frames = Framed::new(TlsStream::from(stream), codec());
         let outbox = Arc::new(Outbox::default());
-        outboxes.add(PeerId(at as u64), outbox.clone());
+        outboxes.add(LinkId(at as u64), outbox.clone());
         tokio::spawn(async move {
             while let Next::Frames(waiting) = outbox.next().await {
                 for frame in waiting {
@@ -86,7 +86,7 @@ impl Publisher {
         let mesh = Mesh::join(Options {
             credentials,
             addresses: watch::channel(vec![]).1,
-            reach: Reach::All,
+            dial: DialPolicy::AllPeers,
             listener: Some(listener),
             injectable: Injectable::default(),
             metrics: Arc::new(Metrics::new()?),
@@ -105,8 +105,8 @@ impl Publisher {
 /// Dials a node and greets it as a peer does.
 async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
     let mut wire = dial(credentials, address).await?;
-    let hello = Message::Hello(Hello { version: wire::VERSION, instance: 1, port: None });
-    wire.send(hello.body()).await?;
+    let hello = Message::Hello(Hello { version: wire::PROTOCOL_VERSION, instance: 1, port: None });
+    wire.send(hello.encode()).await?;
     wire.next().await.ok_or("the node has gone")??;
     // The node's side of the link comes up with our greeting, which it has yet to read.
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -115,7 +115,7 @@ async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
 
 /// When an injection was sent that is told for the first time: later ones are offered many at once.
 fn injected(frame: &[u8]) -> Option<u64> {
-    match Message::read(frame) {
+    match Message::decode(frame) {
         Ok(Message::Events(events)) if events.len() == 1 => sent(events[0].id.as_str().as_bytes()),
         _ => None,
     }
@@ -163,7 +163,7 @@ async fn burst(publisher: &Publisher, wire: &mut Wire, count: usize) -> Fallible
         while arrived.len() < count {
             let frame: BytesMut = wire.next().await.ok_or("the node has gone")??;
             // What is offered again takes its turn in the queue, too, and is a delivery.
-            arrived.extend(Message::read(&frame).is_ok().then(Instant::now));
+            arrived.extend(Message::decode(&frame).is_ok().then(Instant::now));
         }
         Fallible::Ok(arrived)
     };

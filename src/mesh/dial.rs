@@ -29,11 +29,11 @@ const LONG_DIAL: Duration = Duration::from_secs(1);
 
 /// Whom to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum DialPolicy {
     /// Every address.
-    All,
+    AllPeers,
     /// One of the addresses, another one when that link is gone.
-    One,
+    OnePeer,
 }
 
 /// Takes connections in until the mesh stops.
@@ -106,11 +106,15 @@ fn no_link(error: &std::io::Error) -> NoLink {
 }
 
 /// Dials `addresses`, as they come and go, until the mesh stops.
-pub(super) async fn dial(links: Arc<Links>, reach: Reach, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+pub(super) async fn dial(
+    links: Arc<Links>,
+    policy: DialPolicy,
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+) {
     let dialling = async {
-        match reach {
-            Reach::One => one(&links, addresses).await,
-            Reach::All => {
+        match policy {
+            DialPolicy::OnePeer => one(&links, addresses).await,
+            DialPolicy::AllPeers => {
                 let mut each: BTreeMap<SocketAddr, Ended> = BTreeMap::new();
                 let dials = Arc::new(Semaphore::new(DIALS));
                 loop {

@@ -1,7 +1,7 @@
 //! How injections get to the ledger, each once: the state of one peer, without clock, sockets or chance.
 //!
 //! Time comes in as an argument, messages come in by [`Gossip::receive`], and everything that is to be done
-//! comes out of [`Gossip::output`]. The network may lose, double and reorder messages, and peers may vanish.
+//! comes out of [`Gossip::poll_output`]. The network may lose, double and reorder messages, and peers may vanish.
 //!
 //! - An injection that a peer takes in or hears of is *pending* there until it hears what became of it. It goes
 //!   to all other peers at once; to a peer whose link comes up; and again from time to time.
@@ -10,14 +10,14 @@
 //! - The collector's memory of ids outlasts every copy that may still be on its way. An injection lives
 //!   [`INJECTION_TTL`] from the moment a peer took it in, so copies of an id whose first try was [`INJECTION_TTL`] ago are gone
 //!   after twice that; the collector remembers [`INJECTION_RETENTION`]. A collector that starts again is told the ids of
-//!   that time from its ledger ([`Gossip::remember`]). It takes nobody's word on what is in the ledger.
+//!   that time from its ledger ([`Gossip::restore_committed`]). It takes nobody's word on what is in the ledger.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use super::name::Identity;
-use super::wire::{Message, Sent, Settled, shortened};
+use super::wire::{Message, SettledEvent, WireEvent, truncate_reason};
 
 /// Time since any fixed moment of this process.
 pub type Now = Duration;
@@ -36,7 +36,7 @@ const OFFERED: usize = 1000;
 
 /// A link to a peer; a new link to the same peer is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub u64);
+pub struct LinkId(pub u64);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -57,20 +57,20 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// Send this to one peer.
-    Send(PeerId, Message),
+    Send(LinkId, Message),
     /// Send this to all peers but the one it came from.
-    Broadcast(Option<PeerId>, Message),
-    /// An injection for the ledger: comes once, only at a collector; [`Gossip::answer`] is to follow.
+    Broadcast(Option<LinkId>, Message),
+    /// An injection for the ledger: comes once, only at a collector; [`Gossip::record_outcome`] is to follow.
     Collect(InjectionEvent),
     /// This peer hears of an injection for the first time.
-    Heard(InjectionEvent),
+    FirstSeen(InjectionEvent),
     /// What became of an injection.
     Settled(InjectionEvent, Outcome),
 }
 
 /// How an injection stands that was asked for at this peer's door.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum InjectionStatus {
     /// Under way.
     Pending,
     /// Settled before: a retry.
@@ -79,24 +79,24 @@ pub enum Standing {
 
 /// Why an injection is not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum InjectError {
     /// It never will be as it stands.
     #[error("{0}")]
-    Wrong(String),
+    Invalid(String),
     /// Too many are pending.
     #[error("too many injections wait for the ledger; try again with the same id")]
-    Full,
+    Overloaded,
     /// Too old to be known for sure.
     #[error(
         "the id was made more than 10 minutes ago and is not known here: whether it is in the ledger, only the ledger says"
     )]
-    Gone,
+    IdExpired,
 }
 
 /// A peer said what no peer of this mesh says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Violation(pub String);
+pub struct ProtocolViolation(pub String);
 
 #[derive(Clone, Debug)]
 struct Pending {
@@ -115,7 +115,7 @@ impl Pending {
 
 /// What happened that a metric should show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct Counters {
     /// Injections of peers that found no room; they are offered again.
     pub full: u64,
     /// Injections that nobody acknowledged in [`INJECTION_TTL`].
@@ -132,7 +132,7 @@ pub struct Gossip {
     collector: bool,
     injectable: Injectable,
     limits: Limits,
-    peers: BTreeMap<PeerId, Identity>,
+    peers: BTreeMap<LinkId, Identity>,
     /// By order of arrival.
     pending: BTreeMap<u64, Pending>,
     arrivals: BTreeMap<InjectionId, u64>,
@@ -144,7 +144,7 @@ pub struct Gossip {
     offer_at: Now,
     pause: Duration,
     turn: u64,
-    counts: Counts,
+    counters: Counters,
     out: VecDeque<Output>,
 }
 
@@ -174,20 +174,20 @@ impl Gossip {
             offer_at: Duration::ZERO,
             pause: FIRST_PAUSE,
             turn: 0,
-            counts: Counts::default(),
+            counters: Counters::default(),
             out: VecDeque::new(),
         }
     }
 
     /// The next thing to be done.
-    pub fn output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
     /// What happened so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// How many injections are pending.
@@ -198,82 +198,84 @@ impl Gossip {
 
     /// How an injection stands, where it is known.
     #[must_use]
-    pub fn standing(&self, id: &InjectionId) -> Option<Standing> {
+    pub fn status(&self, id: &InjectionId) -> Option<InjectionStatus> {
         match self.settled.get(id) {
-            Some((_, outcome)) => Some(Standing::Settled(outcome.clone())),
-            None => self.arrivals.contains_key(id).then_some(Standing::Pending),
+            Some((_, outcome)) => Some(InjectionStatus::Settled(outcome.clone())),
+            None => self.arrivals.contains_key(id).then_some(InjectionStatus::Pending),
         }
     }
 
     /// A link came up: what is pending is offered.
-    pub fn connected(&mut self, now: Now, peer: PeerId, identity: &Identity) {
+    pub fn connected(&mut self, now: Now, peer: LinkId, identity: &Identity) {
         self.peers.insert(peer, identity.clone());
         self.hurry(now);
         self.offer(now, peer);
     }
 
     /// A link that had lost messages of ours is whole again.
-    pub fn whole(&mut self, now: Now, peer: PeerId) {
+    pub fn caught_up(&mut self, now: Now, peer: LinkId) {
         if self.peers.contains_key(&peer) {
             self.offer(now, peer);
         }
     }
 
     /// A link is gone.
-    pub fn disconnected(&mut self, peer: PeerId) {
+    pub fn disconnected(&mut self, peer: LinkId) {
         self.peers.remove(&peer);
     }
 
     /// A client injects through this peer. `wall` is the time since 1970.
     ///
     /// # Errors
-    /// [`Refusal`]: then nothing was taken in.
+    /// [`InjectError`]: then nothing was taken in.
     pub fn inject(
         &mut self,
         now: Now,
         wall: Duration,
         id: InjectionId,
         payload: InjectionPayload,
-    ) -> Result<Standing, Refusal> {
-        payload.validate(self.injectable).map_err(Refusal::Wrong)?;
+    ) -> Result<InjectionStatus, InjectError> {
+        payload.validate(self.injectable).map_err(InjectError::Invalid)?;
         let known = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.payload);
         if known
             .or_else(|| self.settled.get(&id).map(|it| it.0.payload))
             .is_some_and(|known| known != payload)
         {
-            return Err(Refusal::Wrong("the id was used for another injection; make a new one".into()));
+            return Err(InjectError::Invalid("the id was used for another injection; make a new one".into()));
         }
-        if let Some(standing) = self.standing(&id) {
+        if let Some(standing) = self.status(&id) {
             return Ok(standing);
         }
         if let Some(made) = id.created_at() {
             if wall.saturating_sub(made) > INJECTION_TTL {
-                return Err(Refusal::Gone);
+                return Err(InjectError::IdExpired);
             }
             if made.saturating_sub(wall) > AHEAD {
-                return Err(Refusal::Wrong("the id was made in the future; set the clock right".into()));
+                return Err(InjectError::Invalid(
+                    "the id was made in the future; set the clock right".into(),
+                ));
             }
         }
         if self.full() {
-            return Err(Refusal::Full);
+            return Err(InjectError::Overloaded);
         }
         self.seq += 1;
         let event = InjectionEvent { id, origin: self.me.clone(), seq: self.seq, payload };
-        let sent = Sent::new(&event, 0, &self.me);
+        let sent = WireEvent::new(&event, 0, &self.me);
         self.take(now, event, Duration::ZERO);
         self.out.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
-        Ok(Standing::Pending)
+        Ok(InjectionStatus::Pending)
     }
 
     /// A message came in.
     ///
     /// # Errors
-    /// [`Violation`]: the link is to be closed.
-    pub fn receive(&mut self, now: Now, peer: PeerId, message: Message) -> Result<(), Violation> {
+    /// [`ProtocolViolation`]: the link is to be closed.
+    pub fn receive(&mut self, now: Now, peer: LinkId, message: Message) -> Result<(), ProtocolViolation> {
         // A message of a link that is gone already may still come in.
         let Some(sender) = self.peers.get(&peer).cloned() else { return Ok(()) };
         match message {
-            Message::Hello(_) => Err(Violation("said hello twice".into())),
+            Message::Hello(_) => Err(ProtocolViolation("said hello twice".into())),
             Message::Ping => Ok(()),
             Message::Events(events) => self.events(now, peer, &sender, events),
             Message::Settled(settled) => self.news(now, peer, &sender, settled),
@@ -283,18 +285,18 @@ impl Gossip {
     /// The ledger's answer about an injection that was collected, for good. A ledger that has no room now
     /// answers later: an injection that was given up and forgotten would be taken in again from every copy on
     /// its way, and go round for ever. Only at a collector.
-    pub fn answer(&mut self, now: Now, event: InjectionEvent, outcome: Outcome) {
+    pub fn record_outcome(&mut self, now: Now, event: InjectionEvent, outcome: Outcome) {
         let outcome = match outcome {
-            Outcome::Refused { reason } => Outcome::Refused { reason: shortened(reason) },
+            Outcome::Refused { reason } => Outcome::Refused { reason: truncate_reason(reason) },
             committed @ Outcome::Committed { .. } => committed,
         };
-        let news = Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() };
+        let news = SettledEvent { event: WireEvent::new(&event, 0, &self.me), outcome: outcome.clone() };
         self.settle(now + INJECTION_RETENTION, event, outcome);
         self.out.push_back(Output::Broadcast(None, Message::Settled(vec![news])));
     }
 
     /// An injection that the ledger holds as `entry` since `age`; oldest first.
-    pub fn remember(&mut self, now: Now, event: InjectionEvent, entry: u64, age: Duration) {
+    pub fn restore_committed(&mut self, now: Now, event: InjectionEvent, entry: u64, age: Duration) {
         if let Some(left) = INJECTION_RETENTION.checked_sub(age) {
             self.settle(now + left, event, Outcome::Committed { entry });
         }
@@ -313,7 +315,7 @@ impl Gossip {
             .filter_map(|(&at, it)| (!it.collected && it.age(now) >= INJECTION_TTL).then_some(at))
             .collect();
         for at in over {
-            self.counts.expired += 1;
+            self.counters.expired += 1;
             if let Some(gone) = self.pending.remove(&at) {
                 self.arrivals.remove(&gone.event.id);
             }
@@ -328,8 +330,8 @@ impl Gossip {
     /// To the operator, where it is linked, and to one other peer in turn.
     fn offer_again(&mut self, now: Now) {
         let operators = self.peers.iter().filter(|it| it.1.is_operator()).map(|it| *it.0);
-        let mut targets: Vec<PeerId> = operators.collect();
-        let others: Vec<PeerId> =
+        let mut targets: Vec<LinkId> = operators.collect();
+        let others: Vec<LinkId> =
             self.peers.iter().filter(|it| !it.1.is_operator()).map(|it| *it.0).collect();
         self.turn += 1;
         targets.extend(others.get((self.turn % (others.len() as u64).max(1)) as usize));
@@ -343,9 +345,9 @@ impl Gossip {
         self.offer_at = self.offer_at.min(now + FIRST_PAUSE);
     }
 
-    fn offer(&mut self, now: Now, peer: PeerId) {
-        let sent = |it: &Pending| Sent::new(&it.event, millis(it.age(now)), &self.me);
-        let events: Vec<Sent> = self.pending.values().take(OFFERED).map(sent).collect();
+    fn offer(&mut self, now: Now, peer: LinkId) {
+        let sent = |it: &Pending| WireEvent::new(&it.event, millis(it.age(now)), &self.me);
+        let events: Vec<WireEvent> = self.pending.values().take(OFFERED).map(sent).collect();
         self.out.extend(Message::events(events).into_iter().map(|message| Output::Send(peer, message)));
     }
 
@@ -364,7 +366,7 @@ impl Gossip {
         let pending = Pending { event: event.clone(), arrived: now, age_then: age, collected };
         self.pending.insert(self.arrival, pending);
         self.hurry(now);
-        self.out.push_back(Output::Heard(event.clone()));
+        self.out.push_back(Output::FirstSeen(event.clone()));
         if collected {
             self.out.push_back(Output::Collect(event));
         }
@@ -373,29 +375,32 @@ impl Gossip {
     fn events(
         &mut self,
         now: Now,
-        peer: PeerId,
+        peer: LinkId,
         sender: &Identity,
-        sent: Vec<Sent>,
-    ) -> Result<(), Violation> {
+        sent: Vec<WireEvent>,
+    ) -> Result<(), ProtocolViolation> {
         let (mut onward, mut known) = (vec![], vec![]);
         for sent in sent {
             let age = Duration::from_millis(sent.age);
             let event = self.event(sender, sent)?;
             if let Some((event, outcome)) = self.settled.get(&event.id) {
-                self.counts.known += 1;
-                known.push(Settled { event: Sent::new(event, 0, &self.me), outcome: outcome.clone() });
+                self.counters.known += 1;
+                known.push(SettledEvent {
+                    event: WireEvent::new(event, 0, &self.me),
+                    outcome: outcome.clone(),
+                });
             } else if self.arrivals.contains_key(&event.id) {
-                self.counts.known += 1;
+                self.counters.known += 1;
             } else if age >= INJECTION_TTL {
-                self.counts.expired += 1;
+                self.counters.expired += 1;
             } else if self.full() {
-                self.counts.full += 1;
+                self.counters.full += 1;
             } else if self.collector
                 && let Err(reason) = event.payload.validate(self.injectable)
             {
-                self.answer(now, event, Outcome::Refused { reason });
+                self.record_outcome(now, event, Outcome::Refused { reason });
             } else {
-                onward.push(Sent::new(&event, millis(age), &self.me));
+                onward.push(WireEvent::new(&event, millis(age), &self.me));
                 self.take(now, event, age);
             }
         }
@@ -407,12 +412,12 @@ impl Gossip {
     fn news(
         &mut self,
         now: Now,
-        peer: PeerId,
+        peer: LinkId,
         sender: &Identity,
-        news: Vec<Settled>,
-    ) -> Result<(), Violation> {
+        news: Vec<SettledEvent>,
+    ) -> Result<(), ProtocolViolation> {
         let mut onward = vec![];
-        for Settled { event, outcome } in news {
+        for SettledEvent { event, outcome } in news {
             let event = self.event(sender, event)?;
             // What is in the ledger, a collector knows from the ledger.
             if self.collector {
@@ -429,9 +434,10 @@ impl Gossip {
                 continue;
             }
             if !pending && !self.settled.contains_key(&event.id) {
-                self.out.push_back(Output::Heard(event.clone()));
+                self.out.push_back(Output::FirstSeen(event.clone()));
             }
-            onward.push(Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() });
+            onward
+                .push(SettledEvent { event: WireEvent::new(&event, 0, &self.me), outcome: outcome.clone() });
             self.settle(now + INJECTION_RETENTION, event, outcome);
             self.hurry(now);
         }
@@ -439,24 +445,28 @@ impl Gossip {
         Ok(())
     }
 
-    fn pass_on(&mut self, from: PeerId, messages: Vec<Message>) {
+    fn pass_on(&mut self, from: LinkId, messages: Vec<Message>) {
         self.out.extend(messages.into_iter().map(|message| Output::Broadcast(Some(from), message)));
     }
 
     /// What `sender` sent, if it may send it.
-    fn event(&self, sender: &Identity, sent: Sent) -> Result<InjectionEvent, Violation> {
+    fn event(&self, sender: &Identity, sent: WireEvent) -> Result<InjectionEvent, ProtocolViolation> {
         if sent.origin.as_ref() == Some(sender) {
-            return Err(Violation("named itself as an origin: its certificate does that".into()));
+            return Err(ProtocolViolation("named itself as an origin: its certificate does that".into()));
         }
         let origin = sent.origin.unwrap_or_else(|| sender.clone());
         let ours = origin.organism().is_none_or(|organism| organism == self.organism)
             && origin.trust_domain() == self.me.trust_domain();
         if !ours {
-            return Err(Violation(format!("passed on an injection of {origin}, which is not of this mesh")));
+            return Err(ProtocolViolation(format!(
+                "passed on an injection of {origin}, which is not of this mesh"
+            )));
         }
         // What may be injected can differ for a while where it is being changed; what is no payload cannot.
         let any = Injectable { min: f64::MIN, max: f64::MAX };
-        sent.payload.validate(any).map_err(|reason| Violation(format!("sent an injection that {reason}")))?;
+        sent.payload
+            .validate(any)
+            .map_err(|reason| ProtocolViolation(format!("sent an injection that {reason}")))?;
         Ok(InjectionEvent { id: sent.id, origin, seq: sent.seq, payload: sent.payload })
     }
 

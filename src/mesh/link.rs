@@ -23,7 +23,7 @@ use tokio_util::codec::length_delimited::LengthDelimitedCodecError;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
-use super::gossip::PeerId;
+use super::gossip::LinkId;
 use super::identity::{Credentials, NotOfThisMesh, Told};
 use super::metrics::{Metrics, Refused};
 use super::name::Identity;
@@ -70,13 +70,13 @@ impl Default for Bounds {
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     /// A link came up.
-    Up(PeerId, Identity),
+    Up(LinkId, Identity),
     /// A message came in.
-    Message(PeerId, IpAddr, Message),
+    Message(LinkId, IpAddr, Message),
     /// A peer that had been behind has read on.
-    Whole(PeerId),
+    Whole(LinkId),
     /// A link is gone.
-    Down(PeerId),
+    Down(LinkId),
 }
 
 /// A process of a peer.
@@ -112,7 +112,7 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Table {
-    links: BTreeMap<PeerId, Entry>,
+    links: BTreeMap<LinkId, Entry>,
     next: u64,
 }
 
@@ -137,7 +137,7 @@ pub(super) type Wire = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Link {
-    id: PeerId,
+    id: LinkId,
     pub(super) process: Process,
     pub(super) expires: SystemTime,
     source: SocketAddr,
@@ -204,7 +204,7 @@ impl Links {
     }
 
     /// A link is to end at once: its peer does not keep to the rules.
-    pub(super) fn break_off(&self, id: PeerId, source: IpAddr, what: &str) {
+    pub(super) fn break_off(&self, id: LinkId, source: IpAddr, what: &str) {
         self.metrics.refuse(source, Refused::Protocol, what);
         if let Some(entry) = self.table().links.get(&id) {
             entry.end.cancel();
@@ -223,9 +223,12 @@ impl Links {
         let told = certificate.and_then(Told::by);
         let told = told.ok_or_else(|| NoLink::Refused(Refused::Identity, "names nobody".into()))?;
         let mut wire = Framed::new(stream, wire::codec());
-        let hello =
-            Message::Hello(Hello { version: wire::VERSION, instance: self.me.instance, port: self.port });
-        wire.send(hello.body()).await.map_err(|error| NoLink::Failed(error.to_string()))?;
+        let hello = Message::Hello(Hello {
+            version: wire::PROTOCOL_VERSION,
+            instance: self.me.instance,
+            port: self.port,
+        });
+        wire.send(hello.encode()).await.map_err(|error| NoLink::Failed(error.to_string()))?;
         let first = match wire.next().await {
             // A client learns that its certificate is refused only by its first read.
             None => return Err(NoLink::Failed("closed the connection".into())),
@@ -235,10 +238,10 @@ impl Links {
             Some(Err(error)) => return Err(NoLink::Failed(error.to_string())),
             Some(Ok(first)) => first,
         };
-        let hello = match Message::read(&first) {
-            Ok(Message::Hello(hello)) if hello.version == wire::VERSION => hello,
+        let hello = match Message::decode(&first) {
+            Ok(Message::Hello(hello)) if hello.version == wire::PROTOCOL_VERSION => hello,
             Ok(Message::Hello(hello)) => {
-                let what = format!("speaks version {}, not {}", hello.version, wire::VERSION);
+                let what = format!("speaks version {}, not {}", hello.version, wire::PROTOCOL_VERSION);
                 return Err(NoLink::Refused(Refused::Protocol, what));
             }
             _ => return Err(NoLink::Refused(Refused::Protocol, "did not say hello".into())),
@@ -256,18 +259,18 @@ impl Links {
         process: &Process,
         ours: bool,
         at: Option<SocketAddr>,
-    ) -> Result<(PeerId, Arc<Outbox>, CancellationToken), NoLink> {
+    ) -> Result<(LinkId, Arc<Outbox>, CancellationToken), NoLink> {
         if *process == self.me {
             return Err(NoLink::Myself);
         }
         let mut table = self.table();
-        let same: Vec<(PeerId, bool)> =
+        let same: Vec<(LinkId, bool)> =
             table.links.iter().filter(|it| it.1.process == *process).map(|it| (*it.0, it.1.ours)).collect();
         let wins = ours == (self.me < *process);
         if !wins && same.iter().any(|it| it.1 != ours) {
             return Err(NoLink::Linked(process.clone()));
         }
-        let named: Vec<PeerId> = table
+        let named: Vec<LinkId> = table
             .links
             .iter()
             .filter(|it| it.1.process.identity == process.identity && it.1.process != *process)
@@ -285,7 +288,7 @@ impl Links {
             }
         }
         table.next += 1;
-        let id = PeerId(table.next);
+        let id = LinkId(table.next);
         let (outbox, end) = (Arc::new(Outbox::default()), CancellationToken::new());
         let entry = Entry { process: process.clone(), ours, at, outbox: outbox.clone(), end: end.clone() };
         table.links.insert(id, entry);
@@ -294,7 +297,7 @@ impl Links {
         Ok((id, outbox, end))
     }
 
-    fn unregister(&self, id: PeerId) {
+    fn unregister(&self, id: LinkId) {
         self.outboxes.remove(id);
         if self.table().links.remove(&id).is_some() {
             self.metrics.links.dec();
@@ -328,10 +331,10 @@ impl Links {
         tracing::debug!(peer = %process.identity, "mesh: link gone");
     }
 
-    async fn write(&self, mut sink: futures::stream::SplitSink<Wire, Bytes>, id: PeerId, outbox: &Outbox) {
+    async fn write(&self, mut sink: futures::stream::SplitSink<Wire, Bytes>, id: LinkId, outbox: &Outbox) {
         loop {
             let frames = match timeout(self.bounds.ping, outbox.next()).await {
-                Err(_) => [Message::Ping.body()].into(),
+                Err(_) => [Message::Ping.encode()].into(),
                 Ok(Next::Frames(frames)) => frames,
                 Ok(Next::Whole) => {
                     if self.events.send(LinkEvent::Whole(id)).await.is_err() {
@@ -357,10 +360,10 @@ impl Links {
         }
     }
 
-    async fn read(&self, mut stream: futures::stream::SplitStream<Wire>, id: PeerId, source: IpAddr) {
+    async fn read(&self, mut stream: futures::stream::SplitStream<Wire>, id: LinkId, source: IpAddr) {
         loop {
             let refused = match timeout(self.bounds.idle, stream.next()).await {
-                Ok(Some(Ok(body))) => match Message::read(&body) {
+                Ok(Some(Ok(body))) => match Message::decode(&body) {
                     Ok(Message::Ping) => continue,
                     Ok(message) => {
                         if self.events.send(LinkEvent::Message(id, source, message)).await.is_err() {

@@ -34,11 +34,11 @@ pub mod peer;
 pub mod queue;
 pub mod wire;
 
-pub use dial::Reach;
+pub use dial::DialPolicy;
 pub use event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
 pub use gossip::{INJECTION_RETENTION, INJECTION_TTL};
 pub use identity::{Authority, Credentials};
 pub use link::Bounds;
 pub use metrics::Metrics;
 pub use name::Identity;
-pub use peer::{Answers, Collected, Known, Mesh, Options, Ticket};
+pub use peer::{CommittedInjection, InjectionReceiver, Mesh, Options, OutcomeSender, Ticket};

@@ -12,9 +12,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::dial::{self, Reach};
+use super::dial::{self, DialPolicy};
 use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
-use super::gossip::{Counts, Gossip, Limits, Output, Refusal, Standing};
+use super::gossip::{Counters, Gossip, InjectError, InjectionStatus, Limits, Output};
 use super::identity::Credentials;
 use super::link::{Bounds, LinkEvent, Links};
 use super::metrics::Metrics;
@@ -42,7 +42,7 @@ pub struct Options {
     /// Addresses of peers, its own may be among them.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
     /// Whom of these to dial.
-    pub reach: Reach,
+    pub dial: DialPolicy,
     /// Where peers are let in.
     pub listener: Option<TcpListener>,
     /// Weights that may be injected.
@@ -57,7 +57,7 @@ pub struct Options {
 
 /// An injection that a ledger holds already.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct CommittedInjection {
     /// The injection.
     pub event: InjectionEvent,
     /// Its entry.
@@ -67,8 +67,8 @@ pub struct Known {
 }
 
 enum Request {
-    Inject(InjectionId, InjectionPayload, oneshot::Sender<Result<Ticket, Refusal>>),
-    Standing(InjectionId, oneshot::Sender<Option<Standing>>),
+    Inject(InjectionId, InjectionPayload, oneshot::Sender<Result<Ticket, InjectError>>),
+    Status(InjectionId, oneshot::Sender<Option<InjectionStatus>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -90,16 +90,16 @@ pub struct Mesh {
 
 /// The ledger's side of a peer that is a collector.
 #[derive(Debug)]
-pub struct Collected {
+pub struct InjectionReceiver {
     events: mpsc::UnboundedReceiver<InjectionEvent>,
-    answers: Answers,
+    answers: OutcomeSender,
 }
 
 /// Where the ledger says what became of injections.
 #[derive(Clone, Debug)]
-pub struct Answers(mpsc::UnboundedSender<(InjectionEvent, Outcome)>);
+pub struct OutcomeSender(mpsc::UnboundedSender<(InjectionEvent, Outcome)>);
 
-impl Answers {
+impl OutcomeSender {
     /// Answers, and where they come out.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>) {
@@ -108,13 +108,13 @@ impl Answers {
     }
 
     /// What became of an injection. `Committed` only once the entry is in the ledger for good.
-    pub fn answer(&self, event: InjectionEvent, outcome: Outcome) {
+    pub fn send(&self, event: InjectionEvent, outcome: Outcome) {
         // Where the peer has gone there is nobody to tell.
         let _ = self.0.send((event, outcome));
     }
 }
 
-impl Collected {
+impl InjectionReceiver {
     /// The next injection for the ledger; each comes once. Nothing when the peer has ended.
     pub async fn next(&mut self) -> Option<InjectionEvent> {
         self.events.recv().await
@@ -122,7 +122,7 @@ impl Collected {
 
     /// Where to answer.
     #[must_use]
-    pub fn answers(&self) -> Answers {
+    pub fn outcomes(&self) -> OutcomeSender {
         self.answers.clone()
     }
 }
@@ -141,10 +141,13 @@ impl Mesh {
     ///
     /// # Errors
     /// When the system gives no thread or socket.
-    pub fn collect(options: Options, known: Vec<Known>) -> std::io::Result<(Self, Collected)> {
+    pub fn join_as_collector(
+        options: Options,
+        known: Vec<CommittedInjection>,
+    ) -> std::io::Result<(Self, InjectionReceiver)> {
         let (events, collected) = mpsc::unbounded_channel();
         let (mesh, answers) = start(options, Some((events, known)))?;
-        Ok((mesh, Collected { events: collected, answers }))
+        Ok((mesh, InjectionReceiver { events: collected, answers }))
     }
 
     /// Where peers are let in.
@@ -156,18 +159,18 @@ impl Mesh {
     /// Injects.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub async fn inject(&self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, Refusal> {
+    /// [`InjectError`].
+    pub async fn inject(&self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, InjectError> {
         let (reply, told) = oneshot::channel();
         // A peer that has ended takes nothing in, and says so like a full one: try again elsewhere.
-        self.requests.send(Request::Inject(id, payload, reply)).await.map_err(|_| Refusal::Full)?;
-        told.await.unwrap_or(Err(Refusal::Full))
+        self.requests.send(Request::Inject(id, payload, reply)).await.map_err(|_| InjectError::Overloaded)?;
+        told.await.unwrap_or(Err(InjectError::Overloaded))
     }
 
     /// How an injection stands, where that is known.
-    pub async fn standing(&self, id: InjectionId) -> Option<Standing> {
+    pub async fn status(&self, id: InjectionId) -> Option<InjectionStatus> {
         let (reply, told) = oneshot::channel();
-        self.requests.send(Request::Standing(id, reply)).await.ok()?;
+        self.requests.send(Request::Status(id, reply)).await.ok()?;
         told.await.ok().flatten()
     }
 
@@ -180,9 +183,9 @@ impl Mesh {
     }
 }
 
-type Ledger = (mpsc::UnboundedSender<InjectionEvent>, Vec<Known>);
+type Ledger = (mpsc::UnboundedSender<InjectionEvent>, Vec<CommittedInjection>);
 
-fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Answers)> {
+fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, OutcomeSender)> {
     let listening = options.listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let outboxes = Arc::new(Outboxes::default());
     let delivery = match options.paced {
@@ -204,16 +207,16 @@ fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Ans
     );
     let started = Instant::now();
     let (collected, known) = ledger.map_or((None, vec![]), |(collected, known)| (Some(collected), known));
-    for Known { event, entry, age } in known {
-        gossip.remember(Duration::ZERO, event, entry, age);
+    for CommittedInjection { event, entry, age } in known {
+        gossip.restore_committed(Duration::ZERO, event, entry, age);
     }
-    while gossip.output().is_some() {}
+    while gossip.poll_output().is_some() {}
     if let Some(listener) = options.listener {
         tokio::spawn(dial::listen(links.clone(), listener));
     }
-    tokio::spawn(dial::dial(links.clone(), options.reach, options.addresses));
+    tokio::spawn(dial::dial(links.clone(), options.dial, options.addresses));
     let (requests, asked) = mpsc::channel(REQUESTS);
-    let (answers, answered) = Answers::channel();
+    let (answers, answered) = OutcomeSender::channel();
     let peer = Peer {
         gossip,
         started,
@@ -244,7 +247,7 @@ struct Peer {
 struct Shown {
     pending: i64,
     queue: i64,
-    counts: Counts,
+    counts: Counters,
     dropped: u64,
 }
 
@@ -262,7 +265,7 @@ impl Peer {
             let now = self.started.elapsed();
             tokio::select! {
                 Some(event) = messages.recv() => self.link(event),
-                Some((event, outcome)) = answered.recv() => self.gossip.answer(now, event, outcome),
+                Some((event, outcome)) = answered.recv() => self.gossip.record_outcome(now, event, outcome),
                 request = asked.recv() => match request {
                     Some(Request::Stop(reply)) => {
                         told = Some(reply);
@@ -286,7 +289,7 @@ impl Peer {
         let now = self.started.elapsed();
         match event {
             LinkEvent::Up(peer, identity) => self.gossip.connected(now, peer, &identity),
-            LinkEvent::Whole(peer) => self.gossip.whole(now, peer),
+            LinkEvent::Whole(peer) => self.gossip.caught_up(now, peer),
             LinkEvent::Down(peer) => self.gossip.disconnected(peer),
             LinkEvent::Message(peer, source, message) => {
                 if let Err(violation) = self.gossip.receive(now, peer, message) {
@@ -302,22 +305,22 @@ impl Peer {
                 let ticket = self.inject(id, payload);
                 let _ = reply.send(ticket);
             }
-            Request::Standing(id, reply) => {
-                let _ = reply.send(self.gossip.standing(&id));
+            Request::Status(id, reply) => {
+                let _ = reply.send(self.gossip.status(&id));
             }
             Request::Stop(_) => {}
         }
     }
 
-    fn inject(&mut self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, Refusal> {
+    fn inject(&mut self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, InjectError> {
         let waiting: usize = self.waiting.len();
         if waiting >= WAITING || self.delivery.waiting() >= CROWDED {
-            return Err(Refusal::Full);
+            return Err(InjectError::Overloaded);
         }
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         match self.gossip.inject(self.started.elapsed(), wall, id.clone(), payload)? {
-            Standing::Settled(outcome) => Ok(Ticket::Settled(outcome)),
-            Standing::Pending => {
+            InjectionStatus::Settled(outcome) => Ok(Ticket::Settled(outcome)),
+            InjectionStatus::Pending => {
                 let (outcome, ticket) = oneshot::channel();
                 self.waiting.entry(id).or_default().push((payload, outcome));
                 Ok(Ticket::Pending(ticket))
@@ -327,7 +330,7 @@ impl Peer {
 
     /// Does what the state says is to be done.
     fn work(&mut self) {
-        while let Some(output) = self.gossip.output() {
+        while let Some(output) = self.gossip.poll_output() {
             match output {
                 Output::Send(peer, message) => self.send(To::One(peer), &message),
                 Output::Broadcast(except, message) => self.send(To::AllBut(except), &message),
@@ -337,7 +340,7 @@ impl Peer {
                         let _ = ledger.send(event);
                     }
                 }
-                Output::Heard(event) => self.metrics.hear(event.payload),
+                Output::FirstSeen(event) => self.metrics.hear(event.payload),
                 Output::Settled(event, outcome) => {
                     self.metrics.settle(&outcome);
                     for (payload, ticket) in self.waiting.remove(&event.id).into_iter().flatten() {
@@ -351,7 +354,7 @@ impl Peer {
     }
 
     fn send(&self, to: To, message: &Message) {
-        self.delivery.send(to, message.body());
+        self.delivery.send(to, message.encode());
     }
 
     fn show(&mut self) {
@@ -363,7 +366,7 @@ impl Peer {
         let now = Shown {
             pending: number(self.gossip.pending()),
             queue: number(self.delivery.waiting()),
-            counts: self.gossip.counts(),
+            counts: self.gossip.counters(),
             dropped: self.delivery.dropped(),
         };
         let was = std::mem::replace(&mut self.shown, now);

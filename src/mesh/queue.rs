@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::gossip::PeerId;
+use super::gossip::LinkId;
 
 /// Deliveries that may wait; beyond it the peers that were to get more are behind.
 const LONGEST_QUEUE: usize = 8_192;
@@ -124,16 +124,16 @@ fn drop_all(state: &mut OutboxState) {
 
 /// Outboxes of the links there are.
 #[derive(Debug, Default)]
-pub struct Outboxes(Mutex<BTreeMap<PeerId, Arc<Outbox>>>);
+pub struct Outboxes(Mutex<BTreeMap<LinkId, Arc<Outbox>>>);
 
 impl Outboxes {
     /// A link came up.
-    pub fn add(&self, peer: PeerId, outbox: Arc<Outbox>) {
+    pub fn add(&self, peer: LinkId, outbox: Arc<Outbox>) {
         lock(&self.0).insert(peer, outbox);
     }
 
     /// A link is gone.
-    pub fn remove(&self, peer: PeerId) {
+    pub fn remove(&self, peer: LinkId) {
         lock(&self.0).remove(&peer);
     }
 
@@ -152,9 +152,9 @@ impl Outboxes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
     /// One peer.
-    One(PeerId),
+    One(LinkId),
     /// All, except perhaps the one it came from.
-    AllBut(Option<PeerId>),
+    AllBut(Option<LinkId>),
 }
 
 /// The queue in front of all outboxes.
@@ -301,7 +301,7 @@ mod tests {
         let each: Vec<_> = (0..count)
             .map(|at| {
                 let outbox = Arc::new(Outbox::default());
-                outboxes.add(PeerId(at), outbox.clone());
+                outboxes.add(LinkId(at), outbox.clone());
                 outbox
             })
             .collect();
@@ -319,9 +319,9 @@ mod tests {
         let (boxes, each) = outboxes(3);
         let delivery = Delivery::paced(boxes).unwrap();
         for text in ["a", "b"] {
-            delivery.send(To::AllBut(Some(PeerId(1))), frame(text));
+            delivery.send(To::AllBut(Some(LinkId(1))), frame(text));
         }
-        delivery.send(To::One(PeerId(1)), frame("c"));
+        delivery.send(To::One(LinkId(1)), frame("c"));
         drop(delivery);
         for (at, expected) in [(0, vec!["a", "b"]), (2, vec!["a", "b"]), (1, vec!["c"])] {
             let mut got = vec![];

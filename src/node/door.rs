@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::mesh::gossip::{INJECTION_TTL, Refusal, Standing};
+use crate::mesh::gossip::{INJECTION_TTL, InjectError, InjectionStatus};
 use crate::mesh::{Credentials, InjectionId, InjectionPayload, Mesh, Metrics, Outcome, Ticket};
 
 /// How long a client that injects is kept waiting.
@@ -120,9 +120,13 @@ async fn take(State(mesh): State<Mesh>, headers: HeaderMap, body: Bytes) -> Resp
             Ok(Ok(outcome)) => settled(&text, outcome),
             _ => pending(&text),
         },
-        Err(Refusal::Wrong(why)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &text, &why),
-        Err(Refusal::Full) => refuse(StatusCode::SERVICE_UNAVAILABLE, &text, &Refusal::Full.to_string()),
-        Err(Refusal::Gone) => refuse(StatusCode::CONFLICT, &text, &Refusal::Gone.to_string()),
+        Err(InjectError::Invalid(why)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, &text, &why),
+        Err(InjectError::Overloaded) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, &text, &InjectError::Overloaded.to_string())
+        }
+        Err(InjectError::IdExpired) => {
+            refuse(StatusCode::CONFLICT, &text, &InjectError::IdExpired.to_string())
+        }
     }
 }
 
@@ -135,10 +139,10 @@ async fn stand(State(mesh): State<Mesh>, Path(text): Path<String>) -> Response {
     };
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let old = id.created_at().is_some_and(|made| wall.saturating_sub(made) > INJECTION_TTL);
-    match mesh.standing(id).await {
-        Some(Standing::Settled(outcome)) => settled(&text, outcome),
-        Some(Standing::Pending) => pending(&text),
-        None if old => refuse(StatusCode::CONFLICT, &text, &Refusal::Gone.to_string()),
+    match mesh.status(id).await {
+        Some(InjectionStatus::Settled(outcome)) => settled(&text, outcome),
+        Some(InjectionStatus::Pending) => pending(&text),
+        None if old => refuse(StatusCode::CONFLICT, &text, &InjectError::IdExpired.to_string()),
         None => refuse(StatusCode::NOT_FOUND, &text, "not known here; inject it again with the same id"),
     }
 }

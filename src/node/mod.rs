@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use self::door::Certificate;
 use self::source::{NoCertificate, Source};
 use crate::mesh::{
-    Bounds, Collected, Identity, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach,
+    Bounds, CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, Mesh, Metrics,
+    Options as MeshOptions,
 };
 use crate::net::bind_dual_stack;
 
@@ -94,8 +95,8 @@ impl Node {
     /// [`NodeError`].
     pub async fn start(
         options: Options,
-        ledger: Option<Vec<Known>>,
-    ) -> Result<(Self, Option<Collected>), NodeError> {
+        ledger: Option<Vec<CommittedInjection>>,
+    ) -> Result<(Self, Option<InjectionReceiver>), NodeError> {
         let stop = CancellationToken::new();
         let started = stop.clone().drop_guard();
         let metrics = Arc::new(Metrics::new()?);
@@ -127,7 +128,7 @@ impl Node {
         let mesh = MeshOptions {
             credentials: credentials.clone(),
             addresses,
-            reach: Reach::All,
+            dial: DialPolicy::AllPeers,
             listener: Some(listener),
             injectable: options.injectable,
             metrics,
@@ -137,7 +138,7 @@ impl Node {
         let (mesh, collected) = match ledger {
             None => (Mesh::join(mesh)?, None),
             Some(known) => {
-                let (mesh, collected) = Mesh::collect(mesh, known)?;
+                let (mesh, collected) = Mesh::join_as_collector(mesh, known)?;
                 (mesh, Some(collected))
             }
         };

@@ -33,8 +33,8 @@ use super::report::{Integrity, LedgerView, Report};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
+use crate::mesh::CommittedInjection;
 use crate::mesh::INJECTION_RETENTION;
-use crate::mesh::Known;
 use crate::store::configmap::{ConfigMaps, Found, Why};
 use crate::store::head::{Head, Listed, largest_merge};
 
@@ -91,7 +91,7 @@ pub struct Held {
     /// What is known about losses.
     pub integrity: Integrity,
     /// The injections that a retry must not bring in again, oldest first.
-    pub known: Vec<Known>,
+    pub known: Vec<CommittedInjection>,
 }
 
 /// The committer of one organism.
@@ -117,7 +117,7 @@ impl Committer {
     pub fn new(key: Key, held: Held, shared: Arc<Shared>, report: watch::Sender<Report>) -> Self {
         let now = Instant::now();
         // A machine may have started later than an injection was recorded.
-        let recorded = |known: &Known| (known.entry, now.checked_sub(known.age).unwrap_or(now));
+        let recorded = |known: &CommittedInjection| (known.entry, now.checked_sub(known.age).unwrap_or(now));
         Self {
             key,
             injections: held.known.iter().map(recorded).collect(),

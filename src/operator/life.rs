@@ -21,7 +21,7 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Answers, Injectable, InjectionEvent};
+use crate::mesh::{Injectable, InjectionEvent, OutcomeSender};
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
 use crate::organism::{Action, Beat, Config, Genome, Input, State, VERSION};
 
@@ -74,7 +74,7 @@ pub struct Begin {
     /// What there is to go on from.
     pub past: Past,
     /// Where to say what became of injections.
-    pub answers: Option<Answers>,
+    pub answers: Option<OutcomeSender>,
 }
 
 /// What a life goes on from.

@@ -19,7 +19,7 @@ use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
 use crate::ledger::sealed::SealedError;
-use crate::mesh::Known;
+use crate::mesh::CommittedInjection;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
@@ -314,7 +314,7 @@ async fn load(
 
 /// The injections that a retry must not bring in again. Segments are read from the newest back, and none where
 /// there was no injection for long.
-async fn recall(held: &Held) -> Result<Vec<Known>, TakeOverError> {
+async fn recall(held: &Held) -> Result<Vec<CommittedInjection>, TakeOverError> {
     let head = &held.head;
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
     let newest = head.last_injection.map_or(0, |(entry, _)| entry);

@@ -7,7 +7,7 @@ use super::Head;
 use crate::ledger::Entry;
 use crate::ledger::entry::Data;
 use crate::mesh::INJECTION_RETENTION;
-use crate::mesh::{InjectionEvent, InjectionPayload, Known};
+use crate::mesh::{CommittedInjection, InjectionEvent, InjectionPayload};
 use crate::organism::Input;
 use crate::organism::input::Injection;
 
@@ -29,7 +29,7 @@ pub struct Recent {
     /// Since 1970.
     now: Duration,
     /// Newest first.
-    known: Vec<Known>,
+    known: Vec<CommittedInjection>,
 }
 
 impl Recent {
@@ -59,7 +59,7 @@ impl Recent {
             let payload = InjectionPayload { anoms: injection.anoms, ml_weight: injection.ml_weight };
             let recorded = Duration::try_from_secs_f64(entry.timestamp).unwrap_or(self.now);
             let age = self.now.saturating_sub(recorded);
-            self.known.push(Known {
+            self.known.push(CommittedInjection {
                 event: InjectionEvent { id, origin, seq: 0, payload },
                 entry: entry.index,
                 age,
@@ -72,7 +72,7 @@ impl Recent {
 
     /// What was found, oldest first.
     #[must_use]
-    pub fn known(mut self) -> Vec<Known> {
+    pub fn known(mut self) -> Vec<CommittedInjection> {
         self.known.reverse();
         self.known
     }

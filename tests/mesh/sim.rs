@@ -17,7 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use venom::mesh::gossip::{
-    Gossip, INJECTION_RETENTION, INJECTION_TTL, Limits, Output, PeerId, Refusal, Standing,
+    Gossip, INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus, Limits, LinkId, Output,
 };
 use venom::mesh::name::Identity;
 use venom::mesh::wire::Message;
@@ -44,7 +44,7 @@ enum Broken {
 #[derive(Debug)]
 enum What {
     Tick(usize, u32),
-    Deliver { to: usize, life: u32, link: PeerId, message: Rc<Message> },
+    Deliver { to: usize, life: u32, link: LinkId, message: Rc<Message> },
     Relink,
     Chaos,
     Client(usize),
@@ -56,7 +56,7 @@ enum What {
 #[derive(Clone, Copy, Debug)]
 struct Link {
     /// The link's name at either end.
-    ids: (PeerId, PeerId),
+    ids: (LinkId, LinkId),
 }
 
 struct Process {
@@ -300,13 +300,13 @@ impl World {
         let Some(gossip) = self.processes[at].gossip.as_mut() else { return };
         what(gossip, now);
         let mut outputs = vec![];
-        while let Some(output) = gossip.output() {
+        while let Some(output) = gossip.poll_output() {
             outputs.push(output);
         }
         if outputs.is_empty() {
             return;
         }
-        let links: Vec<(PeerId, usize, PeerId)> = self
+        let links: Vec<(LinkId, usize, LinkId)> = self
             .links
             .iter()
             .filter_map(|(&(a, b), link)| match at {
@@ -341,12 +341,12 @@ impl World {
                         self.answer(at, event, Outcome::Committed { entry: entry as u64 });
                     }
                 }
-                Output::Heard(_) | Output::Settled(..) => {}
+                Output::FirstSeen(_) | Output::Settled(..) => {}
             }
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, link: PeerId, message: &Rc<Message>) {
+    fn send(&mut self, from: usize, to: usize, link: LinkId, message: &Rc<Message>) {
         if self.processes[from].island != self.processes[to].island {
             return;
         }
@@ -377,16 +377,16 @@ impl World {
             .collect();
         if let Some(&door) = doors.get(self.rng.usize(..doors.len().max(1))) {
             self.tally.retries += 1;
-            let mut told = Err(Refusal::Full);
+            let mut told = Err(InjectError::Overloaded);
             self.with(door, |gossip, now| told = gossip.inject(now, EPOCH + now, id.clone(), payload));
             match told {
-                Ok(Standing::Settled(Outcome::Committed { entry })) => {
+                Ok(InjectionStatus::Settled(Outcome::Committed { entry })) => {
                     self.clients[at].acknowledged = Some(entry);
                     self.tally.acknowledged += 1;
                     return Ok(());
                 }
-                Ok(Standing::Pending) | Err(Refusal::Full) => {}
-                Err(Refusal::Gone) if age > INJECTION_TTL => {
+                Ok(InjectionStatus::Pending) | Err(InjectError::Overloaded) => {}
+                Err(InjectError::IdExpired) if age > INJECTION_TTL => {
                     self.clients[at].gave_up = true;
                     return Ok(());
                 }
@@ -417,10 +417,10 @@ impl World {
         let mut gossip = Gossip::new(identity.clone(), "uid", true, Injectable::default(), limits);
         if self.broken != Broken::Forgets {
             for (entry, (event, at)) in self.ledger.entries.iter().enumerate() {
-                gossip.remember(self.now, event.clone(), entry as u64, self.now - *at);
+                gossip.restore_committed(self.now, event.clone(), entry as u64, self.now - *at);
             }
         }
-        while gossip.output().is_some() {}
+        while gossip.poll_output().is_some() {}
         let mut process = Process::new(identity, true);
         process.epoch = self.ledger.epoch;
         process.life = 1;
@@ -466,7 +466,7 @@ impl World {
 
     fn answer(&mut self, at: usize, event: InjectionEvent, outcome: Outcome) {
         // A box: an answer may follow from what another one led to, and closures in closures have no end.
-        let answer: Deed = Box::new(move |gossip, now| gossip.answer(now, event, outcome));
+        let answer: Deed = Box::new(move |gossip, now| gossip.record_outcome(now, event, outcome));
         self.with(at, answer);
     }
 
@@ -508,7 +508,7 @@ impl World {
                 let taken = single && self.links.keys().any(|it| it.1 == b || it.0 == b);
                 if reach && !linked && !taken && chance < 0.5 {
                     self.next_link += 2;
-                    let ids = (PeerId(self.next_link), PeerId(self.next_link + 1));
+                    let ids = (LinkId(self.next_link), LinkId(self.next_link + 1));
                     self.links.insert((a, b), Link { ids });
                     let names = [a, b].map(|at| self.processes[at].identity.clone());
                     self.with(a, |gossip, now| gossip.connected(now, ids.0, &names[1]));

@@ -15,7 +15,7 @@ use tokio::net::TcpSocket;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{BytesCodec, Framed};
 use venom::mesh::metrics::Refused;
-use venom::mesh::wire::{Hello, Message, Sent, VERSION};
+use venom::mesh::wire::{Hello, Message, PROTOCOL_VERSION, WireEvent};
 use venom::mesh::{Bounds, Identity, Mesh};
 
 use crate::support::{
@@ -89,7 +89,7 @@ async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<Raw>
 }
 
 fn frame(message: &Message) -> Bytes {
-    let body = message.body();
+    let body = message.encode();
     let mut frame = BytesMut::new();
     frame.put_u32(u32::try_from(body.len()).unwrap());
     frame.put(body);
@@ -97,7 +97,7 @@ fn frame(message: &Message) -> Bytes {
 }
 
 fn hello() -> Bytes {
-    frame(&Message::Hello(Hello { version: VERSION, instance: fastrand::u64(..), port: None }))
+    frame(&Message::Hello(Hello { version: PROTOCOL_VERSION, instance: fastrand::u64(..), port: None }))
 }
 
 /// Says this after the greeting, and reads until the other side ends it.
@@ -168,14 +168,15 @@ async fn strangers_are_refused_and_counted() {
     plain.write_all(b"GET / HTTP/1.1\r\nhost: mesh\r\n\r\n").unwrap();
     until("garbage", || refused(Refused::Garbage) == 1).await;
 
-    let mut names_itself = Sent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, payload: anoms(1) };
+    let mut names_itself =
+        WireEvent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, payload: anoms(1) };
     names_itself.origin = Some(pod("c"));
     let mut huge = BytesMut::new();
     huge.put_u32(1 << 30);
     let mut nonsense = BytesMut::new();
     nonsense.put_u32(4);
     nonsense.put_slice(b"what");
-    let newer = frame(&Message::Hello(Hello { version: VERSION + 1, instance: 1, port: None }));
+    let newer = frame(&Message::Hello(Hello { version: PROTOCOL_VERSION + 1, instance: 1, port: None }));
     for words in [
         vec![newer],
         vec![frame(&Message::Ping)],
@@ -270,7 +271,7 @@ async fn who_has_dialled_is_not_dialled() {
     let address = listener.local_addr().unwrap();
     let pem = issue(&ours, &pod("b"), SystemTime::now(), DAY);
     let mut raw = connect(peer.address.unwrap(), Some(&pem)).await.unwrap();
-    let hello = Hello { version: VERSION, instance: 1, port: Some(address.port()) };
+    let hello = Hello { version: PROTOCOL_VERSION, instance: 1, port: Some(address.port()) };
     raw.send(frame(&Message::Hello(hello))).await.unwrap();
     until("a link", || peer.metrics.links() == 1).await;
     peer.addresses.send_replace(vec![address]);

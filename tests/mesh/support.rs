@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use venom::mesh::identity::{Authority, new_key};
 use venom::mesh::{
-    Bounds, Collected, Credentials, Identity, Injectable, InjectionEvent, InjectionId, InjectionPayload,
-    Known, Mesh, Metrics, Options, Outcome, Reach, Ticket,
+    Bounds, CommittedInjection, Credentials, DialPolicy, Identity, Injectable, InjectionEvent, InjectionId,
+    InjectionPayload, InjectionReceiver, Mesh, Metrics, Options, Outcome, Ticket,
 };
 
 /// How long anything may take.
@@ -47,16 +47,19 @@ pub struct Peer {
 /// How a peer is to be.
 pub struct Wanted {
     pub credentials: Credentials,
-    pub reach: Reach,
+    pub dial: DialPolicy,
     pub listens: bool,
     pub bounds: Bounds,
 }
 
 pub fn node(credentials: Credentials) -> Wanted {
-    Wanted { credentials, reach: Reach::All, listens: true, bounds: Bounds::default() }
+    Wanted { credentials, dial: DialPolicy::AllPeers, listens: true, bounds: Bounds::default() }
 }
 
-pub async fn start(wanted: Wanted, ledger: Option<Vec<Known>>) -> (Peer, Option<Collected>) {
+pub async fn start(
+    wanted: Wanted,
+    ledger: Option<Vec<CommittedInjection>>,
+) -> (Peer, Option<InjectionReceiver>) {
     let listener = match wanted.listens {
         true => Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
         false => None,
@@ -67,7 +70,7 @@ pub async fn start(wanted: Wanted, ledger: Option<Vec<Known>>) -> (Peer, Option<
     let options = Options {
         credentials: current,
         addresses: found,
-        reach: wanted.reach,
+        dial: wanted.dial,
         listener,
         injectable: Injectable::default(),
         metrics: metrics.clone(),
@@ -77,7 +80,7 @@ pub async fn start(wanted: Wanted, ledger: Option<Vec<Known>>) -> (Peer, Option<
     let (mesh, collected) = match ledger {
         None => (Mesh::join(options).unwrap(), None),
         Some(known) => {
-            let (mesh, collected) = Mesh::collect(options, known).unwrap();
+            let (mesh, collected) = Mesh::join_as_collector(options, known).unwrap();
             (mesh, Some(collected))
         }
     };
@@ -123,12 +126,12 @@ pub async fn operator(authority: &Authority, entries: &Entries, nodes: Vec<Socke
     let identity = Identity::operator("venom").unwrap();
     let wanted = Wanted {
         credentials: credentials(authority, &identity, DAY),
-        reach: Reach::One,
+        dial: DialPolicy::OnePeer,
         listens: false,
         bounds: Bounds::default(),
     };
     let so_far = entries.lock().unwrap().clone();
-    let known = so_far.into_iter().enumerate().map(|(entry, event)| Known {
+    let known = so_far.into_iter().enumerate().map(|(entry, event)| CommittedInjection {
         event,
         entry: entry as u64,
         age: Duration::ZERO,
@@ -140,15 +143,15 @@ pub async fn operator(authority: &Authority, entries: &Entries, nodes: Vec<Socke
     peer
 }
 
-pub async fn keep(mut collected: Collected, entries: Entries) {
-    let answers = collected.answers();
+pub async fn keep(mut collected: InjectionReceiver, entries: Entries) {
+    let answers = collected.outcomes();
     while let Some(event) = collected.next().await {
         let entry = {
             let mut entries = entries.lock().unwrap();
             entries.push(event.clone());
             entries.len() as u64 - 1
         };
-        answers.answer(event, Outcome::Committed { entry });
+        answers.send(event, Outcome::Committed { entry });
     }
 }
 

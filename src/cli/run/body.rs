@@ -11,7 +11,7 @@ use super::super::{Error, complain, node::listening};
 use super::Args;
 use super::heart::Wake;
 use crate::mesh::identity::CERTIFICATE_LIFETIME;
-use crate::mesh::{Answers, Known};
+use crate::mesh::{CommittedInjection, OutcomeSender};
 use crate::node::source::Source;
 use crate::node::{Node, Options, folder};
 use crate::store::directory::Writer;
@@ -24,7 +24,7 @@ const NODES: u32 = 5;
 
 /// A node that holds the ledger. Ends when this is dropped.
 pub(super) struct Body {
-    answers: Answers,
+    answers: OutcomeSender,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -57,7 +57,7 @@ impl Body {
     }
 
     /// Where the ledger says what became of injections.
-    pub(super) fn answers(&self) -> Answers {
+    pub(super) fn answers(&self) -> OutcomeSender {
         self.answers.clone()
     }
 }
@@ -74,17 +74,17 @@ impl Drop for Body {
 
 async fn live(
     options: Options,
-    known: Vec<Known>,
+    known: Vec<CommittedInjection>,
     wake: Sender<Wake>,
     stop: CancellationToken,
-    ready: impl FnOnce(Result<(Answers, String), String>),
+    ready: impl FnOnce(Result<(OutcomeSender, String), String>),
 ) {
     let (node, mut collected) = match Node::start(options, Some(known)).await {
         Ok((node, Some(collected))) => (node, collected),
         Ok((_, None)) => return ready(Err("the mesh: no ledger to collect for".into())),
         Err(error) => return ready(Err(error.to_string())),
     };
-    let answers = collected.answers();
+    let answers = collected.outcomes();
     ready(Ok((answers, listening(&node))));
     while let Some(Some(event)) = stop.run_until_cancelled(collected.next()).await {
         if wake.send(Wake::Inject(event)).is_err() {
@@ -96,7 +96,7 @@ async fn live(
 }
 
 /// The injections that a retry must not bring in again.
-fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
+fn known(writer: &Writer) -> Result<Vec<CommittedInjection>, Error> {
     let head = writer.head();
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
     for listed in head.segments.iter().rev() {

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::heart::Recorded;
 use crate::ledger::entry::Record;
-use crate::mesh::{Answers, Outcome};
+use crate::mesh::{Outcome, OutcomeSender};
 use crate::store::directory::{FolderError, Writer};
 
 /// At most so many commits wait; then the heart waits, and skips beats. No entry is ever dropped.
@@ -32,7 +32,7 @@ pub(super) struct Stopped;
 
 impl Keeper {
     /// Starts the thread. What injections became is said in `answers`, once they are committed.
-    pub(super) fn start(writer: Writer, answers: Option<Answers>) -> io::Result<Self> {
+    pub(super) fn start(writer: Writer, answers: Option<OutcomeSender>) -> io::Result<Self> {
         let (jobs, receiver) = sync_channel(WAITING);
         let thread = std::thread::Builder::new()
             .name("venom-keeper".into())
@@ -52,13 +52,17 @@ impl Keeper {
     }
 }
 
-fn keep(mut writer: Writer, jobs: &Receiver<Job>, answers: Option<Answers>) -> Result<Writer, FolderError> {
+fn keep(
+    mut writer: Writer,
+    jobs: &Receiver<Job>,
+    answers: Option<OutcomeSender>,
+) -> Result<Writer, FolderError> {
     for Job { records, injections } in jobs {
         let entries: Vec<_> = injections.iter().map(|it| (it.entry, it.time)).collect();
         writer.commit(&records, &entries)?;
         for Recorded { event, entry, .. } in injections {
             if let Some(answers) = &answers {
-                answers.answer(event, Outcome::Committed { entry });
+                answers.send(event, Outcome::Committed { entry });
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::mesh::{Answers, Injectable, InjectionEvent, Outcome};
+use crate::mesh::{Injectable, InjectionEvent, Outcome, OutcomeSender};
 use crate::organism::{Input, State};
 use crate::store::injections;
 
@@ -21,13 +21,13 @@ pub(super) struct Recorded {
 pub(super) struct Intake {
     waiting: VecDeque<InjectionEvent>,
     /// Where to say what became of them.
-    pub(super) answers: Option<Answers>,
+    pub(super) answers: Option<OutcomeSender>,
     /// That there is no room was said.
     crowded: bool,
 }
 
 impl Intake {
-    pub(super) fn new(answers: Option<Answers>) -> Self {
+    pub(super) fn new(answers: Option<OutcomeSender>) -> Self {
         Self { answers, ..Self::default() }
     }
 
@@ -47,7 +47,7 @@ impl Intake {
                 self.crowded = false;
                 let event = self.waiting.pop_front()?;
                 if let Some(answers) = &self.answers {
-                    answers.answer(event, Outcome::Refused { reason });
+                    answers.send(event, Outcome::Refused { reason });
                 }
                 continue;
             }

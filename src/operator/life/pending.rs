@@ -8,7 +8,7 @@ use super::intake::Recorded;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::Record;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Answers, Outcome};
+use crate::mesh::{Outcome, OutcomeSender};
 use crate::operator::budget::Budget;
 use crate::operator::view::View;
 
@@ -145,10 +145,10 @@ impl Pending {
     }
 
     /// The job under way is committed: who injected is told.
-    pub(super) fn committed(&mut self, answers: Option<&Answers>) {
+    pub(super) fn committed(&mut self, answers: Option<&OutcomeSender>) {
         for Recorded { event, entry, .. } in self.under_way.take().into_iter().flatten() {
             if let Some(answers) = answers {
-                answers.answer(event, Outcome::Committed { entry });
+                answers.send(event, Outcome::Committed { entry });
             }
         }
     }

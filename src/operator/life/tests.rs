@@ -35,7 +35,7 @@ fn wanted() -> Wanted {
 impl Bench {
     fn new(wanted: Wanted) -> Self {
         let (sender, jobs) = mpsc::channel(1);
-        let (answers, told) = Answers::channel();
+        let (answers, told) = OutcomeSender::channel();
         let start = Instant::now();
         let origin =
             Origin { generation: 1, name: "venom".into(), namespace: "default".into(), uid: "u".into() };

@@ -10,7 +10,9 @@ use tokio::time::sleep;
 
 use super::authority::Certificates;
 use crate::mesh::identity::IdentityError;
-use crate::mesh::{Answers, Bounds, Collected, Credentials, Known, Mesh, Options, Reach};
+use crate::mesh::{
+    Bounds, CommittedInjection, Credentials, DialPolicy, InjectionReceiver, Mesh, Options, OutcomeSender,
+};
 use crate::operator::beater::Beater;
 use crate::operator::body::build::INJECTABLE;
 use crate::operator::{Key, body};
@@ -41,7 +43,7 @@ impl Drop for Collector {
 /// A place in a mesh that is taken; nothing is handed on yet.
 pub struct Joined {
     mesh: Mesh,
-    collected: Collected,
+    collected: InjectionReceiver,
     certificates: Arc<Certificates>,
     organism: String,
     current: watch::Sender<Credentials>,
@@ -56,20 +58,20 @@ pub fn join(
     shared: &body::Shared,
     key: &Key,
     organism: &str,
-    known: Vec<Known>,
+    known: Vec<CommittedInjection>,
 ) -> Result<Joined, CollectError> {
     let (current, credentials) = watch::channel(shared.certificates.operator_credentials(organism)?);
     let options = Options {
         credentials,
         addresses: shared.peers.of(key),
-        reach: Reach::One,
+        dial: DialPolicy::OnePeer,
         listener: None,
         injectable: INJECTABLE,
         metrics: shared.mesh_metrics.clone(),
         bounds: Bounds::default(),
         paced: false,
     };
-    let (mesh, collected) = Mesh::collect(options, known)?;
+    let (mesh, collected) = Mesh::join_as_collector(options, known)?;
     let certificates = shared.certificates.clone();
     Ok(Joined { mesh, collected, certificates, organism: organism.to_owned(), current })
 }
@@ -77,8 +79,8 @@ pub fn join(
 impl Joined {
     /// Where the ledger says what became of injections.
     #[must_use]
-    pub fn answers(&self) -> Answers {
-        self.collected.answers()
+    pub fn answers(&self) -> OutcomeSender {
+        self.collected.outcomes()
     }
 
     /// Hands every injection to the life of `key` from now on.
