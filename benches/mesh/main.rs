@@ -13,7 +13,7 @@ mod ours;
 use std::time::{Duration, SystemTime};
 
 use fanout::Figures;
-use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, new_key};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
 use venom::mesh::{Credentials, Identity};
 
 const PAIRS: usize = 5;
@@ -75,7 +75,7 @@ fn main() -> Fallible<()> {
 
 /// A certificate and its key, both in PEM form.
 fn issue(authority: &Authority, at: usize) -> Fallible<(String, String)> {
-    let (key, request) = new_key()?;
+    let (key, request) = generate_key_and_csr()?;
     let identity = Identity::pod("venom", "uid", &format!("pod-{at}"))?;
     Ok((authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME)?, key))
 }

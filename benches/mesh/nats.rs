@@ -85,7 +85,8 @@ impl Drop for Broker {
 impl Broker {
     async fn start(authority: &Authority) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
-        let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), CERTIFICATE_LIFETIME)?;
+        let (certificate, key) =
+            authority.server_certificate(&["localhost"], SystemTime::now(), CERTIFICATE_LIFETIME)?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Command::new(program());
         server.args(["-a", "127.0.0.1", "-p", &port.to_string(), "--tls", "--tlsverify"]);

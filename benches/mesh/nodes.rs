@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
-use venom::mesh::{Bounds, DialPolicy, Injectable, Mesh, Metrics, Options};
+use venom::mesh::{DialPolicy, Injectable, LinkLimits, Mesh, Metrics, Options};
 
 use super::{Fallible, credentials, print_process};
 
@@ -35,7 +35,10 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
                 injectable: Injectable::default(),
                 metrics: metrics.clone(),
                 // Here all nodes have one address, which they have not elsewhere.
-                bounds: Bounds { half_open_a_source: Bounds::default().half_open, ..Bounds::default() },
+                limits: LinkLimits {
+                    half_open_per_source: LinkLimits::default().half_open,
+                    ..LinkLimits::default()
+                },
                 paced: true,
             })?;
             meshes.push(mesh);
@@ -43,7 +46,7 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
             found.push(sender);
             kept.push(current);
         }
-        let addresses: Vec<SocketAddr> = meshes.iter().filter_map(Mesh::listening).collect();
+        let addresses: Vec<SocketAddr> = meshes.iter().filter_map(Mesh::local_addr).collect();
         let began = Instant::now();
         for sender in &found {
             sender.send_replace(addresses.clone());

@@ -13,9 +13,11 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use venom::mesh::gossip::LinkId;
 use venom::mesh::identity::Authority;
-use venom::mesh::queue::{Delivery, Next, Outbox, Outboxes, To, delay};
+use venom::mesh::queue::{DeliveryQueue, Outbox, OutboxItem, Outboxes, Recipients, delivery_delay};
 use venom::mesh::wire::{self, Hello, Message, codec};
-use venom::mesh::{Bounds, Credentials, DialPolicy, Injectable, InjectionPayload, Mesh, Metrics, Options};
+use venom::mesh::{
+    Credentials, DialPolicy, Injectable, InjectionPayload, LinkLimits, Mesh, Metrics, Options,
+};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, credentials};
@@ -54,7 +56,7 @@ pub async fn transport(authority: &Authority) -> Fallible<Figures> {
         let outbox = Arc::new(Outbox::default());
         outboxes.add(LinkId(at as u64), outbox.clone());
         tokio::spawn(async move {
-            while let Next::Frames(waiting) = outbox.next().await {
+            while let OutboxItem::Frames(waiting) = outbox.next().await {
                 for frame in waiting {
                     frames.feed(frame).await?;
                 }
@@ -63,9 +65,9 @@ pub async fn transport(authority: &Authority) -> Fallible<Figures> {
             Fallible::Ok(())
         });
     }
-    let delivery = Delivery::at_once(outboxes);
+    let delivery = DeliveryQueue::immediate(outboxes);
     let figures = fanout.publish(async |message, times| {
-        (0..times).for_each(|_| delivery.send(To::AllBut(None), message.clone()));
+        (0..times).for_each(|_| delivery.send(Recipients::AllExcept(None), message.clone()));
         Ok(())
     });
     figures.await
@@ -90,7 +92,7 @@ impl Publisher {
             listener: Some(listener),
             injectable: Injectable::default(),
             metrics: Arc::new(Metrics::new()?),
-            bounds: Bounds::default(),
+            limits: LinkLimits::default(),
             paced: true,
         })?;
         Ok(Self { mesh, address, _credentials: kept })
@@ -143,10 +145,10 @@ pub async fn pace(authority: &Authority) -> Fallible<()> {
     for _ in 0..20 {
         gaps.extend(burst(&publisher, &mut wire, CALM).await?);
     }
-    print("while 100 or fewer wait", delay(0), gaps);
+    print("while 100 or fewer wait", delivery_delay(0), gaps);
     let gaps = burst(&publisher, &mut wire, CROWDED).await?;
     // The first come while there are few, the last when few are left.
-    print("while more than 100 wait", delay(CROWDED), gaps[100..CROWDED - 110].to_vec());
+    print("while more than 100 wait", delivery_delay(CROWDED), gaps[100..CROWDED - 110].to_vec());
     Ok(())
 }
 

@@ -1,85 +1,88 @@
-//! What peers say to one another: frames of four bytes of length (big-endian) and a JSON body.
+//! The wire protocol: frames with a length of four bytes (big-endian) and a JSON body.
 //!
-//! The length is looked at before anything is allocated: a frame above [`MAX_FRAME_BYTES`] ends the link.
+//! The length is checked before anything is allocated: a frame above [`MAX_FRAME_BYTES`] ends the link.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::LengthDelimitedCodec;
 
 use super::event::{InjectionEvent, InjectionId, InjectionPayload, Outcome};
-use super::name::Identity;
+use super::spiffe::Identity;
 
-/// Most bytes of a frame's body.
+/// Maximum size of a frame's body.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
-/// A frame that holds several items is closed at this many bytes; no single item is half as long as the rest.
+/// A batch starts a new frame beyond this size. The rest up to [`MAX_FRAME_BYTES`] is room for one item: no item
+/// is half that long.
 const TARGET_FRAME_BYTES: usize = 48 * 1024;
-/// Longest reason of a refusal that goes out, in bytes.
+/// Maximum length of a refusal's reason on the wire, in bytes.
 const MAX_REASON_BYTES: usize = 500;
-/// The version that this program speaks.
+/// The protocol version of this build. Peers of different versions do not link.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// One frame's body.
+/// The body of one frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Message {
-    /// The first one in each direction.
+    /// The first message in each direction, and only the first.
     Hello(Hello),
-    /// Nothing to say, still here.
+    /// Keep-alive.
     Ping,
-    /// Injections that are not known to be settled, in the order in which they were taken.
+    /// Injections without a known outcome, in order of arrival at the sender.
     Events(Vec<WireEvent>),
-    /// What became of injections.
+    /// Outcomes of injections.
     Settled(Vec<SettledEvent>),
 }
 
-/// How a link begins.
+/// The greeting that opens a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the sender.
     pub version: u32,
-    /// Drawn by lot when the sender's process started: tells a restarted peer from one that is still there.
+    /// A random number drawn when the sender's process started. It distinguishes a restarted peer from its
+    /// predecessor with the same identity.
     pub instance: u64,
-    /// Where the sender lets peers in, on the address that it is seen at: whom it has dialled need not dial it.
+    /// The port on which the sender accepts links, at the address it connects from. The receiver then knows that
+    /// it need not dial that address itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// An injection as it is sent.
+/// An injection on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WireEvent {
     /// The client's id.
     pub id: InjectionId,
-    /// Who took it in; missing where that is the sender itself, whose certificate says who that is.
+    /// The peer that accepted the injection. Absent if that is the sender, whom its certificate identifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Identity>,
-    /// The origin's count.
+    /// [`InjectionEvent::seq`].
     pub seq: u64,
-    /// Milliseconds since it was taken in: peers share no clock.
+    /// Milliseconds since the origin accepted it. An age, not a time: peers share no clock.
     pub age: u64,
-    /// What is injected.
+    /// What to inject.
     #[serde(flatten)]
     pub payload: InjectionPayload,
 }
 
-/// What became of an injection, as it is sent.
+/// An injection and its outcome on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SettledEvent {
-    /// The injection.
+    /// The injection, in full: the receiver may not have seen it before.
     pub event: WireEvent,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// A frame that says nothing this program understands.
+/// The frame's body is not a [`Message`].
 #[derive(Debug, thiserror::Error)]
-#[error("not a frame of this mesh: {0}")]
+#[error("invalid frame: {0}")]
 pub struct InvalidFrame(#[from] serde_json::Error);
 
 impl Message {
-    /// The body of a frame.
+    /// Parses the body of a frame.
     ///
     /// # Errors
     /// [`InvalidFrame`].
@@ -87,55 +90,55 @@ impl Message {
         Ok(serde_json::from_slice(body)?)
     }
 
-    /// The body of a frame.
+    /// Serializes to the body of a frame.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        // Texts, whole numbers and finite floats: there is nothing in it that JSON cannot say.
+        // Cannot fail: strings, integers and finite floats are all valid JSON.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
-    /// `events` in as few frames as will hold them.
+    /// Packs `events` into as few frames as possible.
     #[must_use]
     pub fn events(events: Vec<WireEvent>) -> Vec<Self> {
-        frames(events).map(Self::Events).collect()
+        batches(events).map(Self::Events).collect()
     }
 
-    /// `settled` in as few frames as will hold them.
+    /// Packs `settled` into as few frames as possible.
     #[must_use]
     pub fn settled(settled: Vec<SettledEvent>) -> Vec<Self> {
-        frames(settled).map(Self::Settled).collect()
+        batches(settled).map(Self::Settled).collect()
     }
 }
 
-/// Cuts `items` where a frame is full.
-fn frames<T: Serialize>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
-    let mut frames = vec![];
-    let (mut frame, mut bytes) = (vec![], 0);
+/// Splits `items` into batches of at most [`TARGET_FRAME_BYTES`], or one item.
+fn batches<T: Serialize>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut batches = vec![];
+    let (mut batch, mut bytes) = (vec![], 0);
     for item in items {
         let size = serde_json::to_vec(&item).map_or(0, |it| it.len() + 1);
-        if bytes + size > TARGET_FRAME_BYTES && !frame.is_empty() {
-            frames.push(std::mem::take(&mut frame));
+        if bytes + size > TARGET_FRAME_BYTES && !batch.is_empty() {
+            batches.push(std::mem::take(&mut batch));
             bytes = 0;
         }
         bytes += size;
-        frame.push(item);
+        batch.push(item);
     }
-    if !frame.is_empty() {
-        frames.push(frame);
+    if !batch.is_empty() {
+        batches.push(batch);
     }
-    frames.into_iter()
+    batches.into_iter()
 }
 
 impl WireEvent {
-    /// `event`, taken in `age` milliseconds ago, as `me` sends it.
+    /// `event` as `sender` sends it, accepted by its origin `age` milliseconds ago.
     #[must_use]
-    pub fn new(event: &InjectionEvent, age: u64, me: &Identity) -> Self {
-        let origin = (event.origin != *me).then(|| event.origin.clone());
+    pub fn new(event: &InjectionEvent, age: u64, sender: &Identity) -> Self {
+        let origin = (event.origin != *sender).then(|| event.origin.clone());
         Self { id: event.id.clone(), origin, seq: event.seq, age, payload: event.payload }
     }
 }
 
-/// A reason, short enough for every frame.
+/// Cuts `reason` to a length that fits every frame.
 #[must_use]
 pub fn truncate_reason(mut reason: String) -> String {
     let mut end = reason.len().min(MAX_REASON_BYTES);
@@ -146,7 +149,7 @@ pub fn truncate_reason(mut reason: String) -> String {
     reason
 }
 
-/// The codec of a link.
+/// The codec of a link: frames with a four-byte length.
 #[must_use]
 pub fn codec() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME_BYTES).new_codec()
@@ -206,12 +209,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn frames_come_out_as_they_went_in(messages in proptest::collection::vec(message(), 0..8), cut in 1_usize..700) {
+        fn frames_round_trip_however_the_stream_is_chunked(messages in proptest::collection::vec(message(), 0..8), cut in 1_usize..700) {
             let (mut out, mut codec) = (BytesMut::new(), codec());
             for message in &messages {
                 codec.encode(message.encode(), &mut out).unwrap();
             }
-            // However the bytes are cut on their way.
             let (mut buffer, mut read) = (BytesMut::new(), vec![]);
             for piece in out.chunks(cut) {
                 buffer.extend_from_slice(piece);
@@ -224,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_in_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_are_decoded_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut buffer = BytesMut::from(&bytes[..]);
             let mut codec = codec();
             while let Ok(Some(body)) = codec.decode(&mut buffer) {
@@ -234,7 +236,7 @@ mod tests {
         }
 
         #[test]
-        fn many_events_are_cut_into_frames(some in proptest::collection::vec(sent(), 0..12), times in 1_usize..60) {
+        fn many_events_are_split_into_frames(some in proptest::collection::vec(sent(), 0..12), times in 1_usize..60) {
             let events: Vec<WireEvent> = some.iter().cycle().take(some.len() * times).cloned().collect();
             let frames = Message::events(events.clone());
             let mut all = vec![];
@@ -248,9 +250,9 @@ mod tests {
         }
     }
 
-    /// The longest refusal there can be, as JSON escapes it at worst, fits a frame with room to spare.
+    /// The longest possible refusal, with every byte escaped in JSON, fits a frame.
     #[test]
-    fn the_longest_item_fits() {
+    fn the_longest_item_fits_a_frame() {
         let part = "x".repeat(63);
         let event = WireEvent {
             id: "x".repeat(64).parse().unwrap(),
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_bound_allocates_nothing() {
+    fn an_excessive_length_prefix_allocates_nothing() {
         for length in [MAX_FRAME_BYTES as u32 + 1, 1 << 30, u32::MAX] {
             let mut buffer = BytesMut::from(&length.to_be_bytes()[..]);
             assert!(codec().decode(&mut buffer).is_err());

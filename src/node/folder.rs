@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::source::{NoCertificate, read as read_file};
-use crate::mesh::identity::{Authority, Credentials, IdentityError, new_key};
-use crate::mesh::name::Identity;
+use crate::mesh::identity::{Authority, Credentials, IdentityError, generate_key_and_csr};
+use crate::mesh::spiffe::Identity;
 
 /// The installation and the organism that a folder's names belong to. Its authority is its own, so that
 /// folders do not meet.
@@ -69,10 +69,10 @@ pub fn init(folder: &Path, nodes: u32, life: Duration) -> Result<(), FolderError
         Identity::pod(TRUST_DOMAIN, ORGANISM, &name).map(|it| (name, it))
     });
     for named in std::iter::once(operator).chain(pods) {
-        let (name, identity) = named.map_err(|_| wrong(IdentityError::Nobody))?;
+        let (name, identity) = named.map_err(|_| wrong(IdentityError::NoMeshIdentity))?;
         let place = folder.join(name);
         make(&place)?;
-        let (key, request) = new_key().map_err(wrong)?;
+        let (key, request) = generate_key_and_csr().map_err(wrong)?;
         let certificate = authority.sign(&request, &identity, now, life).map_err(wrong)?;
         write(&place.join(CA), authority.ca_pem(), 0o644)?;
         // Key and certificate are one file, replaced at once: nobody reads one without the other.

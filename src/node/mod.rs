@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::door::Certificate;
 use self::source::{NoCertificate, Source};
 use crate::mesh::{
-    Bounds, CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, Mesh, Metrics,
+    CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, LinkLimits, Mesh, Metrics,
     Options as MeshOptions,
 };
 use crate::net::bind_dual_stack;
@@ -132,7 +132,7 @@ impl Node {
             listener: Some(listener),
             injectable: options.injectable,
             metrics,
-            bounds: Bounds::default(),
+            limits: LinkLimits::default(),
             paced: true,
         };
         let (mesh, collected) = match ledger {

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::client;
 use super::folder;
 use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
-use crate::mesh::identity::{Credentials, IdentityError, new_key};
+use crate::mesh::identity::{Credentials, IdentityError, generate_key_and_csr};
 
 /// How long an issuer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ impl Issuer {
         let broken = |error: IdentityError| wrong(&error);
         let (ca, token) = (read(&self.ca)?, read(&self.token)?);
         let tls = trusting(&ca).map_err(|why| none(&self.ca.display(), &why))?;
-        let (key, csr) = new_key().map_err(broken)?;
+        let (key, csr) = generate_key_and_csr().map_err(broken)?;
         let ask = serde_json::to_vec(&CertificateRequest { csr }).map_err(|error| wrong(&error))?;
         let bearer = format!("Bearer {}", token.trim());
         let answer = client::post(&self.url, &ask, Some(&bearer), Some(tls), PATIENCE).await;

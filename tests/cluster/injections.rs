@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use venom::api::{Genome, Organism};
 use venom::ledger::entry::Data;
-use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, new_key};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
 use venom::mesh::{Identity, Injectable, InjectionId, InjectionPayload, Mesh, Outcome, Ticket};
 use venom::node::source::Source;
 use venom::node::{Node, Options};
@@ -69,7 +69,7 @@ impl World {
         let mut nodes: Vec<Node> = vec![];
         for number in 0..NODES {
             let identity = Identity::pod("venom", &uid, &format!("node-{number}")).unwrap();
-            let (key, request) = new_key().unwrap();
+            let (key, request) = generate_key_and_csr().unwrap();
             let certificate =
                 authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME).unwrap();
             let place = folder.path().join(number.to_string());

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use venom::api::Organism;
 use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
-use venom::mesh::identity::new_key;
+use venom::mesh::identity::generate_key_and_csr;
 use venom::node::client::{Answer, post};
 use venom::node::source::{Issuer, Source};
 use venom::operator::nodes::authority::{Certificates, SECRET};
@@ -177,7 +177,7 @@ fn der(pem: &str) -> CertificateDer<'static> {
 
 /// A request and the key that it is for.
 fn csr() -> (String, Vec<u8>) {
-    let (key, csr) = new_key().unwrap();
+    let (key, csr) = generate_key_and_csr().unwrap();
     (key, serde_json::to_vec(&CertificateRequest { csr }).unwrap())
 }
 

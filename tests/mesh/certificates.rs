@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
-use venom::mesh::identity::{Authority, IdentityError, new_key};
+use venom::mesh::identity::{Authority, IdentityError, generate_key_and_csr};
 use venom::mesh::{Credentials, Identity, Injectable};
 use venom::node::source::{Issuer, Source};
 use venom::node::{Node, Options, folder};
@@ -42,7 +42,7 @@ fn names_of_a_request_count_for_nothing() {
 /// A request that was not signed with its own key proves nothing.
 #[test]
 fn a_request_has_to_be_signed_with_its_key() {
-    let (_, request) = new_key().unwrap();
+    let (_, request) = generate_key_and_csr().unwrap();
     let lines: Vec<&str> = request.lines().collect();
     let mut text = lines[1..lines.len() - 1].concat();
     // A byte of the signature, which comes last.
@@ -59,7 +59,7 @@ fn a_request_has_to_be_signed_with_its_key() {
 fn an_authority_outlives_its_process() {
     let first = authority();
     let second = Authority::from_pem(first.ca_pem(), &first.key_pem()).unwrap();
-    let (key, request) = new_key().unwrap();
+    let (key, request) = generate_key_and_csr().unwrap();
     let now = SystemTime::now();
     let signed = second.sign(&request, &pod("a"), now, DAY).unwrap();
     let credentials = Credentials::from_pem(first.ca_pem(), &signed, &key, None).unwrap();
@@ -78,12 +78,12 @@ fn credentials_are_somebodys() {
     assert_eq!(credentials(&authority, &operator, DAY).organism, "uid");
     let pem = crate::support::issue(&authority, &operator, now, DAY);
     let told = Credentials::from_pem(authority.ca_pem(), &pem, &pem, None);
-    assert!(matches!(told, Err(IdentityError::WhichOrganism)));
-    let (certificate, key) = authority.server(&["localhost"], now, DAY).unwrap();
+    assert!(matches!(told, Err(IdentityError::OrganismRequired)));
+    let (certificate, key) = authority.server_certificate(&["localhost"], now, DAY).unwrap();
     let told = Credentials::from_pem(authority.ca_pem(), &certificate, &key, None);
-    assert!(matches!(told, Err(IdentityError::Nobody)));
+    assert!(matches!(told, Err(IdentityError::NoMeshIdentity)));
     // The key of another one.
-    let (key, _) = new_key().unwrap();
+    let (key, _) = generate_key_and_csr().unwrap();
     assert!(Credentials::from_pem(authority.ca_pem(), &pem, &key, Some("uid")).is_err());
 }
 
@@ -187,7 +187,7 @@ async fn a_node_waits_for_its_issuer() {
 
 /// An issuer, much as the operator is one: the token decides who that is.
 async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
-    let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), DAY).unwrap();
+    let (certificate, key) = authority.server_certificate(&["localhost"], SystemTime::now(), DAY).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()

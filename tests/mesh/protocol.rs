@@ -6,7 +6,7 @@ use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPaylo
 use venom::mesh::gossip::{
     Gossip, INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus, Limits, LinkId, Output,
 };
-use venom::mesh::name::Identity;
+use venom::mesh::spiffe::Identity;
 use venom::mesh::wire::{Message, SettledEvent, WireEvent};
 
 const WALL: Duration = Duration::from_secs(1_800_000_000);

@@ -19,7 +19,7 @@ use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPaylo
 use venom::mesh::gossip::{
     Gossip, INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus, Limits, LinkId, Output,
 };
-use venom::mesh::name::Identity;
+use venom::mesh::spiffe::Identity;
 use venom::mesh::wire::Message;
 
 const SEEDS: u64 = 1_000;

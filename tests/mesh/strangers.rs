@@ -14,9 +14,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpSocket;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{BytesCodec, Framed};
-use venom::mesh::metrics::Refused;
+use venom::mesh::metrics::RefusalReason;
 use venom::mesh::wire::{Hello, Message, PROTOCOL_VERSION, WireEvent};
-use venom::mesh::{Bounds, Identity, Mesh};
+use venom::mesh::{Identity, LinkLimits, Mesh};
 
 use crate::support::{
     DAY, Entries, Peer, Wanted, addresses, anoms, assert_exactly_once, authority, credentials, inject,
@@ -120,13 +120,13 @@ fn resident_kib() -> i64 {
 
 /// Two nodes of which one is patient for half a second only.
 async fn two(authority: &venom::mesh::Authority) -> Vec<Peer> {
-    let bounds = Bounds {
-        handshake: Duration::from_millis(1_500),
+    let limits = LinkLimits {
+        handshake_timeout: Duration::from_millis(1_500),
         half_open: 16,
-        half_open_a_source: 8,
-        ..Bounds::default()
+        half_open_per_source: 8,
+        ..LinkLimits::default()
     };
-    let first = Wanted { bounds, ..node(credentials(authority, &pod("a"), DAY)) };
+    let first = Wanted { limits, ..node(credentials(authority, &pod("a"), DAY)) };
     let second = node(credentials(authority, &pod("b"), DAY));
     let peers = vec![start(first, None).await.0, start(second, None).await.0];
     introduce(&peers);
@@ -148,16 +148,16 @@ async fn strangers_are_refused_and_counted() {
     let other_domain = issue(&ours, &Identity::pod("elsewhere", "uid", "c").unwrap(), now, DAY);
     let expired = issue(&ours, &pod("c"), now - DAY * 2, DAY);
     let early = issue(&ours, &pod("c"), now + DAY, DAY);
-    let (certificate, key) = ours.server(&["localhost"], now, DAY).unwrap();
+    let (certificate, key) = ours.server_certificate(&["localhost"], now, DAY).unwrap();
     let server = certificate + &key;
     for (pem, reason) in [
-        (None, Refused::Stranger),
-        (Some(&other_authority), Refused::Stranger),
-        (Some(&other_organism), Refused::Identity),
-        (Some(&other_domain), Refused::Identity),
-        (Some(&expired), Refused::Expired),
-        (Some(&early), Refused::Expired),
-        (Some(&server), Refused::Stranger),
+        (None, RefusalReason::Untrusted),
+        (Some(&other_authority), RefusalReason::Untrusted),
+        (Some(&other_organism), RefusalReason::WrongIdentity),
+        (Some(&other_domain), RefusalReason::WrongIdentity),
+        (Some(&expired), RefusalReason::Expired),
+        (Some(&early), RefusalReason::Expired),
+        (Some(&server), RefusalReason::Untrusted),
     ] {
         let before = refused(reason);
         say_and_be_ended(address, pem.map(String::as_str), &[hello()]).await;
@@ -166,7 +166,7 @@ async fn strangers_are_refused_and_counted() {
 
     let mut plain = Plain::connect(address).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: mesh\r\n\r\n").unwrap();
-    until("garbage", || refused(Refused::Garbage) == 1).await;
+    until("garbage", || refused(RefusalReason::InvalidTls) == 1).await;
 
     let mut names_itself =
         WireEvent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, payload: anoms(1) };
@@ -186,9 +186,9 @@ async fn strangers_are_refused_and_counted() {
         vec![hello(), hello()],
         vec![hello(), frame(&Message::Events(vec![names_itself]))],
     ] {
-        let before = refused(Refused::Protocol);
+        let before = refused(RefusalReason::ProtocolViolation);
         say_and_be_ended(address, Some(&good), &words).await;
-        until("protocol", || refused(Refused::Protocol) == before + 1).await;
+        until("protocol", || refused(RefusalReason::ProtocolViolation) == before + 1).await;
     }
     // All the while the two are linked.
     until("strangers gone", || peers[0].metrics.links() == 1).await;
@@ -211,8 +211,8 @@ async fn memory_is_bounded_and_honest_peers_get_in() {
         say_and_be_ended(address, Some(&good), &[hello(), huge.freeze()]).await;
     }
     let half: Vec<Plain> = (0..60).map(|_| Plain::connect(address).unwrap()).collect();
-    until("half open", || peers[0].metrics.refused(Refused::HalfOpen) >= 30).await;
-    until("timeout", || peers[0].metrics.refused(Refused::Timeout) >= 8).await;
+    until("half open", || peers[0].metrics.refused(RefusalReason::TooManyHandshakes) >= 30).await;
+    until("timeout", || peers[0].metrics.refused(RefusalReason::HandshakeTimeout) >= 8).await;
     let grown = resident_kib() - before;
     assert!(grown < 64 * 1024, "{grown} KiB");
     drop(half);

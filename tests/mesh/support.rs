@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use venom::mesh::identity::{Authority, new_key};
+use venom::mesh::identity::{Authority, generate_key_and_csr};
 use venom::mesh::{
-    Bounds, CommittedInjection, Credentials, DialPolicy, Identity, Injectable, InjectionEvent, InjectionId,
-    InjectionPayload, InjectionReceiver, Mesh, Metrics, Options, Outcome, Ticket,
+    CommittedInjection, Credentials, DialPolicy, Identity, Injectable, InjectionEvent, InjectionId,
+    InjectionPayload, InjectionReceiver, LinkLimits, Mesh, Metrics, Options, Outcome, Ticket,
 };
 
 /// How long anything may take.
@@ -27,7 +27,7 @@ pub fn pod(name: &str) -> Identity {
 
 /// A certificate and its key in one text.
 pub fn issue(authority: &Authority, identity: &Identity, from: SystemTime, life: Duration) -> String {
-    let (key, request) = new_key().unwrap();
+    let (key, request) = generate_key_and_csr().unwrap();
     authority.sign(&request, identity, from, life).unwrap() + &key
 }
 
@@ -49,11 +49,11 @@ pub struct Wanted {
     pub credentials: Credentials,
     pub dial: DialPolicy,
     pub listens: bool,
-    pub bounds: Bounds,
+    pub limits: LinkLimits,
 }
 
 pub fn node(credentials: Credentials) -> Wanted {
-    Wanted { credentials, dial: DialPolicy::AllPeers, listens: true, bounds: Bounds::default() }
+    Wanted { credentials, dial: DialPolicy::AllPeers, listens: true, limits: LinkLimits::default() }
 }
 
 pub async fn start(
@@ -74,7 +74,7 @@ pub async fn start(
         listener,
         injectable: Injectable::default(),
         metrics: metrics.clone(),
-        bounds: wanted.bounds,
+        limits: wanted.limits,
         paced: wanted.listens,
     };
     let (mesh, collected) = match ledger {
@@ -84,7 +84,7 @@ pub async fn start(
             (mesh, Some(collected))
         }
     };
-    let address = mesh.listening();
+    let address = mesh.local_addr();
     (Peer { mesh, metrics, address, credentials, addresses }, collected)
 }
 
@@ -128,7 +128,7 @@ pub async fn operator(authority: &Authority, entries: &Entries, nodes: Vec<Socke
         credentials: credentials(authority, &identity, DAY),
         dial: DialPolicy::OnePeer,
         listens: false,
-        bounds: Bounds::default(),
+        limits: LinkLimits::default(),
     };
     let so_far = entries.lock().unwrap().clone();
     let known = so_far.into_iter().enumerate().map(|(entry, event)| CommittedInjection {

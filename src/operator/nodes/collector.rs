@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::authority::Certificates;
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{
-    Bounds, CommittedInjection, Credentials, DialPolicy, InjectionReceiver, Mesh, Options, OutcomeSender,
+    CommittedInjection, Credentials, DialPolicy, InjectionReceiver, LinkLimits, Mesh, Options, OutcomeSender,
 };
 use crate::operator::beater::Beater;
 use crate::operator::body::build::INJECTABLE;
@@ -68,7 +68,7 @@ pub fn join(
         listener: None,
         injectable: INJECTABLE,
         metrics: shared.mesh_metrics.clone(),
-        bounds: Bounds::default(),
+        limits: LinkLimits::default(),
         paced: false,
     };
     let (mesh, collected) = Mesh::join_as_collector(options, known)?;
