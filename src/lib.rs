@@ -10,8 +10,9 @@
 //! | [`organism`] | the engine: one beat is one function | numbers |
 //! | [`ledger`] | entries, chain, Merkle tree, segments, replay | the engine's types |
 //! | [`store`] | where ledgers live: ConfigMaps, a folder | I/O |
-//! | [`mesh`] | how an injection gets from any node to who holds the ledger | sockets, TLS; no ledger |
-//! | [`node`] | a node as a process: certificate, doors, peers | the mesh |
+//! | `net` | listening, limits on unauthenticated clients | sockets |
+//! | [`mesh`] | carries injections from any node to the collector, which holds the ledger | sockets, TLS; no ledger |
+//! | [`node`] | a node as a process: certificate, HTTP servers, peers | the mesh |
 //! | [`api`] | the two custom resources: fields, defaults, rules | Kubernetes' types |
 //! | [`operator`] | reconcilers, bodies, beater, committer, publisher | all of the above |
 //! | [`cli`] | one file a subcommand | all of the above |

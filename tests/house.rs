@@ -53,7 +53,7 @@ fn engine_and_ledger_know_no_clock_no_io_no_runtime() {
 
 #[test]
 fn the_mesh_knows_no_kubernetes_and_no_ledger() {
-    for under in ["src/mesh", "src/node"] {
+    for under in ["src/mesh", "src/net", "src/node"] {
         assert_absent(
             under,
             &["kube", "k8s", "crate::api", "crate::ledger", "crate::organism", "crate::store"],

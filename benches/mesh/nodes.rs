@@ -119,7 +119,7 @@ impl Node {
 /// Ten processes with identities of a folder, each linked to the others.
 pub fn at_rest() -> Fallible<()> {
     let folder = tempfile::tempdir()?;
-    venom::node::folder::init(folder.path(), NODES, CERTIFICATE_LIFETIME)?;
+    venom::node::directory::init(folder.path(), NODES, CERTIFICATE_LIFETIME)?;
     let mut nodes: Vec<Node> = vec![];
     for at in 1..=NODES {
         let peers: Vec<String> = nodes.iter().map(|it| format!("127.0.0.1:{}", it.mesh_port)).collect();

@@ -156,7 +156,7 @@ pub async fn pace(authority: &Authority) -> Fallible<()> {
 async fn burst(publisher: &Publisher, wire: &mut Wire, count: usize) -> Fallible<Vec<Duration>> {
     let inject = async {
         for _ in 0..count {
-            publisher.inject(&venom::node::door::new_id()).await?;
+            publisher.inject(&venom::node::http::new_injection_id()).await?;
         }
         Fallible::Ok(())
     };

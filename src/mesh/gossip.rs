@@ -200,7 +200,7 @@ impl Gossip {
         self.pending.len()
     }
 
-    /// Returns the status of an injection; `None` if this peer does not know the id.
+    /// Returns the status of an injection; `None` if the id is unknown to this peer.
     #[must_use]
     pub fn status(&self, id: &InjectionId) -> Option<InjectionStatus> {
         match self.settled.get(id) {

@@ -169,7 +169,7 @@ impl Mesh {
         response.await.unwrap_or(Err(InjectError::Overloaded))
     }
 
-    /// Returns the status of an injection; `None` if this peer does not know the id.
+    /// Returns the status of an injection; `None` if the id is unknown to this peer.
     pub async fn status(&self, id: InjectionId) -> Option<InjectionStatus> {
         let (reply, response) = oneshot::channel();
         self.requests.send(Request::Status(id, reply)).await.ok()?;

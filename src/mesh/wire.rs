@@ -42,8 +42,8 @@ pub struct Hello {
     /// A random number drawn when the sender's process started. It distinguishes a restarted peer from its
     /// predecessor with the same identity.
     pub instance: u64,
-    /// The port on which the sender accepts links, at the address it connects from. The receiver then knows that
-    /// it need not dial that address itself.
+    /// The port on which the sender accepts links, at the address it connects from. The receiver does
+    /// not dial that address while the link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }

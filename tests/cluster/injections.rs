@@ -19,7 +19,7 @@ use venom::api::{Genome, Organism};
 use venom::ledger::entry::Data;
 use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
 use venom::mesh::{Identity, Injectable, InjectionId, InjectionPayload, Mesh, Outcome, Ticket};
-use venom::node::source::Source;
+use venom::node::certificate_source::CertificateSource;
 use venom::node::{Node, Options};
 
 use crate::harness::eventually;
@@ -81,7 +81,7 @@ impl World {
                 mesh_port: 0,
                 http_port: None,
                 inject_port: 0,
-                source: Source::Folder(place),
+                certificate_source: CertificateSource::Directory(place),
                 injectable: Injectable { min: -100.0, max: 100.0 },
             };
             let (node, _) = Node::start(options, None).await.unwrap();

@@ -21,8 +21,8 @@ use tempfile::TempDir;
 use venom::api::Organism;
 use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use venom::mesh::identity::generate_key_and_csr;
-use venom::node::client::{Answer, post};
-use venom::node::source::{Issuer, Source};
+use venom::node::certificate_source::{CertificateSource, IssuerEndpoint};
+use venom::node::client::{HttpResponse, post_json};
 use venom::operator::nodes::authority::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
@@ -134,16 +134,16 @@ impl Site {
     }
 
     /// A node's own way to a certificate.
-    async fn source(&self, account: &str, token: &str) -> Source {
-        Source::Issuer(Issuer {
+    async fn source(&self, account: &str, token: &str) -> CertificateSource {
+        CertificateSource::Issuer(IssuerEndpoint {
             url: self.world.issuer_url.parse().unwrap(),
-            token: self.file(&format!("token-of-{account}"), token),
-            ca: self.file("ca.pem", &self.ca().await),
+            token_file: self.file(&format!("token-of-{account}"), token),
+            ca_file: self.file("ca.pem", &self.ca().await),
         })
     }
 
     /// Any request, with this token and body.
-    async fn ask(&self, ca: &str, token: Option<&str>, body: &[u8]) -> Result<Answer, String> {
+    async fn ask(&self, ca: &str, token: Option<&str>, body: &[u8]) -> Result<HttpResponse, String> {
         let mut roots = RootCertStore::empty();
         roots.add(der(ca)).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -152,7 +152,7 @@ impl Site {
         let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
         let bearer = token.map(|token| format!("Bearer {token}"));
         let url = self.world.issuer_url.parse().unwrap();
-        post(&url, body, bearer.as_deref(), Some(Arc::new(tls)), PATIENCE).await
+        post_json(&url, body, bearer.as_deref(), Some(tls), PATIENCE).await
     }
 
     /// So many requests were refused, by reason.

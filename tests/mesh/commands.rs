@@ -160,12 +160,12 @@ fn three_nodes_without_a_cluster() {
     wrong(&format!("inject --anoms 1000001 --url {url}"), 1, "anoms must be 0 to 1000000");
     wrong(&format!("inject --anoms 1 --id a_b --url {url}"), 1, "letters, digits and -");
     let old = "inject --anoms 1 --id 01890a5d-ac96-774b-bcce-b302099a8057";
-    wrong(&format!("{old} --url {url}"), 1, "only the ledger says");
+    wrong(&format!("{old} --url {url}"), 1, "look in the ledger");
     wrong("inject", 2, "nothing to inject");
     let used = format!("inject --anoms 8 --id {} --url {url}", told.keys().next().unwrap());
     wrong(&used, 1, "the id was used for another injection");
 
-    wrong("run --mesh --mesh-identity venom-mesh/node-1 --ledger other", 1, "needs the operator's");
+    wrong("run --mesh --mesh-identity venom-mesh/node-1 --ledger other", 1, "use the operator's certificate");
 
     run.end("TERM");
     assert_eq!(place.injections(), told);

@@ -12,8 +12,8 @@ use super::Args;
 use super::heart::Wake;
 use crate::mesh::identity::CERTIFICATE_LIFETIME;
 use crate::mesh::{CommittedInjection, OutcomeSender};
-use crate::node::source::Source;
-use crate::node::{Node, Options, folder};
+use crate::node::certificate_source::CertificateSource;
+use crate::node::{Node, Options, directory};
 use crate::store::directory::Writer;
 use crate::store::injections::Recent;
 
@@ -37,7 +37,7 @@ impl Body {
             mesh_port: args.mesh_port.unwrap_or(9000),
             http_port: None,
             inject_port: args.inject_port.unwrap_or(8001),
-            source: Source::Folder(identity(args.mesh_identity.as_deref())?),
+            certificate_source: CertificateSource::Directory(identity(args.mesh_identity.as_deref())?),
             injectable: args.injectable,
         };
         let known = known(writer)?;
@@ -112,9 +112,10 @@ fn identity(named: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
-    let (mesh, operator) = (Path::new(FOLDER), Path::new(FOLDER).join(folder::OPERATOR));
+    let (mesh, operator) = (Path::new(FOLDER), Path::new(FOLDER).join(directory::OPERATOR_DIRECTORY));
     if !mesh.exists() {
-        folder::init(mesh, NODES, CERTIFICATE_LIFETIME).map_err(|error| Error::Failed(error.to_string()))?;
+        directory::init(mesh, NODES, CERTIFICATE_LIFETIME)
+            .map_err(|error| Error::Failed(error.to_string()))?;
         complain(&format!("{FOLDER}: made, with certificates for node-1 to node-{NODES}, good for 24h"));
     }
     Ok(operator)
