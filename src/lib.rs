@@ -67,6 +67,7 @@ pub mod api;
 pub mod cli;
 pub mod ledger;
 pub mod mesh;
+mod net;
 pub mod node;
 pub mod operator;
 pub mod organism;

@@ -1,5 +1,5 @@
-//! One publisher and nine receivers. Each receiver is a thread with a runtime of its own, as each would be a
-//! process of its own: within one runtime a message would pass without a switch from one to the other.
+//! One publisher and nine receivers. Each receiver is a thread with a runtime of its own, like a separate process:
+//! within one runtime a message would arrive without a context switch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,27 +15,27 @@ use super::Fallible;
 
 pub const RECEIVERS: usize = 9;
 pub const BYTES: usize = 128;
-/// Messages of the latency run, and the time between two. The mission's pace is 1 ms: at that a paced queue
-/// would be full, and its length is not what is measured here.
+/// Messages of the latency run, and the interval between them. The paced queue delivers one message a millisecond:
+/// with a shorter interval the run would measure the queue's length.
 const SINGLE: usize = 1_000;
-const BEAT: Duration = Duration::from_millis(2);
+const INTERVAL: Duration = Duration::from_millis(2);
 /// Messages of the throughput run.
 pub const MANY: usize = 200_000;
-/// As many are handed over at once.
+/// Messages sent at once.
 const BATCH: usize = 100;
-/// As many may be on their way: an outbox of the mesh holds a mebibyte, past which a peer is behind. A broker's
-/// socket would hold its publisher back, but not before this.
-const ON_THEIR_WAY: usize = 6_000;
-/// Longer than any run.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// A message begins with the time at which it was sent, in nanoseconds, with so many digits.
-const DIGITS: usize = 20;
+/// Maximum number of messages in flight. An outbox of the mesh drops frames beyond one mebibyte; a broker would only
+/// slow its publisher down, and not before this many.
+const MAX_IN_FLIGHT: usize = 6_000;
+/// Time limit of a run.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// A message starts with the time at which it was sent, in nanoseconds, with this many digits.
+const TIMESTAMP_DIGITS: usize = 20;
 
-/// What a run gave.
+/// The measurements of a run.
 pub struct Figures {
-    /// How late each message was at each receiver, the least first.
+    /// Latency of each message at each receiver, sorted.
     micros: Vec<u64>,
-    /// 0 where that was not measured.
+    /// 0 if not measured.
     pub deliveries_a_second: f64,
 }
 
@@ -45,7 +45,7 @@ impl Figures {
     }
 }
 
-/// A run.
+/// A run: one publisher, [`RECEIVERS`] receivers.
 pub struct Fanout {
     started: Instant,
     many: usize,
@@ -58,19 +58,19 @@ struct Received {
     ended: Instant,
 }
 
-/// When a message was sent, where it is one.
+/// When the message was sent; `None` if it is not a message of a run.
 pub fn sent(message: &[u8]) -> Option<u64> {
-    std::str::from_utf8(message.get(..DIGITS)?).ok()?.parse().ok()
+    std::str::from_utf8(message.get(..TIMESTAMP_DIGITS)?).ok()?.parse().ok()
 }
 
 impl Fanout {
-    /// With `many` messages in its throughput run.
+    /// A run with `many` messages for throughput; 0 measures latency only.
     pub fn new(many: usize) -> Self {
         let connected = Arc::new(Barrier::new(RECEIVERS + 1));
         Self { started: Instant::now(), many, connected, receivers: vec![] }
     }
 
-    /// Starts a receiver, which reads messages of what `connect` gives; `sent` says when one was sent.
+    /// Starts a receiver that reads the stream from `connect`. `sent` extracts the time at which a message was sent.
     pub fn receive<S>(
         &mut self,
         connect: impl AsyncFnOnce() -> Fallible<S> + Send + 'static,
@@ -79,15 +79,15 @@ impl Fanout {
         S: Stream<Item = std::io::Result<BytesMut>> + Unpin,
     {
         let (started, all, connected) = (self.started, SINGLE + self.many, self.connected.clone());
-        let taken = Arc::new(AtomicUsize::new(0));
-        let count = taken.clone();
+        let received = Arc::new(AtomicUsize::new(0));
+        let count = received.clone();
         let receive = async move || {
             let mut messages = connect().await?;
             connected.wait().await;
             let mut micros = Vec::with_capacity(SINGLE);
             let mut got = 0;
             while got < all {
-                let message = messages.next().await.ok_or("the other end has gone")??;
+                let message = messages.next().await.ok_or("the publisher closed the connection")??;
                 let now = started.elapsed().as_nanos() as u64;
                 let Some(sent) = sent(&message) else { continue };
                 if got < SINGLE {
@@ -101,28 +101,28 @@ impl Fanout {
         let thread = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(receive())
         });
-        self.receivers.push((thread, taken));
+        self.receivers.push((thread, received));
     }
 
-    /// Publishes by `send`, which sends a message so many times.
+    /// Publishes with `send`, which sends a message the given number of times.
     pub async fn publish(self, mut send: impl AsyncFnMut(Bytes, usize) -> Fallible<()>) -> Fallible<Figures> {
-        let connected = timeout(PATIENCE, self.connected.wait()).await;
-        connected.map_err(|_| "not all receivers are connected")?;
-        let mut beat = interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let connected = timeout(TIMEOUT, self.connected.wait()).await;
+        connected.map_err(|_| "not all receivers have connected")?;
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for _ in 0..SINGLE {
-            beat.tick().await;
+            ticks.tick().await;
             send(self.message(), 1).await?;
         }
-        self.until_taken(SINGLE).await?;
+        self.until_received(SINGLE).await?;
 
         let began = Instant::now();
         for at in (0..self.many).step_by(BATCH) {
-            self.until_taken((SINGLE + at + BATCH).saturating_sub(ON_THEIR_WAY)).await?;
+            self.until_received((SINGLE + at + BATCH).saturating_sub(MAX_IN_FLIGHT)).await?;
             send(self.message(), BATCH).await?;
             tokio::task::yield_now().await;
         }
-        self.until_taken(SINGLE + self.many).await?;
+        self.until_received(SINGLE + self.many).await?;
 
         let (mut micros, mut ended) = (vec![], began);
         for (thread, _) in self.receivers {
@@ -137,17 +137,17 @@ impl Fanout {
     }
 
     fn message(&self) -> Bytes {
-        let mut message = format!("{:0DIGITS$}", self.started.elapsed().as_nanos()).into_bytes();
+        let mut message = format!("{:0TIMESTAMP_DIGITS$}", self.started.elapsed().as_nanos()).into_bytes();
         message.resize(BYTES, b'x');
         message.into()
     }
 
-    /// Waits until every receiver has so many.
-    async fn until_taken(&self, count: usize) -> Fallible<()> {
+    /// Waits until every receiver has `count` messages.
+    async fn until_received(&self, count: usize) -> Fallible<()> {
         let all = || self.receivers.iter().all(|it| it.1.load(Ordering::Relaxed) >= count);
         let began = Instant::now();
         while !all() {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Err("messages were lost".into());
             }
             sleep(Duration::from_millis(1)).await;

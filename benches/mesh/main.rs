@@ -1,19 +1,19 @@
-//! The mesh beside a broker: latency and throughput of the same fan-out, the pace of deliveries, how soon nodes
-//! are linked, what a node takes at rest.
+//! The mesh compared with a message broker: latency and throughput of the same fan-out; the pace of deliveries; the
+//! time until nodes are linked; the resources of an idle node.
 //!
-//! `cargo bench --bench mesh`. The broker is `nats-server` on the PATH, or what NATS_SERVER names; without one
-//! the rest is measured. Every ratio is the median of several pairs taken in turn: the machine's speed drifts, a
-//! ratio much less. Not asserted: figures to compare.
+//! `cargo bench --bench mesh`. The broker is `nats-server` from the PATH, or the program in NATS_SERVER; without one
+//! only the mesh is measured. Each ratio is the median of several pairs of runs that alternate, because the
+//! machine's speed drifts and a ratio hardly does. Nothing is asserted.
 
 mod fanout;
 mod nats;
 mod nodes;
-mod ours;
+mod venom_mesh;
 
 use std::time::{Duration, SystemTime};
 
 use fanout::Figures;
-use venom::mesh::identity::{Authority, LIFE, new_key};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
 use venom::mesh::{Credentials, Identity};
 
 const PAIRS: usize = 5;
@@ -21,27 +21,27 @@ const PAIRS: usize = 5;
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Fallible<()> {
-    // Cargo passes --bench; a test run passes --test and wants no measuring.
+    // Cargo passes --bench; `cargo test` passes --test and needs no measurements.
     if std::env::args().any(|arg| arg == "--test") {
         return Ok(());
     }
-    // A publisher has one thread, as `venom node` does.
+    // The publisher runs on one thread, like `venom node`.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let authority = Authority::new("venom", SystemTime::now())?;
     let broker = nats::version();
 
     println!(
-        "1 publisher, {} receivers, {} B, TLS 1.3, both ends proven; medians of {PAIRS} runs in turn",
+        "1 publisher, {} receivers, {} B, mutual TLS 1.3; medians of {PAIRS} alternating runs",
         fanout::RECEIVERS,
         fanout::BYTES
     );
     let (mut transport, mut injection, mut nats) = (vec![], vec![], vec![]);
     for _ in 0..PAIRS {
-        transport.push(runtime.block_on(ours::transport(&authority))?);
+        transport.push(runtime.block_on(venom_mesh::transport(&authority))?);
         if broker.is_ok() {
             nats.push(runtime.block_on(nats::fan_out(&authority))?);
         }
-        injection.push(runtime.block_on(ours::injection(&authority))?);
+        injection.push(runtime.block_on(venom_mesh::injection(&authority))?);
     }
     print("mesh: outboxes, TLS, frames", &transport);
     print("mesh: a node's injection, paced", &injection);
@@ -54,18 +54,18 @@ fn main() -> Fallible<()> {
             ratio("p99, injection : broker", &injection, &nats, |it| it.quantile(0.99));
             ratio("deliveries/s, mesh : broker", &transport, &nats, |it| it.deliveries_a_second);
         }
-        Err(why) => println!("no broker beside it: {why}"),
+        Err(why) => println!("not compared with a broker: {why}"),
     }
 
-    println!("\npace of an injecting node's deliveries, as a receiver sees it");
-    runtime.block_on(ours::pace(&authority))?;
+    println!("\ntime between deliveries of an injecting node, at a receiver");
+    runtime.block_on(venom_mesh::pace(&authority))?;
 
-    println!("\nnodes of one process that come up at once, each linked to each");
+    println!("\nnodes that start at once in one process, until all are linked");
     for count in [10, 100] {
         nodes::full_mesh(&authority, count)?;
     }
 
-    println!("\na process at rest, linked to 9 others");
+    println!("\nan idle process, linked to 9 others");
     nodes::at_rest()?;
     if let Ok(version) = &broker {
         runtime.block_on(nats::at_rest(&authority, version))?;
@@ -75,9 +75,9 @@ fn main() -> Fallible<()> {
 
 /// A certificate and its key, both in PEM form.
 fn issue(authority: &Authority, at: usize) -> Fallible<(String, String)> {
-    let (key, request) = new_key()?;
+    let (key, request) = generate_key_and_csr()?;
     let identity = Identity::pod("venom", "uid", &format!("pod-{at}"))?;
-    Ok((authority.sign(&request, &identity, SystemTime::now(), LIFE)?, key))
+    Ok((authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME)?, key))
 }
 
 fn credentials(authority: &Authority, at: usize) -> Fallible<Credentials> {
@@ -108,7 +108,7 @@ fn ratio(what: &str, one: &[Figures], other: &[Figures], figure: fn(&Figures) ->
     println!("{what:<34} {:>10.2}   ({least:.2} to {most:.2})", median(ratios.clone()));
 }
 
-/// What the system says of a process; CPU is that of the 10 s which this takes.
+/// Prints memory, threads and CPU of a process. Measures the CPU for 10 s.
 fn print_process(what: &str, id: u32) -> Fallible<()> {
     let kib = |text: &str, name: &str| -> f64 {
         let line = text.lines().find_map(|it| it.strip_prefix(name)).unwrap_or_default();
@@ -125,7 +125,7 @@ fn print_process(what: &str, id: u32) -> Fallible<()> {
     let memory = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup"))?;
     let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
     println!(
-        "{what:<34} {:>5.1} MiB resident  {:>5.1} MiB its share (PSS)  {:>5.1} MiB anonymous  {:>2} threads  {:>4.1} % of a core",
+        "{what:<34} {:>5.1} MiB resident  {:>5.1} MiB proportional (PSS)  {:>5.1} MiB anonymous  {:>2} threads  {:>4.1} % of a core",
         kib(&memory, "Rss:") / 1024.0,
         kib(&memory, "Pss:") / 1024.0,
         kib(&memory, "Anonymous:") / 1024.0,

@@ -1,4 +1,4 @@
-//! The broker's side: a `nats-server` of this run, over TLS that proves both ends, in its own text protocol.
+//! The broker: a `nats-server` process, over mutual TLS, in its own text protocol.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{Decoder, Encoder, Framed};
-use venom::mesh::identity::{Authority, LIFE};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, issue, print_process};
@@ -24,15 +24,15 @@ fn program() -> String {
     std::env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".into())
 }
 
-/// The broker's name and version; or why there is none.
+/// The broker's name and version, or why it cannot run.
 pub fn version() -> Fallible<String> {
-    let told = Command::new(program()).arg("--version").output();
-    let told = told.map_err(|error| format!("{}: {error}", program()))?;
-    Ok(String::from_utf8(told.stdout)?.trim().replace(": v", " "))
+    let output = Command::new(program()).arg("--version").output();
+    let output = output.map_err(|error| format!("{}: {error}", program()))?;
+    Ok(String::from_utf8(output.stdout)?.trim().replace(": v", " "))
 }
 
-/// Reads a message's payload, or any other line of the protocol; writes what it is given. PING is not answered:
-/// the broker waits for minutes.
+/// Decodes a message's payload, or any other line of the protocol; encodes raw bytes. PING is not answered, for
+/// which the broker allows minutes.
 struct Protocol;
 
 impl Decoder for Protocol {
@@ -66,9 +66,9 @@ impl Encoder<Bytes> for Protocol {
     }
 }
 
-type Wire = Framed<TlsStream<TcpStream>, Protocol>;
+type Connection = Framed<TlsStream<TcpStream>, Protocol>;
 
-/// A broker that runs until this is dropped.
+/// A broker process that is killed when dropped.
 struct Broker {
     child: Child,
     address: SocketAddr,
@@ -85,7 +85,8 @@ impl Drop for Broker {
 impl Broker {
     async fn start(authority: &Authority) -> Fallible<Self> {
         let folder = tempfile::tempdir()?;
-        let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), LIFE)?;
+        let (certificate, key) =
+            authority.server_certificate(&["localhost"], SystemTime::now(), CERTIFICATE_LIFETIME)?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut server = Command::new(program());
         server.args(["-a", "127.0.0.1", "-p", &port.to_string(), "--tls", "--tlsverify"]);
@@ -105,11 +106,11 @@ impl Broker {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err("the broker does not listen".into())
+        Err("the broker does not accept connections".into())
     }
 }
 
-/// TLS to dial a broker with: its certificate names a host, which nodes would not take.
+/// TLS configuration for the broker, whose certificate names a host: the mesh's own configuration would reject it.
 fn client(authority: &Authority, at: usize) -> Fallible<Arc<ClientConfig>> {
     let (certificate, key) = issue(authority, at)?;
     let mut roots = rustls::RootCertStore::empty();
@@ -124,10 +125,14 @@ fn client(authority: &Authority, at: usize) -> Fallible<Arc<ClientConfig>> {
     Ok(config.into())
 }
 
-async fn connect(client: Arc<ClientConfig>, address: SocketAddr, first: &'static str) -> Fallible<Wire> {
+async fn connect(
+    client: Arc<ClientConfig>,
+    address: SocketAddr,
+    first: &'static str,
+) -> Fallible<Connection> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    // The broker greets in the clear, then waits for TLS.
+    // The broker sends INFO in plain text, then expects TLS.
     let mut greeting = Framed::new(stream, Protocol);
     until(&mut greeting, b"INFO").await?;
     let stream = TlsConnector::from(client).connect("localhost".try_into()?, greeting.into_inner()).await?;
@@ -139,13 +144,13 @@ async fn connect(client: Arc<ClientConfig>, address: SocketAddr, first: &'static
     Ok(wire)
 }
 
-/// Waits for a line.
+/// Waits for a line that starts with `line`.
 async fn until<T>(wire: &mut Framed<T, Protocol>, line: &[u8]) -> Fallible<()>
 where
     Framed<T, Protocol>: futures::Stream<Item = std::io::Result<BytesMut>> + Unpin,
 {
     loop {
-        let next = wire.next().await.ok_or("the broker has gone")??;
+        let next = wire.next().await.ok_or("the broker closed the connection")??;
         if next.starts_with(line) {
             return Ok(());
         }
@@ -155,7 +160,7 @@ where
     }
 }
 
-/// The mesh's fan-out through a broker.
+/// The same fan-out through the broker.
 pub async fn fan_out(authority: &Authority) -> Fallible<Figures> {
     let broker = Broker::start(authority).await?;
     let address = broker.address;
@@ -172,7 +177,7 @@ pub async fn fan_out(authority: &Authority) -> Fallible<Figures> {
     figures.await
 }
 
-/// A broker that ten clients are connected to and that has nothing to do.
+/// Measures an idle broker with ten clients.
 pub async fn at_rest(authority: &Authority, version: &str) -> Fallible<()> {
     let broker = Broker::start(authority).await?;
     let mut clients = vec![];

@@ -1,4 +1,4 @@
-//! Nodes: how soon many are linked, and what one takes at rest.
+//! Nodes: the time until many are linked, and the resources of an idle one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use venom::mesh::identity::{Authority, LIFE};
-use venom::mesh::{Bounds, Injectable, Mesh, Metrics, Options, Reach};
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME};
+use venom::mesh::{DialPolicy, Injectable, LinkLimits, Mesh, Metrics, Options};
 
 use super::{Fallible, credentials, print_process};
 
-/// So much time for links to come up.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for links to come up.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const NODES: u32 = 10;
 
-/// Nodes that learn of one another at one moment, all in one runtime with a thread a core.
+/// Measures the time from when nodes get each other's addresses until all are linked. They share one runtime with
+/// one thread per core.
 pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
-    // Dropped at the end, and all that runs in it with it.
+    // Dropping the runtime ends all nodes.
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let (mut meshes, mut counted, mut found, mut kept) = (vec![], vec![], vec![], vec![]);
@@ -30,12 +31,15 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
             let mesh = Mesh::join(Options {
                 credentials,
                 addresses,
-                reach: Reach::All,
+                dial: DialPolicy::AllPeers,
                 listener: Some(TcpListener::bind("127.0.0.1:0").await?),
                 injectable: Injectable::default(),
                 metrics: metrics.clone(),
-                // Here all nodes have one address, which they have not elsewhere.
-                bounds: Bounds { half_open_a_source: Bounds::default().half_open, ..Bounds::default() },
+                // Here all nodes share one address, so the limit per address must not apply.
+                limits: LinkLimits {
+                    half_open_per_source: LinkLimits::default().half_open,
+                    ..LinkLimits::default()
+                },
                 paced: true,
             })?;
             meshes.push(mesh);
@@ -43,17 +47,17 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
             found.push(sender);
             kept.push(current);
         }
-        let addresses: Vec<SocketAddr> = meshes.iter().filter_map(Mesh::listening).collect();
+        let addresses: Vec<SocketAddr> = meshes.iter().filter_map(Mesh::local_addr).collect();
         let began = Instant::now();
         for sender in &found {
             sender.send_replace(addresses.clone());
         }
         let links = || counted.iter().map(|it| it.links()).sum::<i64>() / 2;
         let complete = || counted.iter().all(|it| it.links() == count as i64 - 1);
-        while !complete() && began.elapsed() < PATIENCE {
+        while !complete() && began.elapsed() < TIMEOUT {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let incomplete = if complete() { "" } else { ", and not complete" };
+        let incomplete = if complete() { "" } else { ", incomplete" };
         println!(
             "{:<34} {} links after {:.2?}{incomplete}",
             format!("{count} nodes"),
@@ -64,7 +68,7 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
     })
 }
 
-/// A node's process, which ends when this is dropped.
+/// A node's process that is killed when dropped.
 struct Node {
     child: Child,
     mesh_port: u16,
@@ -92,13 +96,13 @@ impl Node {
         let mut lines = BufReader::new(stderr.ok_or("no stderr")?).lines();
         // mesh on ADDRESS, injections on ADDRESS, http on ADDRESS
         let said = lines.find(|line| line.as_ref().is_ok_and(|it| it.contains("mesh on ")));
-        let said = said.ok_or("the node does not start")??;
+        let said = said.ok_or("the node did not start")??;
         let port = |after: &str| -> Option<u16> {
             said.split_once(after)?.1.split(',').next()?.parse::<SocketAddr>().ok().map(|it| it.port())
         };
-        node.mesh_port = port("mesh on ").ok_or("no port of the mesh")?;
-        node.http_port = port("http on ").ok_or("no port of the metrics")?;
-        // Whatever it says later is read away.
+        node.mesh_port = port("mesh on ").ok_or("no mesh port in the output")?;
+        node.http_port = port("http on ").ok_or("no HTTP port in the output")?;
+        // Discard later output, so that the pipe never fills.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(node)
     }
@@ -113,20 +117,20 @@ impl Node {
     }
 }
 
-/// Ten processes with identities of a folder, each linked to the others.
+/// Measures one of ten idle processes, each linked to the others.
 pub fn at_rest() -> Fallible<()> {
-    let folder = tempfile::tempdir()?;
-    venom::node::folder::init(folder.path(), NODES, LIFE)?;
+    let directory = tempfile::tempdir()?;
+    venom::node::directory::init(directory.path(), NODES, CERTIFICATE_LIFETIME)?;
     let mut nodes: Vec<Node> = vec![];
     for at in 1..=NODES {
         let peers: Vec<String> = nodes.iter().map(|it| format!("127.0.0.1:{}", it.mesh_port)).collect();
-        nodes.push(Node::start(&folder.path().join(format!("node-{at}")), &peers.join(","))?);
+        nodes.push(Node::start(&directory.path().join(format!("node-{at}")), &peers.join(","))?);
     }
     let began = Instant::now();
     for node in &nodes {
         while node.links()? < NODES - 1 {
-            if began.elapsed() > PATIENCE {
-                return Err("nodes are not linked".into());
+            if began.elapsed() > TIMEOUT {
+                return Err("the nodes did not link".into());
             }
             std::thread::sleep(Duration::from_millis(50));
         }

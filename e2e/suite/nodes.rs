@@ -209,7 +209,7 @@ async fn what_dies_loses_no_injection() {
 fn client(sent: &AtomicUsize) -> BTreeMap<String, u64> {
     let mut told = BTreeMap::new();
     while sent.fetch_add(1, Ordering::Relaxed) < INJECTIONS {
-        let id = venom::node::door::new_id();
+        let id = venom::node::http::new_injection_id();
         let began = Instant::now();
         let entry = loop {
             assert!(began.elapsed() < Duration::from_secs(300), "{id} was not acknowledged in time");

@@ -1,96 +1,100 @@
-//! `venom inject`: an injection, tried again until it is acknowledged.
+//! `venom inject`: injects, and retries until the injection is acknowledged.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use hyper::Uri;
 
 use super::{Error, complain, stdout};
-use crate::mesh::gossip::LIFE;
-use crate::node::client::{Answer, post};
-use crate::node::door::{Ask, Told, new_id};
+use crate::mesh::INJECTION_TTL;
+use crate::node::client::{HttpResponse, post_json};
+use crate::node::http::{InjectionRequest, InjectionResponse, new_injection_id};
 
-/// A node keeps a client waiting for 5 s.
-const PATIENCE: Duration = Duration::from_secs(15);
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Time limit of one request. Longer than the 5 s that a node waits for the outcome.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_delay(MAX_DELAY)
+    .without_max_times();
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
-/// What `venom inject` takes.
+/// Arguments of `venom inject`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "Tries again with the same id until the injection is acknowledged, for 10 minutes: then \
-it is in the ledger, once, as the entry that is printed."
+    after_help = "Retries with the same id until the injection is acknowledged, for at most 10 minutes. An \
+acknowledged injection is in the ledger exactly once, as the entry that is printed."
 )]
 pub struct Args {
-    /// Anomalies, which count for the risk window
+    /// Anomalies to add to the risk window
     #[arg(long, value_name = "N")]
     anoms: Option<u64>,
-    /// Weight of the model from now on
+    /// The model's weight from now on
     #[arg(long, value_name = "W")]
     ml_weight: Option<f64>,
-    /// The injection's id; a UUID is made. One that was tried before is not injected again
+    /// The injection's id [default: a new UUID]. An id that was injected before is not injected again
     #[arg(long, value_name = "ID")]
     id: Option<String>,
-    /// A node's door for injections
+    /// A node's injection API
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001")]
     url: Uri,
 }
 
-/// Injects, and prints id and entry.
+/// Injects, and prints the id and the ledger entry.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the arguments are invalid, or the injection was refused or not acknowledged in time.
 pub fn run(args: &Args) -> Result<(), Error> {
     if args.anoms.is_none() && args.ml_weight.is_none() {
         return Err(Error::Usage("nothing to inject; give --anoms, --ml-weight or both".into()));
     }
     let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
-    let id = args.id.clone().unwrap_or_else(new_id);
-    let ask = Ask { id: Some(id.clone()), anoms: args.anoms, ml_weight: args.ml_weight };
-    let ask = serde_json::to_vec(&ask).map_err(|error| failed(&error))?;
+    let id = args.id.clone().unwrap_or_else(new_injection_id);
+    let request = InjectionRequest { id: Some(id.clone()), anoms: args.anoms, ml_weight: args.ml_weight };
+    let request = serde_json::to_vec(&request).map_err(|error| failed(&error))?;
     let base = args.url.to_string();
     let url: Uri = format!("{}/v1/injections", base.trim_end_matches('/'))
         .parse()
         .map_err(|error| Error::Usage(format!("--url {base}: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let entry = runtime.map_err(|error| failed(&error))?.block_on(until_acknowledged(&url, &id, &ask))?;
+    let entry = runtime.map_err(|error| failed(&error))?.block_on(until_acknowledged(&url, &id, &request))?;
     let mut out = stdout();
     writeln!(out, "injected: {id} is entry {entry}")?;
     Ok(out.flush()?)
 }
 
-async fn until_acknowledged(url: &Uri, id: &str, ask: &[u8]) -> Result<u64, Error> {
+async fn until_acknowledged(url: &Uri, id: &str, request: &[u8]) -> Result<u64, Error> {
     let began = Instant::now();
-    let mut pause = FIRST_PAUSE;
-    let mut told = false;
+    let mut backoff = BACKOFF.build();
+    let mut retrying = false;
     loop {
-        let why = match post(url, ask, None, None, PATIENCE).await {
-            Ok(answer) => match understood(&answer) {
-                (200, Told { entry: Some(entry), .. }) => return Ok(entry),
-                (202, _) => "not in the ledger yet".to_owned(),
-                (503, Told { error, .. }) => error.unwrap_or_else(|| "busy".into()),
-                (status, Told { error, .. }) => {
-                    let error = error.unwrap_or_else(|| format!("answered {status}; is this a node?"));
+        let reason = match post_json(url, request, None, None, REQUEST_TIMEOUT).await {
+            Ok(response) => match parse(&response) {
+                (200, InjectionResponse { entry: Some(entry), .. }) => return Ok(entry),
+                (202, _) => "not committed yet".to_owned(),
+                (503, InjectionResponse { error, .. }) => error.unwrap_or_else(|| "busy".into()),
+                (status, InjectionResponse { error, .. }) => {
+                    let error = error.unwrap_or_else(|| format!("status {status}; is this a node?"));
                     return Err(Error::Failed(format!("{url}: {id}: {error}")));
                 }
             },
-            Err(why) => why,
+            Err(error) => error,
         };
-        if began.elapsed() > LIFE {
+        if began.elapsed() > INJECTION_TTL {
             return Err(Error::Failed(format!(
-                "{url}: {id}: not acknowledged in 10 minutes ({why}); whether it is in the ledger, only the \
-ledger says"
+                "{url}: {id}: not acknowledged within 10 minutes ({reason}); look in the ledger whether it was \
+committed"
             )));
         }
-        if !told {
-            told = true;
-            complain(&format!("{url}: {why}; trying again with id {id}"));
+        if !retrying {
+            retrying = true;
+            complain(&format!("{url}: {reason}; retrying with id {id}"));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.next().unwrap_or(MAX_DELAY)).await;
     }
 }
 
-fn understood(answer: &Answer) -> (u16, Told) {
-    (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
+/// Status and body. The body is empty if the server is not a node.
+fn parse(response: &HttpResponse) -> (u16, InjectionResponse) {
+    (response.status, serde_json::from_slice(&response.body).unwrap_or_default())
 }

@@ -1,12 +1,12 @@
-//! `venom mesh`: a mesh without a cluster.
+//! `venom mesh`: certificates for a mesh without a cluster.
 
 use std::path::PathBuf;
 
 use super::{Error, complain};
 use crate::api::GoDuration;
-use crate::node::folder;
+use crate::node::directory;
 
-/// What `venom mesh` takes.
+/// Arguments of `venom mesh`.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -16,34 +16,34 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make an authority and certificates in a folder, or new certificates where there is one
+    /// Create a CA and certificates in a directory; if it has a CA, renew the certificates
     Init(Init),
 }
 
-/// What `venom mesh init` takes.
+/// Arguments of `venom mesh init`.
 #[derive(Debug, clap::Args)]
 struct Init {
-    /// The folder; DIR/operator is for venom run --mesh, DIR/node-1 and so on for venom node
+    /// The directory; DIR/operator is for venom run --mesh, DIR/node-1 and so on for venom node
     #[arg(value_name = "DIR")]
-    folder: PathBuf,
-    /// How many nodes
+    directory: PathBuf,
+    /// Number of nodes
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     nodes: u32,
-    /// How long the certificates are good; made anew in time, they are taken up without a gap
+    /// Validity of the certificates; running nodes pick up renewed ones
     #[arg(long, value_name = "DURATION", default_value = "24h")]
     life: GoDuration,
 }
 
-/// Does it.
+/// Runs the command.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the directory cannot be written or its CA cannot be loaded.
 pub fn run(args: &Args) -> Result<(), Error> {
-    let Command::Init(Init { folder, nodes, life }) = &args.command;
+    let Command::Init(Init { directory, nodes, life }) = &args.command;
     if life.get().is_zero() {
-        return Err(Error::Usage("--life must be above 0; leave it out for 24h".into()));
+        return Err(Error::Usage("--life must be more than 0; omit it for 24h".into()));
     }
-    folder::init(folder, *nodes, life.get()).map_err(|error| Error::Failed(error.to_string()))?;
-    complain(&format!("{}: certificates for operator and node-1 to node-{nodes}", folder.display()));
+    directory::init(directory, *nodes, life.get()).map_err(|error| Error::Failed(error.to_string()))?;
+    complain(&format!("{}: certificates for operator and node-1 to node-{nodes}", directory.display()));
     Ok(())
 }

@@ -1,10 +1,11 @@
-//! How links come up: a listener, and diallers that try again with a growing, jittered pause.
+//! How links come up: the accept loop, and dialling with backoff.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -12,33 +13,39 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::link::{Bounds, Link, Links, NoLink, canonical, refusal};
-use super::metrics::Refused;
-use super::sources::Places;
+use super::link::{Link, LinkError, LinkLimits, Links, canonical, tls_refusal};
+use super::metrics::RefusalReason;
+use crate::net::ConnectionLimiter;
 
-/// First and longest pause between two tries.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A link is dialled anew not sooner than this.
-const LEAST_LIFE: Duration = Duration::from_millis(500);
-/// So many handshakes at once: where hundreds of peers come up together and share processors, more of them
-/// would make each slower, until none is done in time.
-const DIALS: usize = 8;
-/// A dial that takes longer waits for the other side, and is in nobody's way.
-const LONG_DIAL: Duration = Duration::from_secs(1);
+/// Delays between dials to the same address. Jitter at most doubles them.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(MAX_DELAY)
+    .without_max_times()
+    .with_jitter();
+const MAX_DELAY: Duration = Duration::from_secs(4);
+/// Pause after a failed accept, which usually means that the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A link lasts at least this long before its replacement is dialled.
+const MIN_REDIAL_DELAY: Duration = Duration::from_millis(500);
+/// Concurrent outbound handshakes. If hundreds of peers start together on shared processors, more of them would
+/// slow each other down until all time out.
+const MAX_CONCURRENT_DIALS: usize = 8;
+/// A dial that takes longer than this is waiting for the other side, not for a processor, and gives its slot up.
+const DIAL_SLOT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whom to dial.
+/// Which of the known addresses a peer dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Every address.
-    All,
-    /// One of the addresses, another one when that link is gone.
-    One,
+pub enum DialPolicy {
+    /// All addresses.
+    AllPeers,
+    /// One address at a time; another one when its link goes down.
+    OnePeer,
 }
 
-/// Takes connections in until the mesh stops.
-pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
-    let half_open = Arc::new(Places::default());
+/// Accepts connections until the mesh stops.
+pub(super) async fn accept_loop(links: Arc<Links>, listener: TcpListener) {
+    let half_open = Arc::new(ConnectionLimiter::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -46,199 +53,202 @@ pub(super) async fn listen(links: Arc<Links>, listener: TcpListener) {
         };
         let (stream, source) = match accepted {
             Ok((stream, source)) => (stream, canonical(source)),
-            // Out of file descriptors, or the connection is gone again.
             Err(_) => {
-                sleep(FIRST_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Bounds { half_open: most, half_open_a_source: most_a_source, .. } = links.bounds;
-        let Some(opening) = half_open.take(source.ip(), most, most_a_source) else {
-            links.metrics.refuse(source.ip(), Refused::HalfOpen, "too many connections in their handshake");
+        let LinkLimits { half_open: max_total, half_open_per_source: max_per_source, .. } = links.limits;
+        let Some(permit) = half_open.try_acquire(source.ip(), max_total, max_per_source) else {
+            let detail = "too many connections in their handshake";
+            links.metrics.connection_refused(source.ip(), RefusalReason::TooManyHandshakes, detail);
             continue;
         };
         let links = links.clone();
         tokio::spawn(async move {
-            let accepted = timeout(links.bounds.handshake, accept(&links, stream, source)).await;
-            drop(opening);
-            let refused = match accepted {
-                Ok(Ok(link)) => return links.keep(link).await,
-                Ok(Err(NoLink::Refused(reason, what))) => (reason, what),
-                Ok(Err(NoLink::Myself | NoLink::Linked(_) | NoLink::Failed(_))) => return,
-                Err(_) => (Refused::Timeout, "the handshake took too long".into()),
+            let accepted = timeout(links.limits.handshake_timeout, accept(&links, stream, source)).await;
+            drop(permit);
+            let (reason, detail) = match accepted {
+                Ok(Ok(link)) => return links.run(link).await,
+                Ok(Err(LinkError::Refused(reason, detail))) => (reason, detail),
+                Ok(Err(LinkError::SelfConnection | LinkError::AlreadyLinked(_) | LinkError::Failed(_))) => {
+                    return;
+                }
+                Err(_) => (RefusalReason::HandshakeTimeout, "the handshake timed out".into()),
             };
-            links.metrics.refuse(source.ip(), refused.0, &refused.1);
+            links.metrics.connection_refused(source.ip(), reason, &detail);
         });
     }
 }
 
-async fn accept(links: &Links, stream: TcpStream, source: SocketAddr) -> Result<Link, NoLink> {
+async fn accept(links: &Links, stream: TcpStream, source: SocketAddr) -> Result<Link, LinkError> {
     let credentials = links.credentials.borrow().clone();
     let _ = stream.set_nodelay(true);
     let stream =
-        TlsAcceptor::from(credentials.server).accept(stream).await.map_err(|error| no_link(&error))?;
+        TlsAcceptor::from(credentials.server).accept(stream).await.map_err(|error| tls_error(&error))?;
     links.greet(stream.into(), source, false, credentials.not_after).await
 }
 
-async fn connect(links: &Links, address: SocketAddr) -> Result<Link, NoLink> {
+async fn connect(links: &Links, address: SocketAddr) -> Result<Link, LinkError> {
     let dial = async {
         let credentials = links.credentials.borrow().clone();
-        let stream = TcpStream::connect(address).await.map_err(|error| NoLink::Failed(error.to_string()))?;
+        let stream =
+            TcpStream::connect(address).await.map_err(|error| LinkError::Failed(error.to_string()))?;
         let _ = stream.set_nodelay(true);
         let name = ServerName::from(address.ip());
         let stream = TlsConnector::from(credentials.client).connect(name, stream).await;
-        let stream = stream.map_err(|error| no_link(&error))?;
+        let stream = stream.map_err(|error| tls_error(&error))?;
         links.greet(stream.into(), address, true, credentials.not_after).await
     };
-    let dialled = timeout(links.bounds.handshake, dial).await;
-    let dialled = dialled.unwrap_or_else(|_| Err(NoLink::Failed("the handshake took too long".into())));
-    if let Err(NoLink::Refused(reason, what)) = &dialled {
-        links.metrics.refuse(address.ip(), *reason, what);
+    let dialled = timeout(links.limits.handshake_timeout, dial).await;
+    let dialled = dialled.unwrap_or_else(|_| Err(LinkError::Failed("the handshake timed out".into())));
+    if let Err(LinkError::Refused(reason, detail)) = &dialled {
+        links.metrics.connection_refused(address.ip(), *reason, detail);
     }
     dialled
 }
 
-fn no_link(error: &std::io::Error) -> NoLink {
-    match refusal(error) {
-        Some(reason) => NoLink::Refused(reason, error.to_string()),
-        None => NoLink::Failed(error.to_string()),
+fn tls_error(error: &std::io::Error) -> LinkError {
+    match tls_refusal(error) {
+        Some(reason) => LinkError::Refused(reason, error.to_string()),
+        None => LinkError::Failed(error.to_string()),
     }
 }
 
-/// Dials `addresses`, as they come and go, until the mesh stops.
-pub(super) async fn dial(links: Arc<Links>, reach: Reach, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
-    let dialling = async {
-        match reach {
-            Reach::One => one(&links, addresses).await,
-            Reach::All => {
-                let mut each: BTreeMap<SocketAddr, Ended> = BTreeMap::new();
-                let dials = Arc::new(Semaphore::new(DIALS));
-                loop {
-                    let wanted: BTreeSet<SocketAddr> =
-                        addresses.borrow_and_update().iter().copied().collect();
-                    each.retain(|address, _| wanted.contains(address));
-                    let mut new: Vec<SocketAddr> =
-                        wanted.into_iter().filter(|address| !each.contains_key(address)).collect();
-                    // Else everybody would begin with the same one.
-                    fastrand::shuffle(&mut new);
-                    for address in new {
-                        let (links, dials) = (links.clone(), dials.clone());
-                        let task = tokio::spawn(async move { all(&links, &dials, address).await });
-                        each.insert(address, Ended(task));
-                    }
-                    // Where nobody says any more who the peers are, they stay as they are.
-                    if addresses.changed().await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            }
+/// Dials the current `addresses` according to `policy` until the mesh stops.
+pub(super) async fn dial_loop(
+    links: Arc<Links>,
+    policy: DialPolicy,
+    addresses: watch::Receiver<Vec<SocketAddr>>,
+) {
+    let dial = async {
+        match policy {
+            DialPolicy::AllPeers => dial_all(&links, addresses).await,
+            DialPolicy::OnePeer => dial_one(&links, addresses).await,
         }
     };
     tokio::select! {
-        () = dialling => {}
+        () = dial => {}
         () = links.stop.cancelled() => {}
     }
 }
 
-/// A task that ends when this is dropped.
-struct Ended(JoinHandle<()>);
+/// Runs one task per address.
+async fn dial_all(links: &Arc<Links>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+    let mut tasks: BTreeMap<SocketAddr, AbortOnDrop> = BTreeMap::new();
+    let slots = Arc::new(Semaphore::new(MAX_CONCURRENT_DIALS));
+    loop {
+        let current: BTreeSet<SocketAddr> = addresses.borrow_and_update().iter().copied().collect();
+        tasks.retain(|address, _| current.contains(address));
+        let mut new: Vec<SocketAddr> =
+            current.into_iter().filter(|address| !tasks.contains_key(address)).collect();
+        // Otherwise all peers that start together would dial the same one first.
+        fastrand::shuffle(&mut new);
+        for address in new {
+            let (links, slots) = (links.clone(), slots.clone());
+            let task = tokio::spawn(async move { keep_linked(&links, &slots, address).await });
+            tasks.insert(address, AbortOnDrop(task));
+        }
+        // Without a source of addresses the last known ones stay.
+        if addresses.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
 
-impl Drop for Ended {
+/// A task that is aborted when this is dropped.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// Dials when it is its turn; a long dial lets the next one begin.
-async fn in_turn<T>(dials: &Semaphore, dial: impl Future<Output = T>) -> T {
-    // It is never closed.
-    let turn = dials.acquire().await;
+/// Runs `dial` in one of the `slots`, and without one after [`DIAL_SLOT_TIMEOUT`].
+async fn dial_in_slot<T>(slots: &Semaphore, dial: impl Future<Output = T>) -> T {
+    // Cannot fail: the semaphore is never closed.
+    let slot = slots.acquire().await;
     let mut dial = std::pin::pin!(dial);
-    match timeout(LONG_DIAL, &mut dial).await {
+    match timeout(DIAL_SLOT_TIMEOUT, &mut dial).await {
         Ok(dialled) => dialled,
         Err(_) => {
-            drop(turn);
+            drop(slot);
             dial.await
         }
     }
 }
 
-/// Keeps a link to whoever is at `address`.
-async fn all(links: &Arc<Links>, dials: &Semaphore, address: SocketAddr) {
-    let mut pause = FIRST_PAUSE;
+/// Keeps one link to the peer at `address`.
+async fn keep_linked(links: &Arc<Links>, slots: &Semaphore, address: SocketAddr) {
+    let mut backoff = BACKOFF.build();
     loop {
         let dial = async {
-            match links.dialled_from(address) {
-                Some(process) => Err(NoLink::Linked(process)),
+            match links.inbound_peer(address) {
+                Some(process) => Err(LinkError::AlreadyLinked(process)),
                 None => connect(links, address).await,
             }
         };
-        match in_turn(dials, dial).await {
+        match dial_in_slot(slots, dial).await {
             Ok(link) => {
-                pause = FIRST_PAUSE;
-                hold(links, link).await;
+                backoff = BACKOFF.build();
+                run_until_redial(links, link).await;
             }
-            // This address is our own, for as long as it is in the list.
-            Err(NoLink::Myself) => return std::future::pending().await,
-            Err(NoLink::Linked(process)) => {
-                pause = FIRST_PAUSE;
-                links.gone(&process).await;
+            // This is our own address. The task ends when the address leaves the list.
+            Err(LinkError::SelfConnection) => return std::future::pending().await,
+            Err(LinkError::AlreadyLinked(process)) => {
+                backoff = BACKOFF.build();
+                links.wait_unlinked(&process).await;
             }
-            Err(why) => {
-                complain(&address, &why);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+            Err(error) => log_failure(&address, &error),
         }
-        sleep(jittered(pause)).await;
+        sleep(backoff.next().unwrap_or(MAX_DELAY)).await;
     }
 }
 
-/// Keeps a link to one of the addresses.
-async fn one(links: &Arc<Links>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
-    let mut pause = FIRST_PAUSE;
+/// Keeps one link to any of the addresses.
+async fn dial_one(links: &Arc<Links>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+    let mut backoff = BACKOFF.build();
     let mut last = None;
     loop {
-        let mut tries = addresses.borrow_and_update().clone();
-        fastrand::shuffle(&mut tries);
-        // The one whose link just ended is likely gone.
-        tries.sort_by_key(|address| Some(*address) == last);
-        for address in tries {
+        let mut candidates = addresses.borrow_and_update().clone();
+        fastrand::shuffle(&mut candidates);
+        // The peer whose link just went down is the least likely to answer.
+        candidates.sort_by_key(|address| Some(*address) == last);
+        for address in candidates {
             match connect(links, address).await {
                 Ok(link) => {
-                    pause = FIRST_PAUSE;
+                    backoff = BACKOFF.build();
                     last = Some(address);
-                    hold(links, link).await;
+                    run_until_redial(links, link).await;
                     break;
                 }
-                Err(why) => complain(&address, &why),
+                Err(error) => log_failure(&address, &error),
             }
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let delay = backoff.next().unwrap_or(MAX_DELAY);
         tokio::select! {
-            () = sleep(jittered(pause)) => {}
-            changed = addresses.changed() => if changed.is_err() { sleep(jittered(pause)).await },
+            () = sleep(delay) => {}
+            changed = addresses.changed() => if changed.is_err() { sleep(delay).await },
         }
     }
 }
 
-/// Until the link is gone, or is to be dialled anew: then it lasts until the new one is up.
-async fn hold(links: &Arc<Links>, link: Link) {
+/// Runs a link in the background. Returns when it goes down, or when it is time to dial its replacement: at a
+/// random moment between 60 % and 90 % of the time left until it expires. The link stays up until then.
+async fn run_until_redial(links: &Arc<Links>, link: Link) {
     let left = link.expires.duration_since(SystemTime::now()).unwrap_or_default();
     let process = link.process.clone();
-    let anew = left.mul_f64(0.6 + 0.3 * fastrand::f64()).max(LEAST_LIFE);
-    tokio::spawn(links.clone().keep(link));
+    let redial_after = left.mul_f64(0.6 + 0.3 * fastrand::f64()).max(MIN_REDIAL_DELAY);
+    tokio::spawn(links.clone().run(link));
     tokio::select! {
-        () = links.gone(&process) => {}
-        () = sleep(anew) => {}
+        () = links.wait_unlinked(&process) => {}
+        () = sleep(redial_after) => {}
     }
 }
 
-fn complain(address: &SocketAddr, why: &NoLink) {
-    if let NoLink::Failed(what) = why {
-        tracing::debug!(%address, "mesh: no link: {what}");
+fn log_failure(address: &SocketAddr, error: &LinkError) {
+    if let LinkError::Failed(detail) = error {
+        tracing::debug!(%address, "cannot link to a mesh peer: {detail}");
     }
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + fastrand::f64())
 }

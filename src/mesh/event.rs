@@ -1,4 +1,4 @@
-//! Injections as events: what a client asks for, and what became of it.
+//! Injections as events: their id, their payload and their outcome.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,77 +6,79 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::name::Identity;
+use super::spiffe::Identity;
 
-/// Most anomalies of one injection.
-pub const MOST_ANOMS: u64 = 1_000_000;
+/// Maximum number of anomalies of one injection.
+pub const MAX_ANOMS: u64 = 1_000_000;
 
-/// An injection's id, chosen by the client: 1 to 64 letters, digits and `-`. A retry keeps it.
+/// An injection's id, chosen by the client: 1 to 64 ASCII letters, digits and `-`.
+///
+/// It is the idempotency key: a retry keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct Id(String);
+pub struct InjectionId(String);
 
-/// Why a text is no [`Id`].
+/// The text is not a valid [`InjectionId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an id is 1 to 64 letters, digits and -; make a UUID")]
-pub struct NoId;
+#[error("id must be 1 to 64 letters, digits and -; use a UUID")]
+pub struct InvalidInjectionId;
 
-impl Id {
-    /// The text.
+impl InjectionId {
+    /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// When the id was made, since 1970, where it says so: a UUID of version 7 does.
+    /// When the id was created, since the Unix epoch. Known for a version 7 UUID only.
     #[must_use]
-    pub fn made(&self) -> Option<Duration> {
+    pub fn created_at(&self) -> Option<Duration> {
         let uuid = uuid::Uuid::try_parse(&self.0).ok()?;
         let (seconds, nanos) = uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7)?.to_unix();
         Some(Duration::new(seconds, nanos))
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for InjectionId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
     }
 }
 
-impl FromStr for Id {
-    type Err = NoId;
+impl FromStr for InjectionId {
+    type Err = InvalidInjectionId;
 
-    fn from_str(text: &str) -> Result<Self, NoId> {
-        let right = (1..=64).contains(&text.len())
+    fn from_str(text: &str) -> Result<Self, InvalidInjectionId> {
+        let valid = (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if right { Ok(Self(text.to_owned())) } else { Err(NoId) }
+        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidInjectionId) }
     }
 }
 
-impl<'de> Deserialize<'de> for Id {
+impl<'de> Deserialize<'de> for InjectionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
-/// What is injected.
+/// The change that an injection makes: anomalies, a model weight, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Dose {
-    /// Anomalies, to count for the risk window.
+pub struct InjectionPayload {
+    /// Anomalies to add to the risk window, at most [`MAX_ANOMS`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anoms: Option<u64>,
-    /// Weight of the model, from now on.
+    /// The model's weight from the next beat on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ml_weight: Option<f64>,
 }
 
-/// The weights that may be injected, both ends included.
+/// The range of model weights that may be injected, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Injectable {
-    /// Least.
+    /// Smallest weight.
     pub min: f64,
-    /// Most.
+    /// Largest weight.
     pub max: f64,
 }
 
@@ -86,22 +88,22 @@ impl Default for Injectable {
     }
 }
 
-impl Dose {
-    /// Whether it may be injected.
+impl InjectionPayload {
+    /// Checks that the payload injects something and is within its bounds.
     ///
     /// # Errors
-    /// Says what is wrong, and what to write.
-    pub fn check(&self, injectable: Injectable) -> Result<(), String> {
+    /// A message for the client: what is wrong and how to correct it.
+    pub fn validate(&self, injectable: Injectable) -> Result<(), String> {
         if self.anoms.is_none() && self.ml_weight.is_none() {
-            return Err("injects nothing; give anoms, mlWeight or both".into());
+            return Err("nothing to inject; give anoms, mlWeight or both".into());
         }
-        if self.anoms.is_some_and(|anoms| anoms > MOST_ANOMS) {
-            return Err(format!("anoms must be 0 to {MOST_ANOMS}; write a whole number in that range"));
+        if self.anoms.is_some_and(|anoms| anoms > MAX_ANOMS) {
+            return Err(format!("anoms must be 0 to {MAX_ANOMS}; use a whole number in that range"));
         }
         let Injectable { min, max } = injectable;
         match self.ml_weight {
             Some(weight) if !(min..=max).contains(&weight) => {
-                Err(format!("mlWeight must be {min} to {max}, which is what may be injected here"))
+                Err(format!("mlWeight must be {min} to {max}; use a weight in that range"))
             }
             _ => Ok(()),
         }
@@ -110,30 +112,30 @@ impl Dose {
 
 /// An injection on its way to the ledger.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// The client's own id.
-    pub id: Id,
-    /// The peer that took it in. Proven where that peer itself sent it; else the word of the peer that
-    /// passed it on.
+pub struct InjectionEvent {
+    /// The client's id.
+    pub id: InjectionId,
+    /// The peer that accepted the injection from a client. Authenticated if that peer itself sent the event;
+    /// otherwise only as trustworthy as the peer that forwarded it.
     pub origin: Identity,
-    /// Counts what its origin has taken in since it started, from 1.
+    /// Number of the injection at its origin, from 1 since the origin's process started.
     pub seq: u64,
-    /// What is injected.
-    pub dose: Dose,
+    /// What to inject.
+    pub payload: InjectionPayload,
 }
 
-/// What became of an injection.
+/// The final result of an injection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Outcome {
-    /// It is in the ledger for good, as this entry.
+    /// The injection is durably in the ledger.
     Committed {
-        /// The index of the entry.
+        /// Index of its ledger entry.
         entry: u64,
     },
-    /// It is not in the ledger and never will be.
+    /// The injection is not in the ledger and never will be.
     Refused {
-        /// Why, and what to do.
+        /// A message for the client: what is wrong and how to correct it.
         reason: String,
     },
 }
@@ -143,35 +145,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_short_and_plain() {
+    fn ids_are_short_ascii_names() {
         for text in ["a", "0198f3c2-0000-7000-8000-000000000000", &"x".repeat(64)] {
-            assert!(text.parse::<Id>().is_ok(), "{text}");
+            assert!(text.parse::<InjectionId>().is_ok(), "{text}");
         }
         for text in ["", "a b", "a/b", "é", "a_b", &"x".repeat(65)] {
-            assert!(text.parse::<Id>().is_err(), "{text}");
+            assert!(text.parse::<InjectionId>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn only_version_7_says_when_it_was_made() {
-        let made = |text: &str| text.parse::<Id>().unwrap().made();
+    fn only_a_version_7_uuid_has_a_creation_time() {
+        let created_at = |text: &str| text.parse::<InjectionId>().unwrap().created_at();
         assert_eq!(
-            made("01890a5d-ac96-774b-bcce-b302099a8057"),
+            created_at("01890a5d-ac96-774b-bcce-b302099a8057"),
             Some(Duration::from_millis(1_688_096_058_518))
         );
-        assert_eq!(made("550e8400-e29b-41d4-a716-446655440000"), None);
-        assert_eq!(made("mine-1"), None);
+        assert_eq!(created_at("550e8400-e29b-41d4-a716-446655440000"), None);
+        assert_eq!(created_at("mine-1"), None);
     }
 
     #[test]
-    fn a_dose_is_within_its_bounds() {
-        let told = |anoms, ml_weight| Dose { anoms, ml_weight }.check(Injectable::default()).err();
-        assert_eq!(told(Some(MOST_ANOMS), Some(0.01)), None);
-        assert_eq!(told(Some(0), None), None);
-        assert!(told(None, None).unwrap().contains("give anoms"));
-        assert!(told(Some(MOST_ANOMS + 1), None).unwrap().contains("0 to 1000000"));
+    fn payloads_out_of_bounds_are_rejected() {
+        let error =
+            |anoms, ml_weight| InjectionPayload { anoms, ml_weight }.validate(Injectable::default()).err();
+        assert_eq!(error(Some(MAX_ANOMS), Some(0.01)), None);
+        assert_eq!(error(Some(0), None), None);
+        assert!(error(None, None).unwrap().contains("give anoms"));
+        assert!(error(Some(MAX_ANOMS + 1), None).unwrap().contains("0 to 1000000"));
         for weight in [0.0099, 1.1, f64::NAN, f64::INFINITY] {
-            assert!(told(None, Some(weight)).unwrap().contains("0.01 to 1"), "{weight}");
+            assert!(error(None, Some(weight)).unwrap().contains("0.01 to 1"), "{weight}");
         }
     }
 }

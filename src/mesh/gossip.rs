@@ -1,49 +1,51 @@
-//! How injections get to the ledger, each once: the state of one peer, without clock, sockets or chance.
+//! The gossip protocol: delivers each injection to the ledger exactly once.
 //!
-//! Time comes in as an argument, messages come in by [`Gossip::receive`], and everything that is to be done
-//! comes out of [`Gossip::output`]. The network may lose, double and reorder messages, and peers may vanish.
+//! [`Gossip`] is the state machine of one peer, without clock, I/O or randomness: time is an argument, messages
+//! come in through [`Gossip::receive`], and [`Gossip::poll_output`] returns what the caller has to do. The
+//! network may lose, duplicate and reorder messages, and peers may crash at any time.
 //!
-//! - An injection that a peer takes in or hears of is *pending* there until it hears what became of it. It goes
-//!   to all other peers at once; to a peer whose link comes up; and again from time to time.
-//! - A *collector* holds the ledger. It hands each injection to it once, and says what became of it. That
-//!   spreads the same way, and a peer that still offers a settled injection is told.
-//! - The collector's memory of ids outlasts every copy that may still be on its way. An injection lives
-//!   [`LIFE`] from the moment a peer took it in, so copies of an id whose first try was [`LIFE`] ago are gone
-//!   after twice that; the collector remembers [`REMEMBER`]. A collector that starts again is told the ids of
-//!   that time from its ledger ([`Gossip::remember`]). It takes nobody's word on what is in the ledger.
+//! - An injection that a peer accepts or receives is *pending* there until its outcome arrives. The peer sends it
+//!   to all other peers at once, to each peer whose link comes up, and again at growing intervals.
+//! - The *collector* holds the ledger. It hands each injection to the ledger once and broadcasts the outcome,
+//!   which spreads the same way. A peer that still offers a settled injection gets its outcome as the reply.
+//! - The collector remembers settled ids for longer than any copy can exist. A peer drops a pending injection
+//!   [`INJECTION_TTL`] after its origin accepted it, and a client retries an id for at most [`INJECTION_TTL`], so
+//!   no copy exists after twice that; the collector remembers ids for [`INJECTION_RETENTION`]. A restarted
+//!   collector restores the ids of that period from its ledger ([`Gossip::restore_committed`]). It never trusts a
+//!   peer's statement about the ledger.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::event::{Dose, Event, Id, Injectable, Outcome};
-use super::name::Identity;
-use super::wire::{Message, Sent, Settled, shortened};
+use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+use super::spiffe::Identity;
+use super::wire::{Message, SettledEvent, WireEvent, truncate_reason};
 
-/// Time since any fixed moment of this process.
-pub type Now = Duration;
+/// Time since a fixed moment of this process.
+pub type MonotonicTime = Duration;
 
-/// How long an injection that nobody acknowledged is kept and offered, and how long a client may try again.
-pub const LIFE: Duration = Duration::from_secs(600);
-/// How long ids that are settled are known.
-pub const REMEMBER: Duration = Duration::from_secs(1800);
-/// An id that says it will be made later than this from now has a wrong clock behind it.
-const AHEAD: Duration = Duration::from_secs(300);
-/// Pending injections are offered again after this; then the pause doubles, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(16);
-/// At most so many are offered at once, oldest first.
-const OFFERED: usize = 1000;
+/// How long an injection without an outcome is kept and offered, and how long a client may retry it.
+pub const INJECTION_TTL: Duration = Duration::from_secs(600);
+/// How long the ids of settled injections are remembered.
+pub const INJECTION_RETENTION: Duration = Duration::from_secs(1800);
+/// An id created further in the future than this is refused: the client's clock is wrong.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
+/// Pending injections are offered again after this interval, which doubles up to [`MAX_OFFER_INTERVAL`].
+const MIN_OFFER_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_OFFER_INTERVAL: Duration = Duration::from_secs(16);
+/// Maximum number of injections in one offer, oldest first.
+const MAX_OFFERED: usize = 1000;
 
-/// A link to a peer; a new link to the same peer is another one.
+/// Identifies a link. A new link to the same peer has a new id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub u64);
+pub struct LinkId(pub u64);
 
-/// How much is kept.
+/// Bounds of a peer's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Injections pending. A full store takes no more in.
+    /// Pending injections. Beyond it, the peer accepts no more.
     pub pending: usize,
-    /// Injections settled. Beyond it a node forgets the oldest, a collector takes no more in.
+    /// Settled injections. Beyond it, a node forgets the oldest; a collector accepts no more.
     pub settled: usize,
 }
 
@@ -53,113 +55,115 @@ impl Default for Limits {
     }
 }
 
-/// What is to be done.
+/// An action for the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Send this to one peer.
-    Send(PeerId, Message),
-    /// Send this to all peers but the one it came from.
-    Broadcast(Option<PeerId>, Message),
-    /// An injection for the ledger: comes once, only at a collector; [`Gossip::answer`] is to follow.
-    Collect(Event),
-    /// This peer hears of an injection for the first time.
-    Heard(Event),
-    /// What became of an injection.
-    Settled(Event, Outcome),
+    /// Send a message over one link.
+    Send(LinkId, Message),
+    /// Send a message over all links, except the one it was received from.
+    Broadcast(Option<LinkId>, Message),
+    /// Hand an injection to the ledger. Only at a collector, once per injection; the caller reports the result
+    /// with [`Gossip::record_outcome`].
+    Collect(InjectionEvent),
+    /// This peer saw an injection for the first time.
+    FirstSeen(InjectionEvent),
+    /// The outcome of an injection arrived.
+    Settled(InjectionEvent, Outcome),
 }
 
-/// How an injection stands that was asked for at this peer's door.
+/// The state of an injection at this peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Under way.
+pub enum InjectionStatus {
+    /// On its way to the ledger.
     Pending,
-    /// Settled before: a retry.
+    /// Its outcome is known.
     Settled(Outcome),
 }
 
-/// Why an injection is not taken in.
+/// Why a peer did not accept a client's injection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It never will be as it stands.
+pub enum InjectError {
+    /// The request is invalid; retrying it is useless.
     #[error("{0}")]
-    Wrong(String),
-    /// Too many are pending.
-    #[error("too many injections wait for the ledger; try again with the same id")]
-    Full,
-    /// Too old to be known for sure.
+    Invalid(String),
+    /// Too many injections are pending.
+    #[error("too many injections are pending; retry with the same id")]
+    Overloaded,
+    /// The id is older than [`INJECTION_TTL`] and unknown here, so it may have been committed and forgotten.
     #[error(
-        "the id was made more than 10 minutes ago and is not known here: whether it is in the ledger, only the ledger says"
+        "the id is more than 10 minutes old and unknown to this node; look in the ledger whether it was committed"
     )]
-    Gone,
+    IdExpired,
 }
 
-/// A peer said what no peer of this mesh says.
+/// A peer sent a message that the protocol does not allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Violation(pub String);
+pub struct ProtocolViolation(pub String);
 
 #[derive(Clone, Debug)]
 struct Pending {
-    event: Event,
-    arrived: Now,
-    age_then: Duration,
-    /// Handed to the ledger, which will answer.
+    event: InjectionEvent,
+    arrived: MonotonicTime,
+    age_at_arrival: Duration,
+    /// Handed to the ledger, which will report the outcome.
     collected: bool,
 }
 
 impl Pending {
-    fn age(&self, now: Now) -> Duration {
-        self.age_then + now.saturating_sub(self.arrived)
+    fn age(&self, now: MonotonicTime) -> Duration {
+        self.age_at_arrival + now.saturating_sub(self.arrived)
     }
 }
 
-/// What happened that a metric should show.
+/// Totals since the start, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Injections of peers that found no room; they are offered again.
+pub struct Counters {
+    /// Injections of other peers dropped for lack of room. Those peers offer them again.
     pub full: u64,
-    /// Injections that nobody acknowledged in [`LIFE`].
+    /// Injections dropped after [`INJECTION_TTL`] without an outcome.
     pub expired: u64,
-    /// Injections that were known already.
+    /// Duplicates: injections that were pending or settled already.
     pub known: u64,
 }
 
-/// One peer.
+/// The protocol state of one peer.
 #[derive(Clone, Debug)]
 pub struct Gossip {
-    me: Identity,
+    identity: Identity,
     organism: String,
     collector: bool,
     injectable: Injectable,
     limits: Limits,
-    peers: BTreeMap<PeerId, Identity>,
-    /// By order of arrival.
+    peers: BTreeMap<LinkId, Identity>,
+    /// By number of arrival, so that the oldest come first.
     pending: BTreeMap<u64, Pending>,
-    arrivals: BTreeMap<Id, u64>,
-    settled: BTreeMap<Id, (Event, Outcome)>,
-    /// When each is to be forgotten, soonest first.
-    forget: VecDeque<(Now, Id)>,
-    seq: u64,
-    arrival: u64,
-    offer_at: Now,
-    pause: Duration,
-    turn: u64,
-    counts: Counts,
-    out: VecDeque<Output>,
+    /// Key of each pending injection in `pending`.
+    arrivals: BTreeMap<InjectionId, u64>,
+    settled: BTreeMap<InjectionId, (InjectionEvent, Outcome)>,
+    /// When to forget each settled id, soonest first.
+    expirations: VecDeque<(MonotonicTime, InjectionId)>,
+    last_seq: u64,
+    last_arrival: u64,
+    next_offer: MonotonicTime,
+    offer_interval: Duration,
+    offer_round: u64,
+    counters: Counters,
+    outputs: VecDeque<Output>,
 }
 
 impl Gossip {
-    /// A peer of the mesh of `organism`.
+    /// A peer of the mesh of the organism with the UID `organism`.
     #[must_use]
     pub fn new(
-        me: Identity,
+        identity: Identity,
         organism: &str,
         collector: bool,
         injectable: Injectable,
         limits: Limits,
     ) -> Self {
         Self {
-            me,
+            identity,
             organism: organism.to_owned(),
             collector,
             injectable,
@@ -168,301 +172,332 @@ impl Gossip {
             pending: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             settled: BTreeMap::new(),
-            forget: VecDeque::new(),
-            seq: 0,
-            arrival: 0,
-            offer_at: Duration::ZERO,
-            pause: FIRST_PAUSE,
-            turn: 0,
-            counts: Counts::default(),
-            out: VecDeque::new(),
+            expirations: VecDeque::new(),
+            last_seq: 0,
+            last_arrival: 0,
+            next_offer: Duration::ZERO,
+            offer_interval: MIN_OFFER_INTERVAL,
+            offer_round: 0,
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
         }
     }
 
-    /// The next thing to be done.
-    pub fn output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+    /// Returns the next action. Poll until `None` after every other call.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
-    /// What happened so far.
+    /// Totals since the start.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
-    /// How many injections are pending.
+    /// Number of pending injections.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// How an injection stands, where it is known.
+    /// Returns the status of an injection; `None` if the id is unknown to this peer.
     #[must_use]
-    pub fn standing(&self, id: &Id) -> Option<Standing> {
+    pub fn status(&self, id: &InjectionId) -> Option<InjectionStatus> {
         match self.settled.get(id) {
-            Some((_, outcome)) => Some(Standing::Settled(outcome.clone())),
-            None => self.arrivals.contains_key(id).then_some(Standing::Pending),
+            Some((_, outcome)) => Some(InjectionStatus::Settled(outcome.clone())),
+            None => self.arrivals.contains_key(id).then_some(InjectionStatus::Pending),
         }
     }
 
-    /// A link came up: what is pending is offered.
-    pub fn connected(&mut self, now: Now, peer: PeerId, identity: &Identity) {
-        self.peers.insert(peer, identity.clone());
-        self.hurry(now);
-        self.offer(now, peer);
+    /// A link came up: offers all pending injections to the peer.
+    pub fn connected(&mut self, now: MonotonicTime, link: LinkId, identity: &Identity) {
+        self.peers.insert(link, identity.clone());
+        self.reset_offer_interval(now);
+        self.offer(now, link);
     }
 
-    /// A link that had lost messages of ours is whole again.
-    pub fn whole(&mut self, now: Now, peer: PeerId) {
-        if self.peers.contains_key(&peer) {
-            self.offer(now, peer);
+    /// A link that had dropped messages delivers again: offers all pending injections to the peer.
+    pub fn caught_up(&mut self, now: MonotonicTime, link: LinkId) {
+        if self.peers.contains_key(&link) {
+            self.offer(now, link);
         }
     }
 
-    /// A link is gone.
-    pub fn disconnected(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
+    /// A link went down.
+    pub fn disconnected(&mut self, link: LinkId) {
+        self.peers.remove(&link);
     }
 
-    /// A client injects through this peer. `wall` is the time since 1970.
+    /// Accepts an injection from a client. `wall` is the time since the Unix epoch.
+    ///
+    /// A retry of a known id returns its status; nothing is injected twice.
     ///
     /// # Errors
-    /// [`Refusal`]: then nothing was taken in.
-    pub fn inject(&mut self, now: Now, wall: Duration, id: Id, dose: Dose) -> Result<Standing, Refusal> {
-        dose.check(self.injectable).map_err(Refusal::Wrong)?;
-        let known = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.dose);
-        if known.or_else(|| self.settled.get(&id).map(|it| it.0.dose)).is_some_and(|known| known != dose) {
-            return Err(Refusal::Wrong("the id was used for another injection; make a new one".into()));
+    /// [`InjectError`]: the injection was not accepted.
+    pub fn inject(
+        &mut self,
+        now: MonotonicTime,
+        wall: Duration,
+        id: InjectionId,
+        payload: InjectionPayload,
+    ) -> Result<InjectionStatus, InjectError> {
+        payload.validate(self.injectable).map_err(InjectError::Invalid)?;
+        let pending = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.payload);
+        let known = pending.or_else(|| self.settled.get(&id).map(|it| it.0.payload));
+        if known.is_some_and(|known| known != payload) {
+            return Err(InjectError::Invalid("the id was used for another injection; use a new id".into()));
         }
-        if let Some(standing) = self.standing(&id) {
-            return Ok(standing);
+        if let Some(status) = self.status(&id) {
+            return Ok(status);
         }
-        if let Some(made) = id.made() {
-            if wall.saturating_sub(made) > LIFE {
-                return Err(Refusal::Gone);
+        if let Some(created) = id.created_at() {
+            if wall.saturating_sub(created) > INJECTION_TTL {
+                return Err(InjectError::IdExpired);
             }
-            if made.saturating_sub(wall) > AHEAD {
-                return Err(Refusal::Wrong("the id was made in the future; set the clock right".into()));
+            if created.saturating_sub(wall) > MAX_CLOCK_SKEW {
+                return Err(InjectError::Invalid(
+                    "the id's timestamp is in the future; correct the client's clock".into(),
+                ));
             }
         }
-        if self.full() {
-            return Err(Refusal::Full);
+        if self.is_full() {
+            return Err(InjectError::Overloaded);
         }
-        self.seq += 1;
-        let event = Event { id, origin: self.me.clone(), seq: self.seq, dose };
-        let sent = Sent::new(&event, 0, &self.me);
-        self.take(now, event, Duration::ZERO);
-        self.out.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
-        Ok(Standing::Pending)
+        self.last_seq += 1;
+        let event = InjectionEvent { id, origin: self.identity.clone(), seq: self.last_seq, payload };
+        let sent = WireEvent::new(&event, 0, &self.identity);
+        self.add_pending(now, event, Duration::ZERO);
+        self.outputs.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
+        Ok(InjectionStatus::Pending)
     }
 
-    /// A message came in.
+    /// Handles a message from a peer.
     ///
     /// # Errors
-    /// [`Violation`]: the link is to be closed.
-    pub fn receive(&mut self, now: Now, peer: PeerId, message: Message) -> Result<(), Violation> {
-        // A message of a link that is gone already may still come in.
-        let Some(sender) = self.peers.get(&peer).cloned() else { return Ok(()) };
+    /// [`ProtocolViolation`]: the caller has to close the link.
+    pub fn receive(
+        &mut self,
+        now: MonotonicTime,
+        link: LinkId,
+        message: Message,
+    ) -> Result<(), ProtocolViolation> {
+        // A message can still be queued after its link went down.
+        let Some(sender) = self.peers.get(&link).cloned() else { return Ok(()) };
         match message {
-            Message::Hello(_) => Err(Violation("said hello twice".into())),
+            Message::Hello(_) => Err(ProtocolViolation("unexpected hello on an open link".into())),
             Message::Ping => Ok(()),
-            Message::Events(events) => self.events(now, peer, &sender, events),
-            Message::Settled(settled) => self.news(now, peer, &sender, settled),
+            Message::Events(events) => self.receive_events(now, link, &sender, events),
+            Message::Settled(settled) => self.receive_settled(now, link, &sender, settled),
         }
     }
 
-    /// The ledger's answer about an injection that was collected, for good. A ledger that has no room now
-    /// answers later: an injection that was given up and forgotten would be taken in again from every copy on
-    /// its way, and go round for ever. Only at a collector.
-    pub fn answer(&mut self, now: Now, event: Event, outcome: Outcome) {
+    /// Records the ledger's final result for an injection from [`Output::Collect`]. Only at a collector.
+    ///
+    /// A ledger without room must not refuse an injection but report its outcome later. If the collector dropped
+    /// and forgot it, every copy in the mesh would come back as a new injection, over and over.
+    pub fn record_outcome(&mut self, now: MonotonicTime, event: InjectionEvent, outcome: Outcome) {
         let outcome = match outcome {
-            Outcome::Refused { reason } => Outcome::Refused { reason: shortened(reason) },
+            Outcome::Refused { reason } => Outcome::Refused { reason: truncate_reason(reason) },
             committed @ Outcome::Committed { .. } => committed,
         };
-        let news = Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() };
-        self.settle(now + REMEMBER, event, outcome);
-        self.out.push_back(Output::Broadcast(None, Message::Settled(vec![news])));
+        let settled = self.settled_event(&event, &outcome);
+        self.settle(now + INJECTION_RETENTION, event, outcome);
+        self.outputs.push_back(Output::Broadcast(None, Message::Settled(vec![settled])));
     }
 
-    /// An injection that the ledger holds as `entry` since `age`; oldest first.
-    pub fn remember(&mut self, now: Now, event: Event, entry: u64, age: Duration) {
-        if let Some(left) = REMEMBER.checked_sub(age) {
-            self.settle(now + left, event, Outcome::Committed { entry });
+    /// Restores an injection that the ledger has held as `entry` for `age`. To be called oldest first.
+    pub fn restore_committed(
+        &mut self,
+        now: MonotonicTime,
+        event: InjectionEvent,
+        entry: u64,
+        age: Duration,
+    ) {
+        if let Some(remaining) = INJECTION_RETENTION.checked_sub(age) {
+            self.settle(now + remaining, event, Outcome::Committed { entry });
         }
     }
 
-    /// Time passes. To be called several times a second.
-    pub fn tick(&mut self, now: Now) {
-        while self.forget.front().is_some_and(|it| it.0 <= now) {
-            let over = self.forget.pop_front();
-            over.and_then(|(_, id)| self.settled.remove(&id));
+    /// Drops expired injections and offers pending ones again. To be called about once a second or more often.
+    pub fn tick(&mut self, now: MonotonicTime) {
+        while self.expirations.front().is_some_and(|it| it.0 <= now) {
+            let expired = self.expirations.pop_front();
+            expired.and_then(|(_, id)| self.settled.remove(&id));
         }
-        // The ledger answers about what it was handed, however long that takes.
-        let over: Vec<u64> = self
+        // A collected injection does not expire: the ledger will report its outcome, however long that takes.
+        let expired: Vec<u64> = self
             .pending
             .iter()
-            .filter_map(|(&at, it)| (!it.collected && it.age(now) >= LIFE).then_some(at))
+            .filter_map(|(&at, it)| (!it.collected && it.age(now) >= INJECTION_TTL).then_some(at))
             .collect();
-        for at in over {
-            self.counts.expired += 1;
-            if let Some(gone) = self.pending.remove(&at) {
-                self.arrivals.remove(&gone.event.id);
+        for at in expired {
+            self.counters.expired += 1;
+            if let Some(dropped) = self.pending.remove(&at) {
+                self.arrivals.remove(&dropped.event.id);
             }
         }
-        if !self.pending.is_empty() && now >= self.offer_at {
-            self.offer_at = now + self.pause;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        if !self.pending.is_empty() && now >= self.next_offer {
+            self.next_offer = now + self.offer_interval;
+            self.offer_interval = (self.offer_interval * 2).min(MAX_OFFER_INTERVAL);
             self.offer_again(now);
         }
     }
 
-    /// To the operator, where it is linked, and to one other peer in turn.
-    fn offer_again(&mut self, now: Now) {
+    /// Offers pending injections to the operator, if linked, and to one other peer, round-robin.
+    fn offer_again(&mut self, now: MonotonicTime) {
         let operators = self.peers.iter().filter(|it| it.1.is_operator()).map(|it| *it.0);
-        let mut targets: Vec<PeerId> = operators.collect();
-        let others: Vec<PeerId> =
+        let mut targets: Vec<LinkId> = operators.collect();
+        let others: Vec<LinkId> =
             self.peers.iter().filter(|it| !it.1.is_operator()).map(|it| *it.0).collect();
-        self.turn += 1;
-        targets.extend(others.get((self.turn % (others.len() as u64).max(1)) as usize));
-        for peer in targets {
-            self.offer(now, peer);
+        self.offer_round += 1;
+        targets.extend(others.get((self.offer_round % (others.len() as u64).max(1)) as usize));
+        for link in targets {
+            self.offer(now, link);
         }
     }
 
-    fn hurry(&mut self, now: Now) {
-        self.pause = FIRST_PAUSE;
-        self.offer_at = self.offer_at.min(now + FIRST_PAUSE);
+    fn reset_offer_interval(&mut self, now: MonotonicTime) {
+        self.offer_interval = MIN_OFFER_INTERVAL;
+        self.next_offer = self.next_offer.min(now + MIN_OFFER_INTERVAL);
     }
 
-    fn offer(&mut self, now: Now, peer: PeerId) {
-        let sent = |it: &Pending| Sent::new(&it.event, millis(it.age(now)), &self.me);
-        let events: Vec<Sent> = self.pending.values().take(OFFERED).map(sent).collect();
-        self.out.extend(Message::events(events).into_iter().map(|message| Output::Send(peer, message)));
+    fn offer(&mut self, now: MonotonicTime, link: LinkId) {
+        let to_wire = |it: &Pending| WireEvent::new(&it.event, millis(it.age(now)), &self.identity);
+        let events: Vec<WireEvent> = self.pending.values().take(MAX_OFFERED).map(to_wire).collect();
+        self.outputs.extend(Message::events(events).into_iter().map(|message| Output::Send(link, message)));
     }
 
-    fn full(&self) -> bool {
+    fn is_full(&self) -> bool {
         let known = self.pending.len() + self.settled.len();
         self.pending.len() >= self.limits.pending || (self.collector && known >= self.limits.settled)
     }
 
-    fn take(&mut self, now: Now, event: Event, age: Duration) {
+    fn add_pending(&mut self, now: MonotonicTime, event: InjectionEvent, age: Duration) {
         if self.pending.is_empty() {
-            self.offer_at = now + FIRST_PAUSE;
+            self.next_offer = now + MIN_OFFER_INTERVAL;
         }
-        self.arrival += 1;
-        self.arrivals.insert(event.id.clone(), self.arrival);
+        self.last_arrival += 1;
+        self.arrivals.insert(event.id.clone(), self.last_arrival);
         let collected = self.collector;
-        let pending = Pending { event: event.clone(), arrived: now, age_then: age, collected };
-        self.pending.insert(self.arrival, pending);
-        self.hurry(now);
-        self.out.push_back(Output::Heard(event.clone()));
+        let pending = Pending { event: event.clone(), arrived: now, age_at_arrival: age, collected };
+        self.pending.insert(self.last_arrival, pending);
+        self.reset_offer_interval(now);
+        self.outputs.push_back(Output::FirstSeen(event.clone()));
         if collected {
-            self.out.push_back(Output::Collect(event));
+            self.outputs.push_back(Output::Collect(event));
         }
     }
 
-    fn events(
+    fn receive_events(
         &mut self,
-        now: Now,
-        peer: PeerId,
+        now: MonotonicTime,
+        link: LinkId,
         sender: &Identity,
-        sent: Vec<Sent>,
-    ) -> Result<(), Violation> {
-        let (mut onward, mut known) = (vec![], vec![]);
-        for sent in sent {
-            let age = Duration::from_millis(sent.age);
-            let event = self.event(sender, sent)?;
+        events: Vec<WireEvent>,
+    ) -> Result<(), ProtocolViolation> {
+        let (mut forward, mut replies) = (vec![], vec![]);
+        for event in events {
+            let age = Duration::from_millis(event.age);
+            let event = self.authenticate(sender, event)?;
             if let Some((event, outcome)) = self.settled.get(&event.id) {
-                self.counts.known += 1;
-                known.push(Settled { event: Sent::new(event, 0, &self.me), outcome: outcome.clone() });
+                self.counters.known += 1;
+                replies.push(self.settled_event(event, outcome));
             } else if self.arrivals.contains_key(&event.id) {
-                self.counts.known += 1;
-            } else if age >= LIFE {
-                self.counts.expired += 1;
-            } else if self.full() {
-                self.counts.full += 1;
+                self.counters.known += 1;
+            } else if age >= INJECTION_TTL {
+                self.counters.expired += 1;
+            } else if self.is_full() {
+                self.counters.full += 1;
             } else if self.collector
-                && let Err(reason) = event.dose.check(self.injectable)
+                && let Err(reason) = event.payload.validate(self.injectable)
             {
-                self.answer(now, event, Outcome::Refused { reason });
+                self.record_outcome(now, event, Outcome::Refused { reason });
             } else {
-                onward.push(Sent::new(&event, millis(age), &self.me));
-                self.take(now, event, age);
+                forward.push(WireEvent::new(&event, millis(age), &self.identity));
+                self.add_pending(now, event, age);
             }
         }
-        self.out.extend(Message::settled(known).into_iter().map(|message| Output::Send(peer, message)));
-        self.pass_on(peer, Message::events(onward));
+        self.outputs.extend(Message::settled(replies).into_iter().map(|message| Output::Send(link, message)));
+        self.forward(link, Message::events(forward));
         Ok(())
     }
 
-    fn news(
+    fn receive_settled(
         &mut self,
-        now: Now,
-        peer: PeerId,
+        now: MonotonicTime,
+        link: LinkId,
         sender: &Identity,
-        news: Vec<Settled>,
-    ) -> Result<(), Violation> {
-        let mut onward = vec![];
-        for Settled { event, outcome } in news {
-            let event = self.event(sender, event)?;
-            // What is in the ledger, a collector knows from the ledger.
+        settled: Vec<SettledEvent>,
+    ) -> Result<(), ProtocolViolation> {
+        let mut forward = vec![];
+        for SettledEvent { event, outcome } in settled {
+            let event = self.authenticate(sender, event)?;
+            // A collector learns outcomes from its ledger only.
             if self.collector {
                 continue;
             }
             let pending = self.arrivals.contains_key(&event.id);
-            let new = match (&outcome, self.settled.get(&event.id)) {
+            let is_new = match (&outcome, self.settled.get(&event.id)) {
                 (_, None) => true,
-                // A collector that started again may have forgotten that it refused.
+                // A restarted collector has forgotten what it refused, and may commit it on a retry.
                 (Outcome::Committed { .. }, Some((_, Outcome::Refused { .. }))) => true,
                 _ => false,
             };
-            if !new {
+            if !is_new {
                 continue;
             }
             if !pending && !self.settled.contains_key(&event.id) {
-                self.out.push_back(Output::Heard(event.clone()));
+                self.outputs.push_back(Output::FirstSeen(event.clone()));
             }
-            onward.push(Settled { event: Sent::new(&event, 0, &self.me), outcome: outcome.clone() });
-            self.settle(now + REMEMBER, event, outcome);
-            self.hurry(now);
+            forward.push(self.settled_event(&event, &outcome));
+            self.settle(now + INJECTION_RETENTION, event, outcome);
+            self.reset_offer_interval(now);
         }
-        self.pass_on(peer, Message::settled(onward));
+        self.forward(link, Message::settled(forward));
         Ok(())
     }
 
-    fn pass_on(&mut self, from: PeerId, messages: Vec<Message>) {
-        self.out.extend(messages.into_iter().map(|message| Output::Broadcast(Some(from), message)));
+    fn forward(&mut self, from: LinkId, messages: Vec<Message>) {
+        self.outputs.extend(messages.into_iter().map(|message| Output::Broadcast(Some(from), message)));
     }
 
-    /// What `sender` sent, if it may send it.
-    fn event(&self, sender: &Identity, sent: Sent) -> Result<Event, Violation> {
-        if sent.origin.as_ref() == Some(sender) {
-            return Err(Violation("named itself as an origin: its certificate does that".into()));
+    fn settled_event(&self, event: &InjectionEvent, outcome: &Outcome) -> SettledEvent {
+        SettledEvent { event: WireEvent::new(event, 0, &self.identity), outcome: outcome.clone() }
+    }
+
+    /// Fills in the origin and checks that `sender` may send this event.
+    fn authenticate(&self, sender: &Identity, event: WireEvent) -> Result<InjectionEvent, ProtocolViolation> {
+        if event.origin.as_ref() == Some(sender) {
+            // One form per event: the origin is absent when the certificate proves it.
+            return Err(ProtocolViolation("event names its own sender as origin".into()));
         }
-        let origin = sent.origin.unwrap_or_else(|| sender.clone());
-        let ours = origin.organism().is_none_or(|organism| organism == self.organism)
-            && origin.trust_domain() == self.me.trust_domain();
-        if !ours {
-            return Err(Violation(format!("passed on an injection of {origin}, which is not of this mesh")));
+        let origin = event.origin.unwrap_or_else(|| sender.clone());
+        let in_mesh = origin.organism().is_none_or(|organism| organism == self.organism)
+            && origin.trust_domain() == self.identity.trust_domain();
+        if !in_mesh {
+            return Err(ProtocolViolation(format!("event of {origin}, which is not in this mesh")));
         }
-        // What may be injected can differ for a while where it is being changed; what is no dose cannot.
+        // Peers can have different injectable ranges while a change rolls out; only the collector's counts.
         let any = Injectable { min: f64::MIN, max: f64::MAX };
-        sent.dose.check(any).map_err(|reason| Violation(format!("sent an injection that {reason}")))?;
-        Ok(Event { id: sent.id, origin, seq: sent.seq, dose: sent.dose })
+        event
+            .payload
+            .validate(any)
+            .map_err(|reason| ProtocolViolation(format!("invalid injection: {reason}")))?;
+        Ok(InjectionEvent { id: event.id, origin, seq: event.seq, payload: event.payload })
     }
 
-    fn settle(&mut self, until: Now, event: Event, outcome: Outcome) {
+    fn settle(&mut self, forget_at: MonotonicTime, event: InjectionEvent, outcome: Outcome) {
         if let Some(at) = self.arrivals.remove(&event.id) {
             self.pending.remove(&at);
         }
         if self.settled.insert(event.id.clone(), (event.clone(), outcome.clone())).is_none() {
-            self.forget.push_back((until, event.id.clone()));
+            self.expirations.push_back((forget_at, event.id.clone()));
         }
         if !self.collector && self.settled.len() > self.limits.settled {
-            let oldest = self.forget.pop_front();
+            let oldest = self.expirations.pop_front();
             oldest.and_then(|(_, id)| self.settled.remove(&id));
         }
-        self.out.push_back(Output::Settled(event, outcome));
+        self.outputs.push_back(Output::Settled(event, outcome));
     }
 }
 

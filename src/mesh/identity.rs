@@ -1,10 +1,10 @@
-//! Certificates: who may take part in a mesh, and how they prove it.
+//! Mesh certificates: the certificate authority, a peer's credentials, and the verification of other peers.
 //!
-//! An installation has one [`Authority`]. A node makes its key itself and sends a signing request; the
-//! authority takes the public key out of it and nothing else: who that is, the authority says. What a peer is
-//! called comes from its certificate alone.
+//! An installation has one [`Authority`]. A node generates its own key and sends a signing request. The authority
+//! uses the public key of the request and nothing else: the caller decides which identity it certifies. A peer's
+//! identity comes from its certificate alone.
 //!
-//! Sessions are never resumed: a resumed session would not look at the certificate again.
+//! TLS session resumption is off, because a resumed session would skip the check of the certificate.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -25,38 +25,38 @@ use rustls::{
     RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use super::name::Identity;
+use super::spiffe::Identity;
 
-/// How long a certificate of a node is good.
-pub const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// A certificate is good from so long before it was signed: clocks differ.
-const EARLIER: Duration = Duration::from_secs(300);
-/// How long an authority is good.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Validity of a peer's certificate.
+pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Certificates are valid from this long before they were signed, because clocks differ.
+const BACKDATE: Duration = Duration::from_secs(300);
+/// Validity of a CA certificate.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// What is wrong with a certificate, a key or a request.
+/// A certificate, key or signing request cannot be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It cannot be made or read.
+    /// It cannot be generated or parsed.
     #[error("{0}")]
     Certificate(#[from] rcgen::Error),
-    /// TLS does not take it.
+    /// rustls rejects it.
     #[error("{0}")]
     Tls(#[from] rustls::Error),
-    /// Not the text that was expected.
+    /// The text contains no PEM block of the expected kind.
     #[error("no {0} in PEM form")]
-    Pem(&'static str),
-    /// Signatures made with this key would not be this certificate's.
-    #[error("the key is another certificate's")]
-    OtherKey,
-    /// A certificate that names nobody of a mesh.
+    InvalidPem(&'static str),
+    /// The private key and the certificate's public key are not a pair.
+    #[error("the private key does not match the certificate")]
+    KeyMismatch,
+    /// The certificate has no subject alternative name that is a mesh identity, or more than one.
     #[error(
-        "the certificate names nobody of a mesh: it needs exactly one URI, spiffe://DOMAIN/operator or spiffe://DOMAIN/org/UID/pod/UID"
+        "the certificate has no mesh identity; it needs exactly one URI, spiffe://DOMAIN/operator or spiffe://DOMAIN/org/UID/pod/UID"
     )]
-    Nobody,
-    /// The operator takes part in one organism's mesh at a time.
-    #[error("the certificate is the operator's: say which organism's mesh it is to join")]
-    WhichOrganism,
+    NoMeshIdentity,
+    /// The operator's certificate is valid in every mesh, so the caller has to choose one.
+    #[error("the certificate is the operator's; name the organism whose mesh it joins")]
+    OrganismRequired,
 }
 
 /// The certificate authority of an installation.
@@ -66,61 +66,63 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// A new one, good for ten years from `now`.
+    /// Generates a CA, valid for ten years from `now`.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if the key or the certificate cannot be generated.
     pub fn new(trust_domain: &str, now: SystemTime) -> Result<Self, IdentityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(&format!("VENOM mesh of {trust_domain}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        valid(&mut params, now, AUTHORITY_LIFE);
+        set_validity(&mut params, now, AUTHORITY_LIFETIME);
         let ca_pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), ca_pem })
     }
 
-    /// One that was stored: its certificate and its key, both in PEM form.
+    /// Loads a CA from its certificate and its private key, both PEM.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if one cannot be parsed or they are not a pair.
     pub fn from_pem(ca_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         let key = KeyPair::from_pem(key_pem)?;
         let certificate = CertificateDer::from_pem_slice(ca_pem.as_bytes())
-            .map_err(|_| IdentityError::Pem("certificate"))?;
+            .map_err(|_| IdentityError::InvalidPem("certificate"))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         let (_, certificate) = x509_parser::parse_x509_certificate(&certificate)
             .map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
         if certificate.public_key().subject_public_key.data != issuer.key().public_key_raw() {
-            return Err(IdentityError::OtherKey);
+            return Err(IdentityError::KeyMismatch);
         }
         Ok(Self { issuer, ca_pem: ca_pem.to_owned() })
     }
 
-    /// Its certificate in PEM form: what peers trust.
+    /// The CA certificate, PEM: the trust anchor of all peers.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// Its key in PEM form. A secret.
+    /// The CA's private key, PEM.
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
     }
 
-    /// A certificate in PEM form, good for `life` from `now`, for the key of the signing request `csr_pem`.
-    /// The request's signature is checked; the names in it are not looked at.
+    /// Signs a certificate for `identity` and the public key of the signing request `csr_pem`, valid for
+    /// `lifetime` from `now`. Returns it as PEM.
+    ///
+    /// The request's signature is checked. Its names and extensions are ignored: they are the client's claim.
     ///
     /// # Errors
-    /// [`IdentityError`] when the request cannot be read or was not signed with its key.
+    /// [`IdentityError`] if the request cannot be parsed or was not signed with its own key.
     pub fn sign(
         &self,
         csr_pem: &str,
         identity: &Identity,
         now: SystemTime,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<String, IdentityError> {
         let request = CertificateSigningRequestParams::from_pem(csr_pem)?;
         let mut params = CertificateParams::default();
@@ -130,27 +132,28 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        valid(&mut params, now, life);
+        set_validity(&mut params, now, lifetime);
         Ok(params.signed_by(&request.public_key, &self.issuer)?.pem())
     }
 
-    /// A certificate and its key, both in PEM form, for a server of these DNS names: what nodes ask for
-    /// certificates. Nobody of a mesh.
+    /// Generates a key and a certificate for an HTTPS server with these DNS names: the issuer, which nodes trust
+    /// by the same CA. Returns certificate and key as PEM. The certificate has no mesh identity, so no peer
+    /// accepts it.
     ///
     /// # Errors
-    /// [`IdentityError`] when a name is none.
-    pub fn server(
+    /// [`IdentityError`] if a name is not a valid DNS name.
+    pub fn server_certificate(
         &self,
         names: &[&str],
         now: SystemTime,
-        life: Duration,
+        lifetime: Duration,
     ) -> Result<(String, String), IdentityError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names.iter().map(|&it| it.to_owned()).collect::<Vec<_>>())?;
         params.distinguished_name = common_name("VENOM operator");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        valid(&mut params, now, life);
+        set_validity(&mut params, now, lifetime);
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 }
@@ -161,18 +164,18 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-fn valid(params: &mut CertificateParams, now: SystemTime, life: Duration) {
-    let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+fn set_validity(params: &mut CertificateParams, now: SystemTime, lifetime: Duration) {
+    let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + since_1970(now - EARLIER);
-    params.not_after = epoch + since_1970(now + life);
+    params.not_before = epoch + since_epoch(now - BACKDATE);
+    params.not_after = epoch + since_epoch(now + lifetime);
 }
 
-/// A new key, and the request to sign it. Both in PEM form; the key never leaves who made it.
+/// Generates a private key and a certificate signing request for it, both PEM.
 ///
 /// # Errors
-/// [`IdentityError`].
-pub fn new_key() -> Result<(String, String), IdentityError> {
+/// [`IdentityError`] if the key cannot be generated.
+pub fn generate_key_and_csr() -> Result<(String, String), IdentityError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = common_name("VENOM mesh");
@@ -180,20 +183,20 @@ pub fn new_key() -> Result<(String, String), IdentityError> {
     Ok((key.serialize_pem(), request))
 }
 
-/// Proof of who one is, ready for handshakes in both directions.
+/// A peer's certificate and private key, as TLS configurations for both directions.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Who this is.
+    /// The identity in the certificate.
     pub identity: Identity,
-    /// The UID of the organism whose mesh this is for.
+    /// UID of the organism whose mesh the credentials are for.
     pub organism: String,
-    /// From when on the certificate is good.
+    /// Start of the certificate's validity.
     pub not_before: SystemTime,
-    /// Until when.
+    /// End of the certificate's validity.
     pub not_after: SystemTime,
-    /// TLS for those who dial.
+    /// TLS configuration for inbound connections.
     pub server: Arc<ServerConfig>,
-    /// TLS to dial with.
+    /// TLS configuration for outbound connections.
     pub client: Arc<ClientConfig>,
 }
 
@@ -204,32 +207,36 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// From what an authority gave, all in PEM form. A pod meets its own organism's pods and the operator;
-    /// the operator meets the pods of `organism`.
+    /// Loads credentials from the CA certificates, the peer's certificate and its private key, all PEM.
+    ///
+    /// With them, a pod accepts pods of its own organism and the operator; the operator accepts pods of
+    /// `organism`, which is ignored for a pod.
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if a part cannot be parsed or used, or an operator's organism is missing.
     pub fn from_pem(
         ca_pem: &str,
         certificate_pem: &str,
         key_pem: &str,
         organism: Option<&str>,
     ) -> Result<Self, IdentityError> {
-        let read = |pem: &str| -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-            let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-            found.ok().filter(|it| !it.is_empty()).ok_or(IdentityError::Pem("certificate"))
+        let parse = |pem: &str| -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+            let parsed = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+            parsed.ok().filter(|it| !it.is_empty()).ok_or(IdentityError::InvalidPem("certificate"))
         };
         let mut roots = RootCertStore::empty();
-        for ca in read(ca_pem)? {
+        for ca in parse(ca_pem)? {
             roots.add(ca)?;
         }
-        let chain = read(certificate_pem)?;
-        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| IdentityError::Pem("key"))?;
-        let told = chain.first().and_then(Told::by).ok_or(IdentityError::Nobody)?;
-        let organism = told.identity.organism().or(organism).ok_or(IdentityError::WhichOrganism)?.to_owned();
+        let chain = parse(certificate_pem)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|_| IdentityError::InvalidPem("key"))?;
+        let info = chain.first().and_then(CertificateInfo::parse).ok_or(IdentityError::NoMeshIdentity)?;
+        let organism =
+            info.identity.organism().or(organism).ok_or(IdentityError::OrganismRequired)?.to_owned();
 
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Arc::new(Verifier::new(roots, &told.identity, &organism, provider.clone())?);
+        let verifier = Arc::new(PeerVerifier::new(roots, &info.identity, &organism, provider.clone())?);
         let versions = &[&rustls::version::TLS13];
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)?
@@ -244,29 +251,29 @@ impl Credentials {
             .with_client_auth_cert(chain, key)?;
         client.resumption = Resumption::disabled();
         client.enable_sni = false;
-        let Told { identity, not_before, not_after } = told;
+        let CertificateInfo { identity, not_before, not_after } = info;
         Ok(Self { identity, organism, not_before, not_after, server: server.into(), client: client.into() })
     }
 
-    /// When to get the next certificate: after a third of this one's life, 8 h of 24.
+    /// When to renew: after a third of the lifetime, which leaves two thirds (16 h of 24) for an issuer outage.
     #[must_use]
     pub fn renew_at(&self) -> SystemTime {
-        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
-        self.not_before + life / 3
+        let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.not_before + lifetime / 3
     }
 }
 
-/// What a certificate says of its owner.
+/// The identity and the validity of a certificate.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct CertificateInfo {
     pub(super) identity: Identity,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
-impl Told {
-    /// Nothing where the certificate names nobody of a mesh, or more than one.
-    pub(super) fn by(certificate: &CertificateDer<'_>) -> Option<Self> {
+impl CertificateInfo {
+    /// Returns `None` unless the certificate has exactly one subject alternative name and that is a mesh identity.
+    pub(super) fn parse(certificate: &CertificateDer<'_>) -> Option<Self> {
         use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let names = certificate.subject_alternative_name().ok()??;
@@ -282,19 +289,19 @@ impl Told {
     }
 }
 
-/// Takes certificates of one authority that name a pod of one organism, or the operator; the operator takes
-/// pods only.
+/// Accepts certificates of one CA whose identity is a pod of one organism, or the operator. For the operator
+/// itself: pods only, because two operators have nothing to exchange.
 #[derive(Debug)]
-struct Verifier {
+struct PeerVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     roots: RootCertStore,
     trust_domain: String,
     organism: String,
-    operators: bool,
+    accepts_operator: bool,
     provider: Arc<CryptoProvider>,
 }
 
-impl Verifier {
+impl PeerVerifier {
     fn new(
         roots: RootCertStore,
         own: &Identity,
@@ -309,28 +316,29 @@ impl Verifier {
             roots,
             trust_domain: own.trust_domain().to_owned(),
             organism: organism.to_owned(),
-            operators: !own.is_operator(),
+            accepts_operator: !own.is_operator(),
             provider,
         })
     }
 
-    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        let told = Told::by(certificate).map(|told| told.identity);
-        let admitted = told.is_some_and(|it| {
-            let ours = it.organism().map_or(self.operators, |organism| organism == self.organism);
-            ours && it.trust_domain() == self.trust_domain
+    /// Checks the identity in a certificate whose chain was verified.
+    fn authorize(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        let identity = CertificateInfo::parse(certificate).map(|info| info.identity);
+        let allowed = identity.is_some_and(|it| {
+            let in_mesh = it.organism().map_or(self.accepts_operator, |organism| organism == self.organism);
+            in_mesh && it.trust_domain() == self.trust_domain
         });
-        let refused = || CertificateError::Other(OtherError(Arc::new(NotOfThisMesh)));
-        if admitted { Ok(()) } else { Err(rustls::Error::InvalidCertificate(refused())) }
+        let not_allowed = || CertificateError::Other(OtherError(Arc::new(IdentityNotAllowed)));
+        if allowed { Ok(()) } else { Err(rustls::Error::InvalidCertificate(not_allowed())) }
     }
 }
 
-/// The certificate is good, its owner has no business here.
+/// The certificate is valid, but its identity may not join this mesh.
 #[derive(Debug, thiserror::Error)]
-#[error("not of this mesh")]
-pub(super) struct NotOfThisMesh;
+#[error("the certificate's identity is not in this mesh")]
+pub(super) struct IdentityNotAllowed;
 
-impl ClientCertVerifier for Verifier {
+impl ClientCertVerifier for PeerVerifier {
     fn root_hint_subjects(&self) -> &[RawName] {
         &[]
     }
@@ -342,7 +350,7 @@ impl ClientCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        self.admit(end_entity)?;
+        self.authorize(end_entity)?;
         Ok(verified)
     }
 
@@ -369,8 +377,8 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-impl ServerCertVerifier for Verifier {
-    /// The name that was dialled means nothing here: an address of a pod belongs to the next one tomorrow.
+impl ServerCertVerifier for PeerVerifier {
+    /// Ignores the server name: peers are dialled by IP address, and pod addresses are reused.
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -388,7 +396,7 @@ impl ServerCertVerifier for Verifier {
             now,
             algorithms,
         )?;
-        self.admit(end_entity)?;
+        self.authorize(end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -398,7 +406,7 @@ impl ServerCertVerifier for Verifier {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("the mesh speaks TLS 1.3 only".into()))
+        Err(rustls::Error::General("the mesh supports TLS 1.3 only".into()))
     }
 
     fn verify_tls13_signature(

@@ -1,11 +1,13 @@
-//! Links: one to each peer, over TLS 1.3, both ends proven.
+//! Links: one per peer, over TLS 1.3 with mutual authentication.
 //!
-//! Both peers of a pair may dial. Where two links come up in opposite directions, the one stays that the peer
-//! with the smaller name dialled; a new one in the same direction replaces the old one, which delivers what it
-//! has and ends. That is how a link goes over to a new certificate without a gap. A process is told from its
-//! predecessor of the same name by a number drawn at its start. A peer that dials says where it would be dialled,
-//! which saves most second links: half of what it takes to bring a mesh up. That is its word for a port only; the
-//! address is the one it is seen at.
+//! Both peers of a pair may dial. If two links in opposite directions come up, the one dialled by the peer with
+//! the smaller identity stays. A new link in the same direction replaces the old one, which delivers its queued
+//! frames and ends: so a link moves to a renewed certificate without a gap. A random instance number distinguishes
+//! a process from its predecessor with the same identity.
+//!
+//! A peer that dials states its own listening port. The other side then does not dial that address, which saves
+//! most of the redundant handshakes when a mesh comes up. Only the port is taken from the peer; the address is the
+//! one it connects from.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use rustls::CertificateError;
 use tokio::net::TcpStream;
@@ -23,154 +26,158 @@ use tokio_util::codec::length_delimited::LengthDelimitedCodecError;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
-use super::gossip::PeerId;
-use super::identity::{Credentials, NotOfThisMesh, Told};
-use super::metrics::{Metrics, Refused};
-use super::name::Identity;
-use super::queue::{Next, Outbox, Outboxes};
+use super::gossip::LinkId;
+use super::identity::{CertificateInfo, Credentials, IdentityNotAllowed};
+use super::metrics::{Metrics, RefusalReason};
+use super::queue::{Outbox, OutboxItem, Outboxes};
+use super::spiffe::Identity;
 use super::wire::{self, Hello, Message};
 
-/// Bounds of links.
+/// After its own last frame a link stays open this long for frames of the peer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Limits and timeouts of links.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// From the connection to the end of the greeting.
-    pub handshake: Duration,
-    /// Connections in their handshake.
+pub struct LinkLimits {
+    /// From the TCP connection to the end of the greeting.
+    pub handshake_timeout: Duration,
+    /// Inbound connections in their handshake.
     pub half_open: usize,
-    /// Of these, from one address.
-    pub half_open_a_source: usize,
-    /// Links in all.
-    pub links: usize,
-    /// Links to one name: processes that went before may still linger.
-    pub links_a_name: usize,
-    /// After this without a word each side says that it is still here.
-    pub ping: Duration,
-    /// After this without a word from the other side a link ends.
-    pub idle: Duration,
-    /// A peer that takes nothing for so long loses its link.
-    pub stalled: Duration,
+    /// Inbound connections in their handshake from one address.
+    pub half_open_per_source: usize,
+    /// Links in total.
+    pub max_links: usize,
+    /// Links to one identity. More than one, because connections of crashed predecessors can linger.
+    pub links_per_identity: usize,
+    /// A side that has sent nothing for this long sends a ping.
+    pub ping_interval: Duration,
+    /// A link on which nothing was received for this long ends.
+    pub idle_timeout: Duration,
+    /// A link on which a write takes this long ends.
+    pub write_timeout: Duration,
 }
 
-impl Default for Bounds {
+impl Default for LinkLimits {
     fn default() -> Self {
         Self {
-            handshake: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(5),
             half_open: 128,
-            half_open_a_source: 32,
-            links: 1_200,
-            links_a_name: 4,
-            ping: Duration::from_secs(10),
-            idle: Duration::from_secs(30),
-            stalled: Duration::from_secs(60),
+            half_open_per_source: 32,
+            max_links: 1_200,
+            links_per_identity: 4,
+            ping_interval: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
         }
     }
 }
 
-/// What links tell the peer that they belong to.
+/// Events that links report to their peer's task.
 #[derive(Debug)]
 pub(super) enum LinkEvent {
     /// A link came up.
-    Up(PeerId, Identity),
-    /// A message came in.
-    Message(PeerId, IpAddr, Message),
-    /// A peer that had been behind has read on.
-    Whole(PeerId),
-    /// A link is gone.
-    Down(PeerId),
+    Up(LinkId, Identity),
+    /// A message was received.
+    Message(LinkId, IpAddr, Message),
+    /// A link delivers again after it had dropped frames.
+    CaughtUp(LinkId),
+    /// A link went down.
+    Down(LinkId),
 }
 
-/// A process of a peer.
+/// One process of a peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Process {
+pub(super) struct PeerProcess {
     pub(super) identity: Identity,
     instance: u64,
 }
 
-/// Why there is no link.
+/// Why a connection did not become a link.
 #[derive(Debug)]
-pub(super) enum NoLink {
-    /// This is the other end itself.
-    Myself,
-    /// There is a link already that goes before.
-    Linked(Process),
-    /// Refused, and counted where the other side came to us.
-    Refused(Refused, String),
-    /// The other side is not there, or refused.
+pub(super) enum LinkError {
+    /// The address is this process's own.
+    SelfConnection,
+    /// A link to that process exists and takes precedence.
+    AlreadyLinked(PeerProcess),
+    /// This side refused the connection.
+    Refused(RefusalReason, String),
+    /// The other side is unreachable, or refused the connection.
     Failed(String),
 }
 
 #[derive(Debug)]
-struct Entry {
-    process: Process,
+struct LinkEntry {
+    process: PeerProcess,
     /// This side dialled.
-    ours: bool,
-    /// Where the other side, which dialled, says that it lets peers in.
-    at: Option<SocketAddr>,
+    outbound: bool,
+    /// The listening address of the peer of an inbound link, if it stated a port.
+    listen_address: Option<SocketAddr>,
     outbox: Arc<Outbox>,
-    end: CancellationToken,
+    cancel: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    links: BTreeMap<PeerId, Entry>,
-    next: u64,
+struct LinkTable {
+    links: BTreeMap<LinkId, LinkEntry>,
+    last_id: u64,
 }
 
 /// All links of one peer.
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) credentials: watch::Receiver<Credentials>,
-    pub(super) bounds: Bounds,
+    pub(super) limits: LinkLimits,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: CancellationToken,
-    me: Process,
-    /// Where this side lets peers in.
-    port: Option<u16>,
+    local: PeerProcess,
+    listen_port: Option<u16>,
     outboxes: Arc<Outboxes>,
     events: mpsc::Sender<LinkEvent>,
-    table: Mutex<Table>,
-    changed: watch::Sender<()>,
+    table: Mutex<LinkTable>,
+    /// Notified when a link is removed from the table.
+    removed: watch::Sender<()>,
 }
 
-pub(super) type Wire = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
+pub(super) type FramedTls = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
 
-/// A link that is up.
+/// A registered link, ready to [run](Links::run).
 #[derive(Debug)]
 pub(super) struct Link {
-    id: PeerId,
-    pub(super) process: Process,
+    id: LinkId,
+    pub(super) process: PeerProcess,
+    /// When the first of the two certificates expires.
     pub(super) expires: SystemTime,
     source: SocketAddr,
     outbox: Arc<Outbox>,
-    end: CancellationToken,
-    wire: Wire,
+    cancel: CancellationToken,
+    stream: FramedTls,
 }
 
 impl Links {
     pub(super) fn new(
         credentials: watch::Receiver<Credentials>,
-        bounds: Bounds,
+        limits: LinkLimits,
         metrics: Arc<Metrics>,
-        port: Option<u16>,
+        listen_port: Option<u16>,
         outboxes: Arc<Outboxes>,
         events: mpsc::Sender<LinkEvent>,
     ) -> Self {
-        let me = Process { identity: credentials.borrow().identity.clone(), instance: fastrand::u64(..) };
+        let identity = credentials.borrow().identity.clone();
         Self {
             credentials,
-            bounds,
+            limits,
             metrics,
             stop: CancellationToken::new(),
-            me,
-            port,
+            local: PeerProcess { identity, instance: fastrand::u64(..) },
+            listen_port,
             outboxes,
             events,
             table: Mutex::default(),
-            changed: watch::Sender::new(()),
+            removed: watch::Sender::new(()),
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, LinkTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,189 +185,203 @@ impl Links {
         self.table().links.len()
     }
 
-    fn is_linked(&self, process: &Process) -> bool {
+    fn is_linked(&self, process: &PeerProcess) -> bool {
         self.table().links.values().any(|it| it.process == *process)
     }
 
-    /// Who is at `address`, where that one dialled: then there is no need to.
-    pub(super) fn dialled_from(&self, address: SocketAddr) -> Option<Process> {
+    /// Returns the peer that listens on `address` and has an inbound link: it need not be dialled.
+    pub(super) fn inbound_peer(&self, address: SocketAddr) -> Option<PeerProcess> {
         let address = Some(canonical(address));
         let table = self.table();
-        table.links.values().find(|it| it.at == address).map(|it| it.process.clone())
+        table.links.values().find(|it| it.listen_address == address).map(|it| it.process.clone())
     }
 
     /// Waits until no link to `process` is left.
-    pub(super) async fn gone(&self, process: &Process) {
-        let mut changed = self.changed.subscribe();
+    pub(super) async fn wait_unlinked(&self, process: &PeerProcess) {
+        let mut removed = self.removed.subscribe();
         while self.is_linked(process) {
-            // The sender lives as long as this.
-            let _ = changed.changed().await;
+            // Cannot fail: `self` holds the sender.
+            let _ = removed.changed().await;
         }
     }
 
-    /// Each link delivers what it has, and ends.
+    /// Ends all links after they have delivered their queued frames.
     pub(super) fn close_all(&self) {
         self.table().links.values().for_each(|it| it.outbox.close());
     }
 
-    /// A link is to end at once: its peer does not keep to the rules.
-    pub(super) fn break_off(&self, id: PeerId, source: IpAddr, what: &str) {
-        self.metrics.refuse(source, Refused::Protocol, what);
+    /// Ends a link at once, because its peer violated the protocol.
+    pub(super) fn abort(&self, id: LinkId, source: IpAddr, violation: &str) {
+        self.metrics.connection_refused(source, RefusalReason::ProtocolViolation, violation);
         if let Some(entry) = self.table().links.get(&id) {
-            entry.end.cancel();
+            entry.cancel.cancel();
         }
     }
 
-    /// The greeting over TLS that is up: who that is, and whether there is to be a link.
+    /// Exchanges greetings over an established TLS connection and registers the link.
     pub(super) async fn greet(
         &self,
         stream: TlsStream<TcpStream>,
         source: SocketAddr,
-        ours: bool,
+        outbound: bool,
         own_expiry: SystemTime,
-    ) -> Result<Link, NoLink> {
+    ) -> Result<Link, LinkError> {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|it| it.first());
-        let told = certificate.and_then(Told::by);
-        let told = told.ok_or_else(|| NoLink::Refused(Refused::Identity, "names nobody".into()))?;
-        let mut wire = Framed::new(stream, wire::codec());
-        let hello =
-            Message::Hello(Hello { version: wire::VERSION, instance: self.me.instance, port: self.port });
-        wire.send(hello.body()).await.map_err(|error| NoLink::Failed(error.to_string()))?;
-        let first = match wire.next().await {
-            // A client learns that its certificate is refused only by its first read.
-            None => return Err(NoLink::Failed("closed the connection".into())),
-            Some(Err(error)) if is_protocol(&error) => {
-                return Err(NoLink::Refused(Refused::Protocol, error.to_string()));
-            }
-            Some(Err(error)) => return Err(NoLink::Failed(error.to_string())),
+        let info = certificate.and_then(CertificateInfo::parse).ok_or_else(|| {
+            LinkError::Refused(RefusalReason::WrongIdentity, "the certificate has no mesh identity".into())
+        })?;
+        let mut stream = Framed::new(stream, wire::codec());
+        let hello = Message::Hello(Hello {
+            version: wire::PROTOCOL_VERSION,
+            instance: self.local.instance,
+            port: self.listen_port,
+        });
+        stream.send(hello.encode()).await.map_err(|error| LinkError::Failed(error.to_string()))?;
+        let violation = |detail| LinkError::Refused(RefusalReason::ProtocolViolation, detail);
+        let first = match stream.next().await {
+            // In TLS 1.3 a client learns only from its first read that the server refused its certificate.
+            None => return Err(LinkError::Failed("the peer closed the connection".into())),
+            Some(Err(error)) if is_protocol_error(&error) => return Err(violation(error.to_string())),
+            Some(Err(error)) => return Err(LinkError::Failed(error.to_string())),
             Some(Ok(first)) => first,
         };
-        let hello = match Message::read(&first) {
-            Ok(Message::Hello(hello)) if hello.version == wire::VERSION => hello,
+        let hello = match Message::decode(&first) {
+            Ok(Message::Hello(hello)) if hello.version == wire::PROTOCOL_VERSION => hello,
             Ok(Message::Hello(hello)) => {
-                let what = format!("speaks version {}, not {}", hello.version, wire::VERSION);
-                return Err(NoLink::Refused(Refused::Protocol, what));
+                let (theirs, ours) = (hello.version, wire::PROTOCOL_VERSION);
+                return Err(violation(format!("protocol version {theirs} instead of {ours}")));
             }
-            _ => return Err(NoLink::Refused(Refused::Protocol, "did not say hello".into())),
+            _ => return Err(violation("the first message is not a hello".into())),
         };
-        let process = Process { identity: told.identity, instance: hello.instance };
-        let at = hello.port.filter(|_| !ours).map(|port| SocketAddr::new(source.ip(), port));
-        let (id, outbox, end) = self.register(&process, ours, at)?;
-        let expires = told.not_after.min(own_expiry);
-        Ok(Link { id, process, expires, source, outbox, end, wire })
+        let process = PeerProcess { identity: info.identity, instance: hello.instance };
+        let listen_port = hello.port.filter(|_| !outbound);
+        let listen_address = listen_port.map(|port| SocketAddr::new(source.ip(), port));
+        let (id, outbox, cancel) = self.register(&process, outbound, listen_address)?;
+        let expires = info.not_after.min(own_expiry);
+        Ok(Link { id, process, expires, source, outbox, cancel, stream })
     }
 
-    /// Decides whether there is to be a link to `process`, and which other one ends for it.
+    /// Decides whether there is to be a link to `process`, and closes the links that it replaces.
     fn register(
         &self,
-        process: &Process,
-        ours: bool,
-        at: Option<SocketAddr>,
-    ) -> Result<(PeerId, Arc<Outbox>, CancellationToken), NoLink> {
-        if *process == self.me {
-            return Err(NoLink::Myself);
+        process: &PeerProcess,
+        outbound: bool,
+        listen_address: Option<SocketAddr>,
+    ) -> Result<(LinkId, Arc<Outbox>, CancellationToken), LinkError> {
+        if *process == self.local {
+            return Err(LinkError::SelfConnection);
         }
         let mut table = self.table();
-        let same: Vec<(PeerId, bool)> =
-            table.links.iter().filter(|it| it.1.process == *process).map(|it| (*it.0, it.1.ours)).collect();
-        let wins = ours == (self.me < *process);
-        if !wins && same.iter().any(|it| it.1 != ours) {
-            return Err(NoLink::Linked(process.clone()));
+        let same_process: Vec<(LinkId, bool)> = table
+            .links
+            .iter()
+            .filter(|it| it.1.process == *process)
+            .map(|it| (*it.0, it.1.outbound))
+            .collect();
+        let preferred_direction = outbound == (self.local < *process);
+        if !preferred_direction && same_process.iter().any(|it| it.1 != outbound) {
+            return Err(LinkError::AlreadyLinked(process.clone()));
         }
-        let named: Vec<PeerId> = table
+        let predecessors: Vec<LinkId> = table
             .links
             .iter()
             .filter(|it| it.1.process.identity == process.identity && it.1.process != *process)
             .map(|it| *it.0)
             .collect();
-        let surplus = (named.len() + 1).saturating_sub(self.bounds.links_a_name);
-        let full = table.links.len() >= self.bounds.links && same.is_empty() && surplus == 0;
-        if full {
-            return Err(NoLink::Refused(Refused::TooMany, format!("{} links are up", table.links.len())));
+        let surplus = (predecessors.len() + 1).saturating_sub(self.limits.links_per_identity);
+        let replaces_none = same_process.is_empty() && surplus == 0;
+        if table.links.len() >= self.limits.max_links && replaces_none {
+            let detail = format!("{} links are up", table.links.len());
+            return Err(LinkError::Refused(RefusalReason::TooManyLinks, detail));
         }
-        for old in same.iter().map(|it| it.0).chain(named.into_iter().take(surplus)) {
+        for old in same_process.iter().map(|it| it.0).chain(predecessors.into_iter().take(surplus)) {
             self.outboxes.remove(old);
             if let Some(entry) = table.links.get(&old) {
                 entry.outbox.close();
             }
         }
-        table.next += 1;
-        let id = PeerId(table.next);
-        let (outbox, end) = (Arc::new(Outbox::default()), CancellationToken::new());
-        let entry = Entry { process: process.clone(), ours, at, outbox: outbox.clone(), end: end.clone() };
+        table.last_id += 1;
+        let id = LinkId(table.last_id);
+        let (outbox, cancel) = (Arc::new(Outbox::default()), CancellationToken::new());
+        let entry = LinkEntry {
+            process: process.clone(),
+            outbound,
+            listen_address,
+            outbox: outbox.clone(),
+            cancel: cancel.clone(),
+        };
         table.links.insert(id, entry);
         self.outboxes.add(id, outbox.clone());
         self.metrics.links.inc();
-        Ok((id, outbox, end))
+        Ok((id, outbox, cancel))
     }
 
-    fn unregister(&self, id: PeerId) {
+    fn unregister(&self, id: LinkId) {
         self.outboxes.remove(id);
         if self.table().links.remove(&id).is_some() {
             self.metrics.links.dec();
         }
-        self.changed.send_replace(());
+        self.removed.send_replace(());
     }
 
-    /// Keeps a link until one side ends it.
-    pub(super) async fn keep(self: Arc<Self>, link: Link) {
-        let Link { id, process, expires, source, outbox, end, wire } = link;
-        tracing::debug!(peer = %process.identity, "mesh: linked");
-        let (sink, stream) = wire.split();
+    /// Reads and writes until one side ends the link or a certificate expires.
+    pub(super) async fn run(self: Arc<Self>, link: Link) {
+        let Link { id, process, expires, source, outbox, cancel, stream } = link;
+        tracing::debug!(peer = %process.identity, "mesh link up");
+        let (sink, stream) = stream.split();
         let up = self.events.send(LinkEvent::Up(id, process.identity.clone())).await;
         if up.is_ok() {
             let write = async {
                 self.write(sink, id, &outbox).await;
-                // What the peer still has to say, it may say.
-                sleep(Duration::from_secs(1)).await;
+                sleep(LINGER).await;
             };
             tokio::select! {
                 () = self.read(stream, id, source.ip()) => {}
                 () = write => {}
-                () = until(expires) => {
-                    tracing::info!(peer = %process.identity, "mesh: link ended, its certificate is no longer good");
+                () = sleep_until(expires) => {
+                    tracing::info!(peer = %process.identity, "closed a mesh link: its certificate expired");
                 }
-                () = end.cancelled() => {}
+                () = cancel.cancelled() => {}
             }
         }
         self.unregister(id);
         let _ = self.events.send(LinkEvent::Down(id)).await;
-        tracing::debug!(peer = %process.identity, "mesh: link gone");
+        tracing::debug!(peer = %process.identity, "mesh link down");
     }
 
-    async fn write(&self, mut sink: futures::stream::SplitSink<Wire, Bytes>, id: PeerId, outbox: &Outbox) {
+    async fn write(&self, mut sink: SplitSink<FramedTls, Bytes>, id: LinkId, outbox: &Outbox) {
         loop {
-            let frames = match timeout(self.bounds.ping, outbox.next()).await {
-                Err(_) => [Message::Ping.body()].into(),
-                Ok(Next::Frames(frames)) => frames,
-                Ok(Next::Whole) => {
-                    if self.events.send(LinkEvent::Whole(id)).await.is_err() {
+            let frames = match timeout(self.limits.ping_interval, outbox.next()).await {
+                Err(_) => [Message::Ping.encode()].into(),
+                Ok(OutboxItem::Frames(frames)) => frames,
+                Ok(OutboxItem::CaughtUp) => {
+                    if self.events.send(LinkEvent::CaughtUp(id)).await.is_err() {
                         return;
                     }
                     continue;
                 }
-                Ok(Next::Closed) => {
-                    let _ = timeout(self.bounds.stalled, sink.close()).await;
+                Ok(OutboxItem::Closed) => {
+                    let _ = timeout(self.limits.write_timeout, sink.close()).await;
                     return;
                 }
             };
-            let all = async {
+            let write_all = async {
                 for frame in frames {
                     sink.feed(frame).await?;
                 }
                 sink.flush().await
             };
-            match timeout(self.bounds.stalled, all).await {
+            match timeout(self.limits.write_timeout, write_all).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return,
             }
         }
     }
 
-    async fn read(&self, mut stream: futures::stream::SplitStream<Wire>, id: PeerId, source: IpAddr) {
+    async fn read(&self, mut stream: SplitStream<FramedTls>, id: LinkId, source: IpAddr) {
         loop {
-            let refused = match timeout(self.bounds.idle, stream.next()).await {
-                Ok(Some(Ok(body))) => match Message::read(&body) {
+            let violation = match timeout(self.limits.idle_timeout, stream.next()).await {
+                Ok(Some(Ok(body))) => match Message::decode(&body) {
                     Ok(Message::Ping) => continue,
                     Ok(message) => {
                         if self.events.send(LinkEvent::Message(id, source, message)).await.is_err() {
@@ -370,50 +391,50 @@ impl Links {
                     }
                     Err(error) => error.to_string(),
                 },
-                Ok(Some(Err(error))) if is_protocol(&error) => error.to_string(),
-                // Silent, broken or ended.
+                Ok(Some(Err(error))) if is_protocol_error(&error) => error.to_string(),
+                // Idle, broken or closed.
                 Err(_) | Ok(Some(Err(_)) | None) => return,
             };
-            self.metrics.refuse(source, Refused::Protocol, &refused);
+            self.metrics.connection_refused(source, RefusalReason::ProtocolViolation, &violation);
             return;
         }
     }
 }
 
-/// A listener on all addresses sees those of version 4 as ones of version 6.
+/// Converts an IPv4-mapped address, as a dual-stack listener returns it, to IPv4.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Whether the other side sent what is no frame; else the connection broke, or the other side refused us.
-fn is_protocol(error: &std::io::Error) -> bool {
+/// Whether the other side sent something invalid, as opposed to a broken connection or a refusal by that side.
+fn is_protocol_error(error: &std::io::Error) -> bool {
     let inner = error.get_ref();
-    inner.is_some_and(|error| error.is::<LengthDelimitedCodecError>()) || refusal(error).is_some()
+    inner.is_some_and(|error| error.is::<LengthDelimitedCodecError>()) || tls_refusal(error).is_some()
 }
 
-/// Waits for a moment by the wall's clock, also where that is set in between.
-async fn until(time: SystemTime) {
+/// Sleeps until a wall-clock time, in short steps so that a clock change takes effect.
+async fn sleep_until(time: SystemTime) {
     while let Some(left) = time.duration_since(SystemTime::now()).ok().filter(|left| !left.is_zero()) {
         sleep(left.min(Duration::from_secs(10))).await;
     }
 }
 
-/// Why a handshake failed; `None` where the other side is to blame for nothing, or refused us.
-pub(super) fn refusal(error: &std::io::Error) -> Option<Refused> {
+/// Classifies a TLS error; `None` if the connection broke or the other side refused it.
+pub(super) fn tls_refusal(error: &std::io::Error) -> Option<RefusalReason> {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())?;
     match error {
-        rustls::Error::InvalidCertificate(why) => Some(match why {
+        rustls::Error::InvalidCertificate(cause) => Some(match cause {
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => Refused::Expired,
-            CertificateError::Other(other) if other.0.downcast_ref::<NotOfThisMesh>().is_some() => {
-                Refused::Identity
+            | CertificateError::NotValidYetContext { .. } => RefusalReason::Expired,
+            CertificateError::Other(other) if other.0.downcast_ref::<IdentityNotAllowed>().is_some() => {
+                RefusalReason::WrongIdentity
             }
-            _ => Refused::Stranger,
+            _ => RefusalReason::Untrusted,
         }),
-        rustls::Error::NoCertificatesPresented => Some(Refused::Stranger),
+        rustls::Error::NoCertificatesPresented => Some(RefusalReason::Untrusted),
         rustls::Error::AlertReceived(_) => None,
-        _ => Some(Refused::Garbage),
+        _ => Some(RefusalReason::InvalidTls),
     }
 }

@@ -1,4 +1,4 @@
-//! What a mesh counts, under `venom_mesh_*`. Labels are bounded: no peer's name is one.
+//! Prometheus metrics of a mesh, `venom_mesh_*`. All labels are bounded: no peer's name is one.
 
 use std::net::IpAddr;
 
@@ -8,48 +8,48 @@ use prometheus::{
     register_int_gauge_with_registry,
 };
 
-use super::event::{Dose, Outcome};
-use super::sources::Told;
+use super::event::{InjectionPayload, Outcome};
+use crate::net::LogLimiter;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// No or another authority's certificate.
-    Stranger,
-    /// A certificate that is not good now.
+pub enum RefusalReason {
+    /// No certificate, or one that the mesh's CA did not sign.
+    Untrusted,
+    /// A certificate that has expired or is not valid yet.
     Expired,
-    /// A certificate of another organism, or of nobody of a mesh.
-    Identity,
-    /// The handshake took too long.
-    Timeout,
-    /// No TLS 1.3.
-    Garbage,
+    /// A certificate of another organism, or without a mesh identity.
+    WrongIdentity,
+    /// The TLS handshake and the greeting took too long.
+    HandshakeTimeout,
+    /// Not TLS 1.3.
+    InvalidTls,
     /// Too many connections are in their handshake.
-    HalfOpen,
-    /// Too many links.
-    TooMany,
-    /// No frames, or none of this version of the mesh.
-    Protocol,
+    TooManyHandshakes,
+    /// Too many links are up.
+    TooManyLinks,
+    /// An invalid frame, another protocol version, or a message that the protocol does not allow.
+    ProtocolViolation,
 }
 
-impl Refused {
-    /// As a metric's label has it.
+impl RefusalReason {
+    /// The value of the metric's `reason` label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Stranger => "stranger",
+            Self::Untrusted => "stranger",
             Self::Expired => "expired",
-            Self::Identity => "identity",
-            Self::Timeout => "timeout",
-            Self::Garbage => "garbage",
-            Self::HalfOpen => "half_open",
-            Self::TooMany => "too_many",
-            Self::Protocol => "protocol",
+            Self::WrongIdentity => "identity",
+            Self::HandshakeTimeout => "timeout",
+            Self::InvalidTls => "garbage",
+            Self::TooManyHandshakes => "half_open",
+            Self::TooManyLinks => "too_many",
+            Self::ProtocolViolation => "protocol",
         }
     }
 }
 
-/// The counters. Several meshes may share them.
+/// The metrics of one mesh, or the totals of several that share them.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -61,18 +61,18 @@ pub struct Metrics {
     pub(super) expired: IntCounter,
     pub(super) certificate: Gauge,
     refused: IntCounterVec,
-    heard: IntCounter,
+    injections: IntCounter,
     anoms: IntCounter,
     ml_weight: Gauge,
     settled: IntCounterVec,
-    told: Told<IpAddr>,
+    refusal_log: LogLimiter<IpAddr>,
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Registers all metrics in a registry of their own.
     ///
     /// # Errors
-    /// When a name is registered twice.
+    /// A metric's name is registered twice.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
@@ -81,69 +81,72 @@ impl Metrics {
         let int_gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
         let gauge = |name, help| register_gauge_with_registry!(name, help, registry);
         Ok(Self {
-            links: int_gauge("venom_mesh_links", "Peers that are linked.")?,
-            pending: int_gauge("venom_mesh_pending", "Injections not known to be settled.")?,
-            queue: int_gauge("venom_mesh_queue", "Deliveries that wait.")?,
-            dropped: counter("venom_mesh_dropped_total", "Frames not sent because a peer was behind.")?,
-            full: counter("venom_mesh_full_total", "Injections of peers that found no room.")?,
-            expired: counter("venom_mesh_expired_total", "Injections that nobody acknowledged in time.")?,
+            links: int_gauge("venom_mesh_links", "Links to other peers that are up.")?,
+            pending: int_gauge("venom_mesh_pending", "Injections without a known outcome.")?,
+            queue: int_gauge("venom_mesh_queue", "Deliveries in the queue.")?,
+            dropped: counter("venom_mesh_dropped_total", "Frames dropped because a peer was behind.")?,
+            full: counter(
+                "venom_mesh_full_total",
+                "Injections of other peers dropped because too many were pending.",
+            )?,
+            expired: counter("venom_mesh_expired_total", "Injections dropped without an outcome in time.")?,
             certificate: gauge(
                 "venom_mesh_certificate_expiry_seconds",
-                "When the certificate ends, in seconds since 1970.",
+                "When the certificate expires, in seconds since the Unix epoch.",
             )?,
             refused: counters("venom_mesh_refused_total", "Refused connections, by reason.", "reason")?,
-            heard: counter("venom_mesh_injections_total", "Injections this peer has heard of.")?,
-            anoms: counter("venom_mesh_anoms_total", "Anomalies of the injections it has heard of.")?,
+            injections: counter("venom_mesh_injections_total", "Injections that this peer has seen.")?,
+            anoms: counter("venom_mesh_anoms_total", "Anomalies of the injections that this peer has seen.")?,
             ml_weight: gauge(
                 "venom_mesh_ml_weight",
-                "Weight of the newest injection that had one; 0 before any.",
+                "Model weight of the newest injection that had one; 0 before any.",
             )?,
             settled: counters(
                 "venom_mesh_settled_total",
-                "Injections whose outcome this peer has heard.",
+                "Injections whose outcome this peer has seen, by outcome.",
                 "outcome",
             )?,
-            told: Told::default(),
+            refusal_log: LogLimiter::default(),
             registry,
         })
     }
 
-    /// A connection was refused: counted, and told once a source and minute.
-    pub(super) fn refuse(&self, source: IpAddr, reason: Refused, what: &str) {
+    /// Counts a refused connection, and logs it at most once per source and minute.
+    pub(super) fn connection_refused(&self, source: IpAddr, reason: RefusalReason, detail: &str) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
-        if self.told.now(source) {
-            tracing::warn!(%source, reason = reason.as_str(), "mesh: refused a connection: {what}");
+        if self.refusal_log.allow(source) {
+            tracing::warn!(%source, reason = reason.as_str(), "refused a mesh connection: {detail}");
         }
     }
 
-    /// How many connections were refused for `reason`.
+    /// Number of connections refused for `reason`.
     #[must_use]
-    pub fn refused(&self, reason: Refused) -> u64 {
+    pub fn refused(&self, reason: RefusalReason) -> u64 {
         self.refused.with_label_values(&[reason.as_str()]).get()
     }
 
-    /// Peers that are linked.
+    /// Number of links that are up.
     #[must_use]
     pub fn links(&self) -> i64 {
         self.links.get()
     }
 
-    /// Frames that were not sent because a peer was behind.
+    /// Number of frames dropped because a peer was behind.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 
-    /// The mission's `inject_data`: what is shown of it here.
-    pub(super) fn hear(&self, dose: Dose) {
-        self.heard.inc();
-        self.anoms.inc_by(dose.anoms.unwrap_or_default());
-        if let Some(weight) = dose.ml_weight {
+    /// Counts an injection seen for the first time: the mission's `inject_data`, as far as a node shows it.
+    pub(super) fn injection_seen(&self, payload: InjectionPayload) {
+        self.injections.inc();
+        self.anoms.inc_by(payload.anoms.unwrap_or_default());
+        if let Some(weight) = payload.ml_weight {
             self.ml_weight.set(weight);
         }
     }
 
-    pub(super) fn settle(&self, outcome: &Outcome) {
+    pub(super) fn injection_settled(&self, outcome: &Outcome) {
         let label = match outcome {
             Outcome::Committed { .. } => "committed",
             Outcome::Refused { .. } => "refused",
@@ -151,11 +154,11 @@ impl Metrics {
         self.settled.with_label_values(&[label]).inc();
     }
 
-    /// The text of `/metrics`.
+    /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = Vec::new();
-        // Encoding into memory fails only for a malformed family.
+        // Writing into memory fails only for a malformed metric family, which registration rules out.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         String::from_utf8(out).unwrap_or_default()
     }

@@ -1,44 +1,45 @@
-//! The peer mesh: how an injection gets from any node to the one that holds the ledger, and what became of it
-//! back to whoever asked.
+//! The peer mesh: carries injections from any node to the collector, which holds the ledger, and their outcomes
+//! back to the clients.
 //!
-//! | module | what it is | knows |
+//! | module | contents | depends on |
 //! |---|---|---|
-//! | [`event`] | an injection, its id, its outcome | numbers |
-//! | [`name`] | who somebody is | text |
-//! | [`wire`] | frames and messages | bytes |
-//! | [`gossip`] | the protocol: the state of one peer | the three above, no clock, no I/O |
-//! | [`queue`] | the delivery queue, paced; outboxes | threads |
-//! | [`identity`] | authority, certificates, who is let in | TLS |
-//! | `link`, `dial` | links between peers and how they come up | sockets |
-//! | `sources` | what strangers can take up | addresses |
-//! | [`metrics`] | what is counted | |
-//! | [`peer`] | all of it together: [`Mesh`] | all of the above |
+//! | [`event`] | an injection: id, payload, outcome | |
+//! | [`spiffe`] | peer identities | |
+//! | [`wire`] | messages and framing | the above |
+//! | [`gossip`] | the protocol: the state machine of one peer | the above; no clock, no I/O |
+//! | [`queue`] | the paced delivery queue, one outbox per link | threads |
+//! | [`identity`] | CA, certificates, verification of peers | TLS |
+//! | [`certificate_request`] | how a node requests its certificate | |
+//! | `link`, `dial` | links between peers, and how they come up | sockets |
+//! | [`metrics`] | Prometheus metrics | |
+//! | [`peer`] | a running peer: [`Mesh`] | all of the above |
 //!
-//! # What is proven, and what not
+//! # What is authenticated
 //!
-//! A peer is who its certificate says. An injection that comes from the peer that took it in names nobody: its
-//! sender is its origin, and that is proven. An injection that was passed on carries its origin's name, and
-//! that is the word of the peer that passed it on; the same holds for news of what became of an injection. So a
-//! node of the same organism that was taken over can invent injections under other nodes' names and can lie to
-//! its neighbours about outcomes. It cannot make an injection appear twice, and it cannot touch the ledger: a
-//! collector takes nobody's word on that.
+//! A peer's identity is the one in its certificate. An injection that comes from its origin carries no name: the
+//! sender is the origin, and its certificate proves that. A forwarded injection carries its origin's name, and only
+//! the forwarding peer vouches for it; the same holds for outcomes. A compromised node can therefore invent
+//! injections in the name of other nodes of its organism, and report false outcomes to its neighbours. It cannot
+//! make the ledger record an injection twice, and it cannot change the ledger: a collector accepts outcomes from its
+//! own ledger only.
 
+pub mod certificate_request;
 mod dial;
 pub mod event;
 pub mod gossip;
 pub mod identity;
 mod link;
 pub mod metrics;
-pub mod name;
 pub mod peer;
 pub mod queue;
-pub(crate) mod sources;
+pub mod spiffe;
 pub mod wire;
 
-pub use dial::Reach;
-pub use event::{Dose, Event, Id, Injectable, Outcome};
+pub use dial::DialPolicy;
+pub use event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+pub use gossip::{INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus};
 pub use identity::{Authority, Credentials};
-pub use link::Bounds;
+pub use link::LinkLimits;
 pub use metrics::Metrics;
-pub use name::Identity;
-pub use peer::{Answers, Collected, Known, Mesh, Options, Ticket};
+pub use peer::{CommittedInjection, InjectionReceiver, Mesh, Options, OutcomeSender, Ticket};
+pub use spiffe::Identity;

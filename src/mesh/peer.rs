@@ -1,7 +1,7 @@
-//! One peer of a mesh: [`Gossip`] with sockets and a clock.
+//! A running peer: the [`Gossip`] state machine with sockets and a clock.
 //!
-//! One task owns the state; links, doors and the ledger talk to it over channels, all of them bounded: links
-//! by the channel, answers and collected injections by what may be pending.
+//! One task owns the state. Links, clients and the ledger talk to it through channels. The channels of links and
+//! clients are bounded by their capacity, those to and from the ledger by the number of pending injections.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,188 +12,197 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::dial::{self, Reach};
-use super::event::{Dose, Event, Id, Injectable, Outcome};
-use super::gossip::{Counts, Gossip, Limits, Output, Refusal, Standing};
+use super::dial::{self, DialPolicy};
+use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+use super::gossip::{Counters, Gossip, InjectError, InjectionStatus, Limits, Output};
 use super::identity::Credentials;
-use super::link::{Bounds, LinkEvent, Links};
+use super::link::{LinkEvent, LinkLimits, Links};
 use super::metrics::Metrics;
-use super::queue::{Delivery, Outboxes, To};
+use super::queue::{DeliveryQueue, Outboxes, Recipients};
 use super::wire::Message;
 
-/// Messages of links that may wait for the peer; then the links wait.
-const MESSAGES: usize = 1024;
-/// Requests at the door that may wait.
+/// Capacity of the channel from links. A full channel makes links stop reading.
+const LINK_EVENTS: usize = 1024;
+/// Capacity of the channel from clients.
 const REQUESTS: usize = 256;
-/// Clients that may wait for an outcome.
-const WAITING: usize = 10_000;
-/// Above so many waiting deliveries this peer takes no more in.
-const CROWDED: usize = 4_096;
+/// Maximum number of ids whose outcome clients wait for.
+const MAX_AWAITED: usize = 10_000;
+/// With this many queued deliveries the peer accepts no more injections.
+const OVERLOAD_THRESHOLD: usize = 4_096;
 const TICK: Duration = Duration::from_millis(250);
-/// An operator holds a thousand ledgers, and has nothing to offer.
+/// Longer for collectors: an operator runs up to a thousand of them, and they have nothing to offer.
 const COLLECTOR_TICK: Duration = Duration::from_secs(1);
-/// How long a peer that stops goes on delivering.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long a stopping peer tries to deliver what is queued.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a peer takes part in a mesh.
+/// Configuration of a peer.
 pub struct Options {
-    /// Who it is; a new value is a new certificate of the same name, and is used for new links.
+    /// The peer's credentials. A new value, with the same identity, is used for new links.
     pub credentials: watch::Receiver<Credentials>,
-    /// Addresses of peers, its own may be among them.
+    /// Addresses of the mesh's peers. The peer's own address may be among them.
     pub addresses: watch::Receiver<Vec<SocketAddr>>,
-    /// Whom of these to dial.
-    pub reach: Reach,
-    /// Where peers are let in.
+    /// Which of the addresses to dial.
+    pub dial: DialPolicy,
+    /// Listener for inbound links; `None` to dial only.
     pub listener: Option<TcpListener>,
-    /// Weights that may be injected.
+    /// Weights that clients may inject here.
     pub injectable: Injectable,
-    /// Counters.
+    /// Metrics, possibly shared with other meshes.
     pub metrics: Arc<Metrics>,
-    /// Bounds of links.
-    pub bounds: Bounds,
-    /// Whether the mission's delays lie between deliveries.
+    /// Limits and timeouts of links.
+    pub limits: LinkLimits,
+    /// Whether deliveries have the mission's delays.
     pub paced: bool,
 }
 
-/// An injection that a ledger holds already.
+/// An injection that is in the ledger.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct CommittedInjection {
     /// The injection.
-    pub event: Event,
-    /// Its entry.
+    pub event: InjectionEvent,
+    /// Index of its ledger entry.
     pub entry: u64,
-    /// How long ago it was recorded.
+    /// Time since it was recorded.
     pub age: Duration,
 }
 
 enum Request {
-    Inject(Id, Dose, oneshot::Sender<Result<Ticket, Refusal>>),
-    Standing(Id, oneshot::Sender<Option<Standing>>),
+    Inject(InjectionId, InjectionPayload, oneshot::Sender<Result<Ticket, InjectError>>),
+    Status(InjectionId, oneshot::Sender<Option<InjectionStatus>>),
     Stop(oneshot::Sender<()>),
 }
 
-/// How an injection stands that was just asked for.
+/// The state of an injection that a peer accepted.
 #[derive(Debug)]
 pub enum Ticket {
-    /// Settled before: a retry.
+    /// A retry of an injection whose outcome is known.
     Settled(Outcome),
-    /// Under way; the outcome will come here, unless it takes so long that nobody knows of it any more.
+    /// The channel receives the outcome. It closes without one when the injection expires or the peer stops.
     Pending(oneshot::Receiver<Outcome>),
 }
 
-/// A peer of a mesh, to be asked. It ends when told to, or when all of these are gone.
+/// Handle of a running peer. The peer ends on [`Mesh::stop`], or when all handles are dropped.
 #[derive(Clone, Debug)]
 pub struct Mesh {
     requests: mpsc::Sender<Request>,
-    listening: Option<SocketAddr>,
+    local_addr: Option<SocketAddr>,
 }
 
-/// The ledger's side of a peer that is a collector.
+/// The ledger's end of a collector: yields each injection once.
 #[derive(Debug)]
-pub struct Collected {
-    events: mpsc::UnboundedReceiver<Event>,
-    answers: Answers,
+pub struct InjectionReceiver {
+    injections: mpsc::UnboundedReceiver<InjectionEvent>,
+    outcomes: OutcomeSender,
 }
 
-/// Where the ledger says what became of injections.
+/// Reports the outcomes of injections from the ledger to the mesh.
 #[derive(Clone, Debug)]
-pub struct Answers(mpsc::UnboundedSender<(Event, Outcome)>);
+pub struct OutcomeSender(mpsc::UnboundedSender<(InjectionEvent, Outcome)>);
 
-impl Answers {
-    /// Answers, and where they come out.
+impl OutcomeSender {
+    /// A sender and its receiving end.
     #[must_use]
-    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(Event, Outcome)>) {
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Self(sender), receiver)
     }
 
-    /// What became of an injection. `Committed` only once the entry is in the ledger for good.
-    pub fn answer(&self, event: Event, outcome: Outcome) {
-        // Where the peer has gone there is nobody to tell.
+    /// Reports an outcome; `Committed` only once the entry is durable. Ignored if the peer has ended.
+    pub fn send(&self, event: InjectionEvent, outcome: Outcome) {
         let _ = self.0.send((event, outcome));
     }
 }
 
-impl Collected {
-    /// The next injection for the ledger; each comes once. Nothing when the peer has ended.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+impl InjectionReceiver {
+    /// Waits for the next injection to record; `None` once the peer has ended.
+    pub async fn next(&mut self) -> Option<InjectionEvent> {
+        self.injections.recv().await
     }
 
-    /// Where to answer.
+    /// The sender for the outcomes of these injections.
     #[must_use]
-    pub fn answers(&self) -> Answers {
-        self.answers.clone()
+    pub fn outcomes(&self) -> OutcomeSender {
+        self.outcomes.clone()
     }
 }
 
 impl Mesh {
-    /// Joins as a node. Needs a tokio runtime.
+    /// Joins a mesh as a node. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When the system gives no thread or socket.
+    /// The listener has no address, or the system cannot start a thread.
     pub fn join(options: Options) -> std::io::Result<Self> {
         Ok(start(options, None)?.0)
     }
 
-    /// Joins as the collector, the one that holds the ledger, which knows the injections `known` already:
-    /// all of the last [`REMEMBER`](super::gossip::REMEMBER), oldest first.
+    /// Joins a mesh as the collector, which holds the ledger. Needs a tokio runtime.
+    ///
+    /// `committed` are all injections that the ledger recorded within the last
+    /// [`INJECTION_RETENTION`](super::INJECTION_RETENTION), oldest first. Without them a retry would be recorded
+    /// a second time.
     ///
     /// # Errors
-    /// When the system gives no thread or socket.
-    pub fn collect(options: Options, known: Vec<Known>) -> std::io::Result<(Self, Collected)> {
-        let (events, collected) = mpsc::unbounded_channel();
-        let (mesh, answers) = start(options, Some((events, known)))?;
-        Ok((mesh, Collected { events: collected, answers }))
+    /// The listener has no address, or the system cannot start a thread.
+    pub fn join_as_collector(
+        options: Options,
+        committed: Vec<CommittedInjection>,
+    ) -> std::io::Result<(Self, InjectionReceiver)> {
+        let (sender, injections) = mpsc::unbounded_channel();
+        let (mesh, outcomes) = start(options, Some(LedgerSide { injections: sender, committed }))?;
+        Ok((mesh, InjectionReceiver { injections, outcomes }))
     }
 
-    /// Where peers are let in.
+    /// The address of the listener, if the peer has one.
     #[must_use]
-    pub fn listening(&self) -> Option<SocketAddr> {
-        self.listening
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local_addr
     }
 
-    /// Injects.
+    /// Injects through this peer.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub async fn inject(&self, id: Id, dose: Dose) -> Result<Ticket, Refusal> {
-        let (reply, told) = oneshot::channel();
-        // A peer that has ended takes nothing in, and says so like a full one: try again elsewhere.
-        self.requests.send(Request::Inject(id, dose, reply)).await.map_err(|_| Refusal::Full)?;
-        told.await.unwrap_or(Err(Refusal::Full))
+    /// [`InjectError`]; `Overloaded` also if the peer has stopped, since a retry at another one can succeed.
+    pub async fn inject(&self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, InjectError> {
+        let (reply, response) = oneshot::channel();
+        let sent = self.requests.send(Request::Inject(id, payload, reply)).await;
+        sent.map_err(|_| InjectError::Overloaded)?;
+        response.await.unwrap_or(Err(InjectError::Overloaded))
     }
 
-    /// How an injection stands, where that is known.
-    pub async fn standing(&self, id: Id) -> Option<Standing> {
-        let (reply, told) = oneshot::channel();
-        self.requests.send(Request::Standing(id, reply)).await.ok()?;
-        told.await.ok().flatten()
+    /// Returns the status of an injection; `None` if the id is unknown to this peer.
+    pub async fn status(&self, id: InjectionId) -> Option<InjectionStatus> {
+        let (reply, response) = oneshot::channel();
+        self.requests.send(Request::Status(id, reply)).await.ok()?;
+        response.await.ok().flatten()
     }
 
-    /// Delivers what waits, ends all links, and ends.
+    /// Delivers what is queued, closes all links and ends the peer.
     pub async fn stop(&self) {
-        let (reply, told) = oneshot::channel();
+        let (reply, stopped) = oneshot::channel();
         if self.requests.send(Request::Stop(reply)).await.is_ok() {
-            let _ = told.await;
+            let _ = stopped.await;
         }
     }
 }
 
-type Ledger = (mpsc::UnboundedSender<Event>, Vec<Known>);
+/// What makes a peer a collector.
+struct LedgerSide {
+    injections: mpsc::UnboundedSender<InjectionEvent>,
+    committed: Vec<CommittedInjection>,
+}
 
-fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Answers)> {
-    let listening = options.listener.as_ref().map(TcpListener::local_addr).transpose()?;
+fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh, OutcomeSender)> {
+    let local_addr = options.listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let outboxes = Arc::new(Outboxes::default());
     let delivery = match options.paced {
-        true => Delivery::paced(outboxes.clone())?,
-        false => Delivery::at_once(outboxes.clone()),
+        true => DeliveryQueue::paced(outboxes.clone())?,
+        false => DeliveryQueue::immediate(outboxes.clone()),
     };
-    let (events, messages) = mpsc::channel(MESSAGES);
+    let (event_sender, link_events) = mpsc::channel(LINK_EVENTS);
     let credentials = options.credentials.borrow().clone();
-    let port = listening.map(|it| it.port());
+    let listen_port = local_addr.map(|it| it.port());
     let metrics = options.metrics.clone();
-    let links = Links::new(options.credentials, options.bounds, metrics, port, outboxes, events);
+    let links = Links::new(options.credentials, options.limits, metrics, listen_port, outboxes, event_sender);
     let links = Arc::new(links);
     let mut gossip = Gossip::new(
         credentials.identity,
@@ -203,196 +212,211 @@ fn start(options: Options, ledger: Option<Ledger>) -> std::io::Result<(Mesh, Ans
         Limits::default(),
     );
     let started = Instant::now();
-    let (collected, known) = ledger.map_or((None, vec![]), |(collected, known)| (Some(collected), known));
-    for Known { event, entry, age } in known {
-        gossip.remember(Duration::ZERO, event, entry, age);
+    let (injections, committed) = ledger.map_or((None, vec![]), |it| (Some(it.injections), it.committed));
+    for CommittedInjection { event, entry, age } in committed {
+        gossip.restore_committed(Duration::ZERO, event, entry, age);
     }
-    while gossip.output().is_some() {}
+    // What was restored is not news to anyone.
+    while gossip.poll_output().is_some() {}
     if let Some(listener) = options.listener {
-        tokio::spawn(dial::listen(links.clone(), listener));
+        tokio::spawn(dial::accept_loop(links.clone(), listener));
     }
-    tokio::spawn(dial::dial(links.clone(), options.reach, options.addresses));
-    let (requests, asked) = mpsc::channel(REQUESTS);
-    let (answers, answered) = Answers::channel();
-    let peer = Peer {
+    tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses));
+    let (requests, request_receiver) = mpsc::channel(REQUESTS);
+    let (outcome_sender, outcomes) = OutcomeSender::channel();
+    let task = PeerTask {
         gossip,
         started,
         delivery,
         links,
         metrics: options.metrics,
-        collected,
-        waiting: BTreeMap::new(),
-        shown: Shown::default(),
+        injections,
+        awaited: BTreeMap::new(),
+        reported: Reported::default(),
     };
-    tokio::spawn(peer.run(messages, asked, answered));
-    Ok((Mesh { requests, listening }, answers))
+    tokio::spawn(task.run(link_events, request_receiver, outcomes));
+    Ok((Mesh { requests, local_addr }, outcome_sender))
 }
 
-struct Peer {
+struct PeerTask {
     gossip: Gossip,
     started: Instant,
-    delivery: Delivery,
+    delivery: DeliveryQueue,
     links: Arc<Links>,
     metrics: Arc<Metrics>,
-    collected: Option<mpsc::UnboundedSender<Event>>,
-    waiting: BTreeMap<Id, Vec<(Dose, oneshot::Sender<Outcome>)>>,
-    shown: Shown,
+    /// To the ledger; only at a collector.
+    injections: Option<mpsc::UnboundedSender<InjectionEvent>>,
+    /// Clients that wait for the outcome of an id.
+    awaited: BTreeMap<InjectionId, Vec<(InjectionPayload, oneshot::Sender<Outcome>)>>,
+    reported: Reported,
 }
 
-/// What this peer has added to metrics that it may share with others.
+/// This peer's share of metrics that other meshes may share: only differences can be added.
 #[derive(Default)]
-struct Shown {
+struct Reported {
     pending: i64,
     queue: i64,
-    counts: Counts,
+    counters: Counters,
     dropped: u64,
 }
 
-impl Peer {
+impl PeerTask {
     async fn run(
         mut self,
-        mut messages: mpsc::Receiver<LinkEvent>,
-        mut asked: mpsc::Receiver<Request>,
-        mut answered: mpsc::UnboundedReceiver<(Event, Outcome)>,
+        mut link_events: mpsc::Receiver<LinkEvent>,
+        mut requests: mpsc::Receiver<Request>,
+        mut outcomes: mpsc::UnboundedReceiver<(InjectionEvent, Outcome)>,
     ) {
-        let mut tick = interval(if self.collected.is_some() { COLLECTOR_TICK } else { TICK });
+        let mut tick = interval(if self.injections.is_some() { COLLECTOR_TICK } else { TICK });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut told = None;
+        let mut stopped = None;
         loop {
             let now = self.started.elapsed();
             tokio::select! {
-                Some(event) = messages.recv() => self.link(event),
-                Some((event, outcome)) = answered.recv() => self.gossip.answer(now, event, outcome),
-                request = asked.recv() => match request {
+                Some(event) = link_events.recv() => self.handle_link_event(event),
+                Some((event, outcome)) = outcomes.recv() => self.gossip.record_outcome(now, event, outcome),
+                request = requests.recv() => match request {
                     Some(Request::Stop(reply)) => {
-                        told = Some(reply);
+                        stopped = Some(reply);
                         break;
                     }
-                    Some(request) => self.request(request),
+                    Some(request) => self.handle_request(request),
                     None => break,
                 },
                 _ = tick.tick() => {
                     self.gossip.tick(now);
-                    self.show();
+                    self.remove_closed_tickets();
+                    self.report_metrics();
                 }
             }
-            self.work();
+            self.process_outputs();
         }
-        self.farewell(messages).await;
-        drop(told);
+        self.shut_down(link_events).await;
+        // Ends the wait in `Mesh::stop`.
+        drop(stopped);
     }
 
-    fn link(&mut self, event: LinkEvent) {
+    fn handle_link_event(&mut self, event: LinkEvent) {
         let now = self.started.elapsed();
         match event {
-            LinkEvent::Up(peer, identity) => self.gossip.connected(now, peer, &identity),
-            LinkEvent::Whole(peer) => self.gossip.whole(now, peer),
-            LinkEvent::Down(peer) => self.gossip.disconnected(peer),
-            LinkEvent::Message(peer, source, message) => {
-                if let Err(violation) = self.gossip.receive(now, peer, message) {
-                    self.links.break_off(peer, source, &violation.0);
+            LinkEvent::Up(link, identity) => self.gossip.connected(now, link, &identity),
+            LinkEvent::CaughtUp(link) => self.gossip.caught_up(now, link),
+            LinkEvent::Down(link) => self.gossip.disconnected(link),
+            LinkEvent::Message(link, source, message) => {
+                if let Err(violation) = self.gossip.receive(now, link, message) {
+                    self.links.abort(link, source, &violation.0);
                 }
             }
         }
     }
 
-    fn request(&mut self, request: Request) {
+    fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Inject(id, dose, reply) => {
-                let ticket = self.inject(id, dose);
+            Request::Inject(id, payload, reply) => {
+                let ticket = self.inject(id, payload);
                 let _ = reply.send(ticket);
             }
-            Request::Standing(id, reply) => {
-                let _ = reply.send(self.gossip.standing(&id));
+            Request::Status(id, reply) => {
+                let _ = reply.send(self.gossip.status(&id));
             }
             Request::Stop(_) => {}
         }
     }
 
-    fn inject(&mut self, id: Id, dose: Dose) -> Result<Ticket, Refusal> {
-        let waiting: usize = self.waiting.len();
-        if waiting >= WAITING || self.delivery.waiting() >= CROWDED {
-            return Err(Refusal::Full);
+    fn inject(&mut self, id: InjectionId, payload: InjectionPayload) -> Result<Ticket, InjectError> {
+        if self.awaited.len() >= MAX_AWAITED || self.delivery.queued() >= OVERLOAD_THRESHOLD {
+            return Err(InjectError::Overloaded);
         }
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        match self.gossip.inject(self.started.elapsed(), wall, id.clone(), dose)? {
-            Standing::Settled(outcome) => Ok(Ticket::Settled(outcome)),
-            Standing::Pending => {
-                let (outcome, ticket) = oneshot::channel();
-                self.waiting.entry(id).or_default().push((dose, outcome));
+        match self.gossip.inject(self.started.elapsed(), wall, id.clone(), payload)? {
+            InjectionStatus::Settled(outcome) => Ok(Ticket::Settled(outcome)),
+            InjectionStatus::Pending => {
+                let (sender, ticket) = oneshot::channel();
+                self.awaited.entry(id).or_default().push((payload, sender));
                 Ok(Ticket::Pending(ticket))
             }
         }
     }
 
-    /// Does what the state says is to be done.
-    fn work(&mut self) {
-        while let Some(output) = self.gossip.output() {
+    fn process_outputs(&mut self) {
+        while let Some(output) = self.gossip.poll_output() {
             match output {
-                Output::Send(peer, message) => self.send(To::One(peer), &message),
-                Output::Broadcast(except, message) => self.send(To::AllBut(except), &message),
+                Output::Send(link, message) => self.send(Recipients::One(link), &message),
+                Output::Broadcast(except, message) => self.send(Recipients::AllExcept(except), &message),
                 Output::Collect(event) => {
-                    // Where the ledger has gone, the injection goes on being offered to others.
-                    if let Some(ledger) = &self.collected {
+                    // If the ledger's end is gone, this process is about to stop. The injection stays pending at
+                    // other peers, and the next collector gets it.
+                    if let Some(ledger) = &self.injections {
                         let _ = ledger.send(event);
                     }
                 }
-                Output::Heard(event) => self.metrics.hear(event.dose),
+                Output::FirstSeen(event) => self.metrics.injection_seen(event.payload),
                 Output::Settled(event, outcome) => {
-                    self.metrics.settle(&outcome);
-                    for (dose, ticket) in self.waiting.remove(&event.id).into_iter().flatten() {
-                        let used = "the id was used for another injection; make a new one";
-                        let other = || Outcome::Refused { reason: used.into() };
-                        let _ = ticket.send(if dose == event.dose { outcome.clone() } else { other() });
-                    }
+                    self.metrics.injection_settled(&outcome);
+                    self.notify_clients(&event, &outcome);
                 }
             }
         }
     }
 
-    fn send(&self, to: To, message: &Message) {
-        self.delivery.send(to, message.body());
+    fn notify_clients(&mut self, event: &InjectionEvent, outcome: &Outcome) {
+        for (payload, ticket) in self.awaited.remove(&event.id).into_iter().flatten() {
+            // Two clients can use one id at two peers at the same time. Only one payload was recorded.
+            let outcome = if payload == event.payload {
+                outcome.clone()
+            } else {
+                Outcome::Refused { reason: "the id was used for another injection; use a new id".into() }
+            };
+            let _ = ticket.send(outcome);
+        }
     }
 
-    fn show(&mut self) {
-        self.waiting.retain(|_, tickets| {
+    fn send(&self, recipients: Recipients, message: &Message) {
+        self.delivery.send(recipients, message.encode());
+    }
+
+    fn remove_closed_tickets(&mut self) {
+        self.awaited.retain(|_, tickets| {
             tickets.retain(|(_, ticket)| !ticket.is_closed());
             !tickets.is_empty()
         });
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let now = Shown {
-            pending: number(self.gossip.pending()),
-            queue: number(self.delivery.waiting()),
-            counts: self.gossip.counts(),
+    }
+
+    fn report_metrics(&mut self) {
+        let to_gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let current = Reported {
+            pending: to_gauge(self.gossip.pending()),
+            queue: to_gauge(self.delivery.queued()),
+            counters: self.gossip.counters(),
             dropped: self.delivery.dropped(),
         };
-        let was = std::mem::replace(&mut self.shown, now);
-        let now = &self.shown;
-        self.metrics.pending.add(now.pending - was.pending);
-        self.metrics.queue.add(now.queue - was.queue);
-        self.metrics.full.inc_by(now.counts.full - was.counts.full);
-        self.metrics.expired.inc_by(now.counts.expired - was.counts.expired);
-        self.metrics.dropped.inc_by(now.dropped - was.dropped);
+        let previous = std::mem::replace(&mut self.reported, current);
+        let current = &self.reported;
+        self.metrics.pending.add(current.pending - previous.pending);
+        self.metrics.queue.add(current.queue - previous.queue);
+        self.metrics.full.inc_by(current.counters.full - previous.counters.full);
+        self.metrics.expired.inc_by(current.counters.expired - previous.counters.expired);
+        self.metrics.dropped.inc_by(current.dropped - previous.dropped);
         let expiry = self.links.credentials.borrow().not_after;
         let expiry = expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.metrics.certificate.set(expiry.as_secs_f64());
     }
 
-    /// Delivers what waits and ends the links; what peers still say falls on deaf ears.
-    async fn farewell(self, mut messages: mpsc::Receiver<LinkEvent>) {
+    /// Delivers what is queued and closes all links. Messages that still come in are ignored.
+    async fn shut_down(self, mut link_events: mpsc::Receiver<LinkEvent>) {
         self.links.stop.cancel();
-        let until = Instant::now() + FAREWELL;
-        while self.delivery.waiting() > 0 && Instant::now() < until {
+        let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+        while self.delivery.queued() > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
         self.links.close_all();
-        while self.links.count() > 0 && Instant::now() < until {
+        while self.links.count() > 0 && Instant::now() < deadline {
             tokio::select! {
-                _ = messages.recv() => {}
+                _ = link_events.recv() => {}
                 () = sleep(Duration::from_millis(10)) => {}
             }
         }
-        self.metrics.pending.sub(self.shown.pending);
-        self.metrics.queue.sub(self.shown.queue);
+        self.metrics.pending.sub(self.reported.pending);
+        self.metrics.queue.sub(self.reported.queue);
     }
 }

@@ -1,10 +1,11 @@
-//! Delivery: one first-in-first-out queue with the mission's adaptive delay, and a bounded outbox a link.
+//! Message delivery: a first-in-first-out queue with the mission's adaptive delay, and a bounded outbox per link.
 //!
-//! Between two deliveries lies 0.3 ms where more than 100 wait, else 1 ms. A runtime's timers are too coarse
-//! for that; a thread sleeps to deadlines, so that a late one makes the next pause shorter.
+//! Deliveries are 0.3 ms apart while more than 100 are queued, 1 ms apart otherwise. That is too fine for the
+//! runtime's timers, so a thread sleeps to absolute deadlines: a late delivery shortens the next pause.
 //!
-//! A peer that does not read fills its own outbox and nobody else's. A full outbox is emptied, and what was in
-//! it is offered again once the peer has read on: [`Outbox::next`] says when.
+//! A peer that stops reading fills its own outbox and blocks no other. An outbox that overflows is emptied and
+//! closed to new frames until the peer reads again; [`OutboxItem::CaughtUp`] then tells the link to offer
+//! everything anew.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,31 +15,31 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::gossip::PeerId;
+use super::gossip::LinkId;
 
-/// Deliveries that may wait; beyond it the peers that were to get more are behind.
-const LONGEST_QUEUE: usize = 8_192;
-/// Bytes that may wait in one outbox.
-const FULL_OUTBOX: usize = 1024 * 1024;
-/// Above so many waiting deliveries the shorter delay holds.
-const CROWDED: usize = 100;
-const CROWDED_DELAY: Duration = Duration::from_micros(300);
-const DELAY: Duration = Duration::from_millis(1);
-/// At most so much of a missed deadline is caught up with.
-const CATCH_UP: Duration = Duration::from_millis(5);
+/// Maximum number of queued deliveries. Beyond it, frames are dropped and their recipients marked as behind.
+const MAX_QUEUED: usize = 8_192;
+/// Maximum number of bytes in one outbox.
+const MAX_OUTBOX_BYTES: usize = 1024 * 1024;
+/// The shorter delay applies while more deliveries than this are queued.
+const CONGESTION_THRESHOLD: usize = 100;
+const CONGESTED_DELAY: Duration = Duration::from_micros(300);
+const NORMAL_DELAY: Duration = Duration::from_millis(1);
+/// How far deliveries may lag behind their deadlines and still catch up; more would make a burst.
+const MAX_CATCH_UP: Duration = Duration::from_millis(5);
 
-/// The mission's pause between two deliveries while `waiting` wait.
+/// The mission's delay between two deliveries while `queued` are in the queue.
 #[must_use]
-pub fn delay(waiting: usize) -> Duration {
-    if waiting > CROWDED { CROWDED_DELAY } else { DELAY }
+pub fn delivery_delay(queued: usize) -> Duration {
+    if queued > CONGESTION_THRESHOLD { CONGESTED_DELAY } else { NORMAL_DELAY }
 }
 
-/// A panic elsewhere leaves what is behind a lock here as it was: whole.
+/// Ignores poisoning: no critical section here leaves its data inconsistent when it panics.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The frames that wait for one link.
+/// The frames to be written to one link.
 #[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<OutboxState>,
@@ -53,62 +54,63 @@ struct OutboxState {
     closed: bool,
 }
 
-/// What a link's writer is to do next.
+/// The next task of a link's writer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Write these.
+pub enum OutboxItem {
+    /// Write these frames, in order.
     Frames(VecDeque<Bytes>),
-    /// The peer has read on after frames were dropped: all has to be offered again.
-    Whole,
-    /// Nothing more will come.
+    /// The writer has caught up after frames were dropped: the peer needs a new offer of everything.
+    CaughtUp,
+    /// No more frames will come: end the link.
     Closed,
 }
 
 impl Outbox {
-    /// Puts a frame in; false where it is full, which drops all that waits, or where the peer is behind.
+    /// Queues a frame. Returns false if the peer does not get it: the outbox is closed, behind, or overflowed
+    /// just now, which drops its other frames too.
     pub fn push(&self, frame: Bytes) -> bool {
         let mut state = lock(&self.state);
         if state.behind || state.closed {
             return false;
         }
-        if state.bytes + frame.len() > FULL_OUTBOX {
-            drop_all(&mut state);
+        if state.bytes + frame.len() > MAX_OUTBOX_BYTES {
+            drop_frames(&mut state);
         } else {
             state.bytes += frame.len();
             state.frames.push_back(frame);
         }
-        let taken = !state.behind;
+        let queued = !state.behind;
         drop(state);
         self.ready.notify_one();
-        taken
+        queued
     }
 
-    /// Drops what waits: something that the peer was to get is lost.
-    pub fn fall_behind(&self) {
-        drop_all(&mut lock(&self.state));
+    /// Drops all frames, because the peer misses one anyway.
+    pub fn mark_behind(&self) {
+        drop_frames(&mut lock(&self.state));
         self.ready.notify_one();
     }
 
-    /// What waits is still to be written, then the link is to end.
+    /// Accepts no more frames. Those queued are still written, then the link ends.
     pub fn close(&self) {
         lock(&self.state).closed = true;
         self.ready.notify_one();
     }
 
-    /// Waits for something to do. Frames come all at once.
-    pub async fn next(&self) -> Next {
+    /// Waits for the writer's next task. Returns all queued frames at once.
+    pub async fn next(&self) -> OutboxItem {
         loop {
             {
                 let mut state = lock(&self.state);
                 if !state.frames.is_empty() {
                     state.bytes = 0;
-                    return Next::Frames(std::mem::take(&mut state.frames));
+                    return OutboxItem::Frames(std::mem::take(&mut state.frames));
                 }
                 if state.closed {
-                    return Next::Closed;
+                    return OutboxItem::Closed;
                 }
                 if std::mem::take(&mut state.behind) {
-                    return Next::Whole;
+                    return OutboxItem::CaughtUp;
                 }
             }
             self.ready.notified().await;
@@ -116,57 +118,57 @@ impl Outbox {
     }
 }
 
-fn drop_all(state: &mut OutboxState) {
+fn drop_frames(state: &mut OutboxState) {
     state.frames.clear();
     state.bytes = 0;
     state.behind = true;
 }
 
-/// Outboxes of the links there are.
+/// The outboxes of all links that are up.
 #[derive(Debug, Default)]
-pub struct Outboxes(Mutex<BTreeMap<PeerId, Arc<Outbox>>>);
+pub struct Outboxes(Mutex<BTreeMap<LinkId, Arc<Outbox>>>);
 
 impl Outboxes {
-    /// A link came up.
-    pub fn add(&self, peer: PeerId, outbox: Arc<Outbox>) {
-        lock(&self.0).insert(peer, outbox);
+    /// Adds the outbox of a new link.
+    pub fn add(&self, link: LinkId, outbox: Arc<Outbox>) {
+        lock(&self.0).insert(link, outbox);
     }
 
-    /// A link is gone.
-    pub fn remove(&self, peer: PeerId) {
-        lock(&self.0).remove(&peer);
+    /// Removes the outbox of a link, which gets no more frames.
+    pub fn remove(&self, link: LinkId) {
+        lock(&self.0).remove(&link);
     }
 
-    fn each(&self, to: To, what: impl Fn(&Outbox)) {
+    fn for_each(&self, recipients: Recipients, action: impl Fn(&Outbox)) {
         let outboxes = lock(&self.0);
-        match to {
-            To::One(peer) => outboxes.get(&peer).into_iter().for_each(|it| what(it)),
-            To::AllBut(except) => {
-                outboxes.iter().filter(|it| Some(*it.0) != except).for_each(|it| what(it.1));
+        match recipients {
+            Recipients::One(link) => outboxes.get(&link).into_iter().for_each(|it| action(it)),
+            Recipients::AllExcept(except) => {
+                outboxes.iter().filter(|it| Some(*it.0) != except).for_each(|it| action(it.1));
             }
         }
     }
 }
 
-/// Who is to get a frame.
+/// The links over which a frame is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum To {
-    /// One peer.
-    One(PeerId),
-    /// All, except perhaps the one it came from.
-    AllBut(Option<PeerId>),
+pub enum Recipients {
+    /// One link.
+    One(LinkId),
+    /// All links, except the one the message was received from.
+    AllExcept(Option<LinkId>),
 }
 
 /// The queue in front of all outboxes.
 #[derive(Debug)]
-pub struct Delivery {
-    shared: Arc<Shared>,
-    /// Nothing where frames are delivered at once.
+pub struct DeliveryQueue {
+    inner: Arc<Inner>,
+    /// `None` if frames are delivered immediately.
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct Inner {
     outboxes: Arc<Outboxes>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -175,116 +177,115 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(To, Bytes)>,
-    ended: bool,
+    deliveries: VecDeque<(Recipients, Bytes)>,
+    closed: bool,
 }
 
-/// One delivery.
-struct Taken {
-    to: To,
+/// A delivery that was taken out of the queue.
+struct Dequeued {
+    recipients: Recipients,
     frame: Bytes,
-    /// How many wait behind it.
-    behind: usize,
-    /// The queue was empty before.
-    waited: bool,
+    /// Deliveries still in the queue.
+    remaining: usize,
+    /// The queue was empty before this delivery came.
+    was_idle: bool,
 }
 
-impl Shared {
-    fn deliver(&self, to: To, frame: &Bytes) {
-        self.outboxes.each(to, |outbox| {
+impl Inner {
+    fn deliver(&self, recipients: Recipients, frame: &Bytes) {
+        self.outboxes.for_each(recipients, |outbox| {
             if !outbox.push(frame.clone()) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
 
-    /// The next delivery; waits for one.
-    fn take(&self) -> Option<Taken> {
+    /// Waits for the next delivery; `None` once the queue is closed and empty.
+    fn dequeue(&self) -> Option<Dequeued> {
         let mut queue = lock(&self.queue);
-        let mut waited = false;
+        let mut was_idle = false;
         loop {
-            if let Some((to, frame)) = queue.waiting.pop_front() {
-                return Some(Taken { to, frame, behind: queue.waiting.len(), waited });
+            if let Some((recipients, frame)) = queue.deliveries.pop_front() {
+                return Some(Dequeued { recipients, frame, remaining: queue.deliveries.len(), was_idle });
             }
-            if queue.ended {
+            if queue.closed {
                 return None;
             }
-            waited = true;
+            was_idle = true;
             queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
-impl Delivery {
-    /// With the mission's delays, on a thread of its own.
+impl DeliveryQueue {
+    /// A queue with the mission's delays, served by a thread of its own.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// The system cannot start a thread.
     pub fn paced(outboxes: Arc<Outboxes>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { outboxes, ..Shared::default() });
+        let inner = Arc::new(Inner { outboxes, ..Inner::default() });
         let run = {
-            let shared = shared.clone();
-            move || pace(|| shared.take(), |to, frame| shared.deliver(to, frame))
+            let inner = inner.clone();
+            move || deliver_paced(|| inner.dequeue(), |recipients, frame| inner.deliver(recipients, frame))
         };
         let builder = std::thread::Builder::new().name("venom-delivery".into()).stack_size(256 * 1024);
-        Ok(Self { thread: Some(builder.spawn(run)?), shared })
+        Ok(Self { thread: Some(builder.spawn(run)?), inner })
     }
 
-    /// Without delay and without a thread: for a collector, which hardly sends anything.
+    /// A queue that delivers without delay and without a thread: for a collector, which sends little.
     #[must_use]
-    pub fn at_once(outboxes: Arc<Outboxes>) -> Self {
-        Self { shared: Arc::new(Shared { outboxes, ..Shared::default() }), thread: None }
+    pub fn immediate(outboxes: Arc<Outboxes>) -> Self {
+        Self { inner: Arc::new(Inner { outboxes, ..Inner::default() }), thread: None }
     }
 
-    /// Puts a frame into the queue. Never blocks: where the queue is full, those who were to get the frame are
-    /// behind.
-    pub fn send(&self, to: To, frame: Bytes) {
+    /// Queues a frame. Never blocks: if the queue is full, the recipients are marked as behind instead.
+    pub fn send(&self, recipients: Recipients, frame: Bytes) {
         if self.thread.is_none() {
-            return self.shared.deliver(to, &frame);
+            return self.inner.deliver(recipients, &frame);
         }
-        let mut queue = lock(&self.shared.queue);
-        if queue.waiting.len() < LONGEST_QUEUE {
-            queue.waiting.push_back((to, frame));
+        let mut queue = lock(&self.inner.queue);
+        if queue.deliveries.len() < MAX_QUEUED {
+            queue.deliveries.push_back((recipients, frame));
             drop(queue);
-            self.shared.wake.notify_one();
+            self.inner.wake.notify_one();
         } else {
             drop(queue);
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-            self.shared.outboxes.each(to, Outbox::fall_behind);
+            self.inner.dropped.fetch_add(1, Ordering::Relaxed);
+            self.inner.outboxes.for_each(recipients, Outbox::mark_behind);
         }
     }
 
-    /// Deliveries that wait.
+    /// Number of queued deliveries.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        lock(&self.shared.queue).waiting.len()
+    pub fn queued(&self) -> usize {
+        lock(&self.inner.queue).deliveries.len()
     }
 
-    /// Frames that a peer did not get because it was behind.
+    /// Number of frames dropped because a peer was behind.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
+        self.inner.dropped.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Delivery {
-    /// What waits is delivered; not waited for here.
+impl Drop for DeliveryQueue {
+    /// The thread delivers what is queued, then ends. Nothing waits for it here.
     fn drop(&mut self) {
-        lock(&self.shared.queue).ended = true;
-        self.shared.wake.notify_one();
+        lock(&self.inner.queue).closed = true;
+        self.inner.wake.notify_one();
     }
 }
 
-/// Takes and delivers at the mission's pace until there is nothing more to take.
-fn pace(mut take: impl FnMut() -> Option<Taken>, deliver: impl Fn(To, &Bytes)) {
+/// Delivers at the mission's pace until `dequeue` returns `None`.
+fn deliver_paced(mut dequeue: impl FnMut() -> Option<Dequeued>, deliver: impl Fn(Recipients, &Bytes)) {
     let mut deadline = Instant::now();
-    while let Some(Taken { to, frame, behind, waited }) = take() {
+    while let Some(Dequeued { recipients, frame, remaining, was_idle }) = dequeue() {
         let now = Instant::now();
         std::thread::sleep(deadline.saturating_duration_since(now));
-        deliver(to, &frame);
-        // Where nothing waited there is nothing to catch up with.
-        let earliest = if waited { Some(now) } else { now.checked_sub(CATCH_UP) };
-        deadline = deadline.max(earliest.unwrap_or(now)) + delay(behind);
+        deliver(recipients, &frame);
+        // After an idle period there is no lag to catch up with.
+        let earliest = if was_idle { Some(now) } else { now.checked_sub(MAX_CATCH_UP) };
+        deadline = deadline.max(earliest.unwrap_or(now)) + delivery_delay(remaining);
     }
 }
 
@@ -301,7 +302,7 @@ mod tests {
         let each: Vec<_> = (0..count)
             .map(|at| {
                 let outbox = Arc::new(Outbox::default());
-                outboxes.add(PeerId(at), outbox.clone());
+                outboxes.add(LinkId(at), outbox.clone());
                 outbox
             })
             .collect();
@@ -309,62 +310,62 @@ mod tests {
     }
 
     #[test]
-    fn the_missions_delays() {
-        let micros: Vec<u128> = [0, 100, 101, 5_000].map(|waiting| delay(waiting).as_micros()).into();
+    fn the_delay_depends_on_the_queue_length() {
+        let micros: Vec<u128> = [0, 100, 101, 5_000].map(|queued| delivery_delay(queued).as_micros()).into();
         assert_eq!(micros, [1000, 1000, 300, 300]);
     }
 
     #[tokio::test]
-    async fn all_but_the_sender_get_it_in_order() {
+    async fn a_broadcast_reaches_all_but_the_sender_in_order() {
         let (boxes, each) = outboxes(3);
-        let delivery = Delivery::paced(boxes).unwrap();
+        let delivery = DeliveryQueue::paced(boxes).unwrap();
         for text in ["a", "b"] {
-            delivery.send(To::AllBut(Some(PeerId(1))), frame(text));
+            delivery.send(Recipients::AllExcept(Some(LinkId(1))), frame(text));
         }
-        delivery.send(To::One(PeerId(1)), frame("c"));
+        delivery.send(Recipients::One(LinkId(1)), frame("c"));
         drop(delivery);
         for (at, expected) in [(0, vec!["a", "b"]), (2, vec!["a", "b"]), (1, vec!["c"])] {
             let mut got = vec![];
             while got.len() < expected.len() {
-                let Next::Frames(frames) = each[at].next().await else { panic!() };
+                let OutboxItem::Frames(frames) = each[at].next().await else { panic!() };
                 got.extend(frames);
             }
             assert_eq!(got, expected.into_iter().map(frame).collect::<Vec<_>>());
         }
     }
 
-    /// A stalled peer: its outbox stays bounded, it is told when it reads on, the others get everything.
+    /// The stalled peer's outbox stays bounded and reports when it has caught up; the other peer gets every frame.
     #[tokio::test]
-    async fn a_stalled_peer_harms_itself_only() {
+    async fn a_stalled_peer_blocks_no_other_peer() {
         let (boxes, each) = outboxes(2);
-        let delivery = Delivery::at_once(boxes);
+        let delivery = DeliveryQueue::immediate(boxes);
         let big = Bytes::from(vec![0; 64 * 1024]);
         let mut got = 0;
         for _ in 0..100 {
-            delivery.send(To::AllBut(None), big.clone());
-            let Next::Frames(frames) = each[0].next().await else { panic!() };
+            delivery.send(Recipients::AllExcept(None), big.clone());
+            let OutboxItem::Frames(frames) = each[0].next().await else { panic!() };
             got += frames.len();
-            assert!(lock(&each[1].state).bytes <= FULL_OUTBOX);
+            assert!(lock(&each[1].state).bytes <= MAX_OUTBOX_BYTES);
         }
         assert_eq!(got, 100);
         assert!(delivery.dropped() > 0);
-        // It was emptied; what comes before it is whole again is not for it.
-        assert_eq!(each[1].next().await, Next::Whole);
-        delivery.send(To::AllBut(None), frame("after"));
-        assert_eq!(each[1].next().await, Next::Frames([frame("after")].into()));
+        // The outbox was emptied, and took no frame until its writer came back.
+        assert_eq!(each[1].next().await, OutboxItem::CaughtUp);
+        delivery.send(Recipients::AllExcept(None), frame("after"));
+        assert_eq!(each[1].next().await, OutboxItem::Frames([frame("after")].into()));
         each[1].close();
-        assert_eq!(each[1].next().await, Next::Closed);
+        assert_eq!(each[1].next().await, OutboxItem::Closed);
     }
 
     #[tokio::test]
-    async fn a_full_queue_leaves_peers_behind_and_never_blocks() {
+    async fn a_full_queue_never_blocks_and_marks_peers_as_behind() {
         let (boxes, each) = outboxes(1);
-        let delivery = Delivery::paced(boxes).unwrap();
-        for _ in 0..LONGEST_QUEUE + 1_000 {
-            delivery.send(To::AllBut(None), frame("x"));
+        let delivery = DeliveryQueue::paced(boxes).unwrap();
+        for _ in 0..MAX_QUEUED + 1_000 {
+            delivery.send(Recipients::AllExcept(None), frame("x"));
         }
-        assert!(delivery.waiting() <= LONGEST_QUEUE);
+        assert!(delivery.queued() <= MAX_QUEUED);
         assert!(delivery.dropped() > 0);
-        while !matches!(each[0].next().await, Next::Whole) {}
+        while !matches!(each[0].next().await, OutboxItem::CaughtUp) {}
     }
 }

@@ -1,144 +1,147 @@
-//! What peers say to one another: frames of four bytes of length (big-endian) and a JSON body.
+//! The wire protocol: frames with a length of four bytes (big-endian) and a JSON body.
 //!
-//! The length is looked at before anything is allocated: a frame above [`LONGEST_FRAME`] ends the link.
+//! The length is checked before anything is allocated: a frame above [`MAX_FRAME_BYTES`] ends the link.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio_util::codec::LengthDelimitedCodec;
 
-use super::event::{Dose, Event, Id, Outcome};
-use super::name::Identity;
+use super::event::{InjectionEvent, InjectionId, InjectionPayload, Outcome};
+use super::spiffe::Identity;
 
-/// Most bytes of a frame's body.
-pub const LONGEST_FRAME: usize = 64 * 1024;
-/// A frame that holds several items is closed at this many bytes; no single item is half as long as the rest.
-const FULL_FRAME: usize = 48 * 1024;
-/// Longest reason of a refusal that goes out, in bytes.
-const LONGEST_REASON: usize = 500;
-/// The version that this program speaks.
-pub const VERSION: u32 = 1;
+/// Maximum size of a frame's body.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// A batch starts a new frame beyond this size. The rest up to [`MAX_FRAME_BYTES`] is room for one item: no item
+/// is half that long.
+const TARGET_FRAME_BYTES: usize = 48 * 1024;
+/// Maximum length of a refusal's reason on the wire, in bytes.
+const MAX_REASON_BYTES: usize = 500;
+/// The protocol version of this build. Peers of different versions do not link.
+pub const PROTOCOL_VERSION: u32 = 1;
 
-/// One frame's body.
+/// The body of one frame.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Message {
-    /// The first one in each direction.
+    /// The first message in each direction, and only the first.
     Hello(Hello),
-    /// Nothing to say, still here.
+    /// Keep-alive.
     Ping,
-    /// Injections that are not known to be settled, in the order in which they were taken.
-    Events(Vec<Sent>),
-    /// What became of injections.
-    Settled(Vec<Settled>),
+    /// Injections without a known outcome, in order of arrival at the sender.
+    Events(Vec<WireEvent>),
+    /// Outcomes of injections.
+    Settled(Vec<SettledEvent>),
 }
 
-/// How a link begins.
+/// The greeting that opens a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
-    /// [`VERSION`] of the sender.
+    /// [`PROTOCOL_VERSION`] of the sender.
     pub version: u32,
-    /// Drawn by lot when the sender's process started: tells a restarted peer from one that is still there.
+    /// A random number drawn when the sender's process started. It distinguishes a restarted peer from its
+    /// predecessor with the same identity.
     pub instance: u64,
-    /// Where the sender lets peers in, on the address that it is seen at: whom it has dialled need not dial it.
+    /// The port on which the sender accepts links, at the address it connects from. The receiver does
+    /// not dial that address while the link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// An injection as it is sent.
+/// An injection on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Sent {
+pub struct WireEvent {
     /// The client's id.
-    pub id: Id,
-    /// Who took it in; missing where that is the sender itself, whose certificate says who that is.
+    pub id: InjectionId,
+    /// The peer that accepted the injection. Absent if that is the sender, whom its certificate identifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Identity>,
-    /// The origin's count.
+    /// [`InjectionEvent::seq`].
     pub seq: u64,
-    /// Milliseconds since it was taken in: peers share no clock.
+    /// Milliseconds since the origin accepted it. An age, not a time: peers share no clock.
     pub age: u64,
-    /// What is injected.
+    /// What to inject.
     #[serde(flatten)]
-    pub dose: Dose,
+    pub payload: InjectionPayload,
 }
 
-/// What became of an injection, as it is sent.
+/// An injection and its outcome on the wire.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Settled {
-    /// The injection.
-    pub event: Sent,
-    /// What became of it.
+pub struct SettledEvent {
+    /// The injection, in full: the receiver may not have seen it before.
+    pub event: WireEvent,
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// A frame that says nothing this program understands.
+/// The frame's body is not a [`Message`].
 #[derive(Debug, thiserror::Error)]
-#[error("not a frame of this mesh: {0}")]
-pub struct NotAFrame(#[from] serde_json::Error);
+#[error("invalid frame: {0}")]
+pub struct InvalidFrame(#[from] serde_json::Error);
 
 impl Message {
-    /// The body of a frame.
+    /// Parses the body of a frame.
     ///
     /// # Errors
-    /// [`NotAFrame`].
-    pub fn read(body: &[u8]) -> Result<Self, NotAFrame> {
+    /// [`InvalidFrame`].
+    pub fn decode(body: &[u8]) -> Result<Self, InvalidFrame> {
         Ok(serde_json::from_slice(body)?)
     }
 
-    /// The body of a frame.
+    /// Serializes to the body of a frame.
     #[must_use]
-    pub fn body(&self) -> Bytes {
-        // Texts, whole numbers and finite floats: there is nothing in it that JSON cannot say.
+    pub fn encode(&self) -> Bytes {
+        // Cannot fail: strings, integers and finite floats are all valid JSON.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 
-    /// `events` in as few frames as will hold them.
+    /// Packs `events` into as few frames as possible.
     #[must_use]
-    pub fn events(events: Vec<Sent>) -> Vec<Self> {
-        frames(events).map(Self::Events).collect()
+    pub fn events(events: Vec<WireEvent>) -> Vec<Self> {
+        batches(events).map(Self::Events).collect()
     }
 
-    /// `settled` in as few frames as will hold them.
+    /// Packs `settled` into as few frames as possible.
     #[must_use]
-    pub fn settled(settled: Vec<Settled>) -> Vec<Self> {
-        frames(settled).map(Self::Settled).collect()
+    pub fn settled(settled: Vec<SettledEvent>) -> Vec<Self> {
+        batches(settled).map(Self::Settled).collect()
     }
 }
 
-/// Cuts `items` where a frame is full.
-fn frames<T: Serialize>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
-    let mut frames = vec![];
-    let (mut frame, mut bytes) = (vec![], 0);
+/// Splits `items` into batches of at most [`TARGET_FRAME_BYTES`], or one item.
+fn batches<T: Serialize>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut batches = vec![];
+    let (mut batch, mut bytes) = (vec![], 0);
     for item in items {
         let size = serde_json::to_vec(&item).map_or(0, |it| it.len() + 1);
-        if bytes + size > FULL_FRAME && !frame.is_empty() {
-            frames.push(std::mem::take(&mut frame));
+        if bytes + size > TARGET_FRAME_BYTES && !batch.is_empty() {
+            batches.push(std::mem::take(&mut batch));
             bytes = 0;
         }
         bytes += size;
-        frame.push(item);
+        batch.push(item);
     }
-    if !frame.is_empty() {
-        frames.push(frame);
+    if !batch.is_empty() {
+        batches.push(batch);
     }
-    frames.into_iter()
+    batches.into_iter()
 }
 
-impl Sent {
-    /// `event`, taken in `age` milliseconds ago, as `me` sends it.
+impl WireEvent {
+    /// `event` as `sender` sends it, accepted by its origin `age` milliseconds ago.
     #[must_use]
-    pub fn new(event: &Event, age: u64, me: &Identity) -> Self {
-        let origin = (event.origin != *me).then(|| event.origin.clone());
-        Self { id: event.id.clone(), origin, seq: event.seq, age, dose: event.dose }
+    pub fn new(event: &InjectionEvent, age: u64, sender: &Identity) -> Self {
+        let origin = (event.origin != *sender).then(|| event.origin.clone());
+        Self { id: event.id.clone(), origin, seq: event.seq, age, payload: event.payload }
     }
 }
 
-/// A reason, short enough for every frame.
+/// Cuts `reason` to a length that fits every frame.
 #[must_use]
-pub fn shortened(mut reason: String) -> String {
-    let mut end = reason.len().min(LONGEST_REASON);
+pub fn truncate_reason(mut reason: String) -> String {
+    let mut end = reason.len().min(MAX_REASON_BYTES);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }
@@ -146,10 +149,10 @@ pub fn shortened(mut reason: String) -> String {
     reason
 }
 
-/// The codec of a link.
+/// The codec of a link: frames with a four-byte length.
 #[must_use]
 pub fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().max_frame_length(LONGEST_FRAME).new_codec()
+    LengthDelimitedCodec::builder().max_frame_length(MAX_FRAME_BYTES).new_codec()
 }
 
 #[cfg(test)]
@@ -160,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    fn id() -> impl Strategy<Value = Id> {
+    fn id() -> impl Strategy<Value = InjectionId> {
         "[A-Za-z0-9-]{1,64}".prop_map(|text| text.parse().unwrap())
     }
 
@@ -171,26 +174,28 @@ mod tests {
         )
     }
 
-    fn sent() -> impl Strategy<Value = Sent> {
-        let dose = (proptest::option::of(any::<u64>()), proptest::option::of(0.0..1.0_f64));
-        (id(), origin(), any::<u64>(), any::<u64>(), dose).prop_map(|(id, origin, seq, age, dose)| Sent {
-            id,
-            origin,
-            seq,
-            age,
-            dose: Dose { anoms: dose.0, ml_weight: dose.1 },
+    fn sent() -> impl Strategy<Value = WireEvent> {
+        let payload = (proptest::option::of(any::<u64>()), proptest::option::of(0.0..1.0_f64));
+        (id(), origin(), any::<u64>(), any::<u64>(), payload).prop_map(|(id, origin, seq, age, payload)| {
+            WireEvent {
+                id,
+                origin,
+                seq,
+                age,
+                payload: InjectionPayload { anoms: payload.0, ml_weight: payload.1 },
+            }
         })
     }
 
     fn outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             any::<u64>().prop_map(|entry| Outcome::Committed { entry }),
-            ".{0,600}".prop_map(|reason| Outcome::Refused { reason: shortened(reason) }),
+            ".{0,600}".prop_map(|reason| Outcome::Refused { reason: truncate_reason(reason) }),
         ]
     }
 
     fn message() -> impl Strategy<Value = Message> {
-        let settled = (sent(), outcome()).prop_map(|(event, outcome)| Settled { event, outcome });
+        let settled = (sent(), outcome()).prop_map(|(event, outcome)| SettledEvent { event, outcome });
         prop_oneof![
             (any::<u32>(), any::<u64>(), any::<Option<u16>>())
                 .prop_map(|(version, instance, port)| Message::Hello(Hello { version, instance, port })),
@@ -204,17 +209,16 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn frames_come_out_as_they_went_in(messages in proptest::collection::vec(message(), 0..8), cut in 1_usize..700) {
+        fn frames_round_trip_however_the_stream_is_chunked(messages in proptest::collection::vec(message(), 0..8), cut in 1_usize..700) {
             let (mut out, mut codec) = (BytesMut::new(), codec());
             for message in &messages {
-                codec.encode(message.body(), &mut out).unwrap();
+                codec.encode(message.encode(), &mut out).unwrap();
             }
-            // However the bytes are cut on their way.
             let (mut buffer, mut read) = (BytesMut::new(), vec![]);
             for piece in out.chunks(cut) {
                 buffer.extend_from_slice(piece);
                 while let Some(body) = codec.decode(&mut buffer).unwrap() {
-                    read.push(Message::read(&body).unwrap());
+                    read.push(Message::decode(&body).unwrap());
                 }
             }
             prop_assert_eq!(read, messages);
@@ -222,22 +226,22 @@ mod tests {
         }
 
         #[test]
-        fn whatever_comes_in_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_are_decoded_or_rejected(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut buffer = BytesMut::from(&bytes[..]);
             let mut codec = codec();
             while let Ok(Some(body)) = codec.decode(&mut buffer) {
-                let _ = Message::read(&body);
+                let _ = Message::decode(&body);
             }
-            prop_assert!(buffer.capacity() <= LONGEST_FRAME + 1024);
+            prop_assert!(buffer.capacity() <= MAX_FRAME_BYTES + 1024);
         }
 
         #[test]
-        fn many_events_are_cut_into_frames(some in proptest::collection::vec(sent(), 0..12), times in 1_usize..60) {
-            let events: Vec<Sent> = some.iter().cycle().take(some.len() * times).cloned().collect();
+        fn many_events_are_split_into_frames(some in proptest::collection::vec(sent(), 0..12), times in 1_usize..60) {
+            let events: Vec<WireEvent> = some.iter().cycle().take(some.len() * times).cloned().collect();
             let frames = Message::events(events.clone());
             let mut all = vec![];
             for frame in frames {
-                prop_assert!(frame.body().len() <= LONGEST_FRAME);
+                prop_assert!(frame.encode().len() <= MAX_FRAME_BYTES);
                 let Message::Events(events) = frame else { panic!() };
                 prop_assert!(!events.is_empty());
                 all.extend(events);
@@ -246,27 +250,27 @@ mod tests {
         }
     }
 
-    /// The longest refusal there can be, as JSON escapes it at worst, fits a frame with room to spare.
+    /// The longest possible refusal, with every byte escaped in JSON, fits a frame.
     #[test]
-    fn the_longest_item_fits() {
+    fn the_longest_item_fits_a_frame() {
         let part = "x".repeat(63);
-        let event = Sent {
+        let event = WireEvent {
             id: "x".repeat(64).parse().unwrap(),
             origin: Some(Identity::pod(&part, &part, &part).unwrap()),
             seq: u64::MAX,
             age: u64::MAX,
-            dose: Dose { anoms: Some(u64::MAX), ml_weight: Some(f64::MIN_POSITIVE) },
+            payload: InjectionPayload { anoms: Some(u64::MAX), ml_weight: Some(f64::MIN_POSITIVE) },
         };
-        let outcome = Outcome::Refused { reason: shortened("\u{1}".repeat(9_999)) };
-        let settled = Settled { event, outcome };
+        let outcome = Outcome::Refused { reason: truncate_reason("\u{1}".repeat(9_999)) };
+        let settled = SettledEvent { event, outcome };
         let frames = Message::settled(vec![settled; 100]);
         assert!(frames.len() > 1);
-        assert!(frames.iter().all(|frame| frame.body().len() <= LONGEST_FRAME));
+        assert!(frames.iter().all(|frame| frame.encode().len() <= MAX_FRAME_BYTES));
     }
 
     #[test]
-    fn a_length_beyond_the_bound_allocates_nothing() {
-        for length in [LONGEST_FRAME as u32 + 1, 1 << 30, u32::MAX] {
+    fn an_excessive_length_prefix_allocates_nothing() {
+        for length in [MAX_FRAME_BYTES as u32 + 1, 1 << 30, u32::MAX] {
             let mut buffer = BytesMut::from(&length.to_be_bytes()[..]);
             assert!(codec().decode(&mut buffer).is_err());
             assert!(buffer.capacity() <= 64, "{}", buffer.capacity());

@@ -1,93 +1,69 @@
-//! One HTTP request at a time, which is all that is needed here.
+//! HTTP client for single requests: one connection each, closed afterwards.
 
-use std::sync::Arc;
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Uri};
-use hyper_util::rt::TokioIo;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper::{Request, Uri};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-/// Most bytes of an answer.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// Maximum size of a response's body.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 
-/// An answer.
+/// Status and body of a response.
 #[derive(Debug)]
-pub struct Answer {
-    /// The status.
+pub struct HttpResponse {
+    /// The status code.
     pub status: u16,
-    /// The body.
+    /// The whole body, at most 64 KiB.
     pub body: Bytes,
 }
 
-/// Posts JSON to `url`, over TLS where there is one. All of it takes no longer than `patience`.
+/// Posts a JSON body to `url`: over TLS only if `tls` is given, in plain text only if not.
 ///
 /// # Errors
-/// Says what went wrong.
-pub async fn post(
+/// A message that says what went wrong; also if the exchange takes longer than `time_limit`.
+pub async fn post_json(
     url: &Uri,
-    json: &[u8],
+    body: &[u8],
     authorization: Option<&str>,
-    tls: Option<Arc<ClientConfig>>,
-    patience: Duration,
-) -> Result<Answer, String> {
+    tls: Option<ClientConfig>,
+    time_limit: Duration,
+) -> Result<HttpResponse, String> {
+    let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
+    if let Some(authorization) = authorization {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    let body = Full::new(Bytes::copy_from_slice(body));
+    let request = request.body(body).map_err(|error| error.to_string())?;
+    let client = Client::builder(TokioExecutor::new());
     let exchange = async {
-        let host = url.host().ok_or("the address names no host")?.trim_matches(['[', ']']);
-        let port = url.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        if url.scheme_str() != Some(scheme) {
-            return Err(format!("the address has to begin with {scheme}://"));
-        }
-        let path = url.path_and_query().map_or("/", |it| it.as_str());
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(path)
-            .header(HOST, url.authority().map_or(host, |it| it.as_str()))
-            .header(CONTENT_TYPE, "application/json");
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let body = Full::new(Bytes::copy_from_slice(json));
-        let request = request.body(body).map_err(|error| error.to_string())?;
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
-        match tls {
-            None => send(TokioIo::new(stream), request).await,
+        let response = match tls {
+            None => client.build_http().request(request).await,
             Some(tls) => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-                let stream = TlsConnector::from(tls).connect(name, stream).await;
-                send(TokioIo::new(stream.map_err(|error| error.to_string())?), request).await
+                // https_only: a bearer token must never go over a plain connection.
+                let connector =
+                    HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
+                client.build(connector).request(request).await
             }
-        }
+        };
+        let response = response.map_err(|error| describe(&error))?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await;
+        Ok(HttpResponse { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
     };
-    timeout(patience, exchange).await.unwrap_or_else(|_| Err("no answer in time".into()))
+    timeout(time_limit, exchange).await.unwrap_or_else(|_| Err(format!("no response within {time_limit:?}")))
 }
 
-async fn send<T>(io: T, request: Request<Full<Bytes>>) -> Result<Answer, String>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let told = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) = http1::handshake(io).await.map_err(told)?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(told)?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), LONGEST_ANSWER).collect().await;
-        Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
-    };
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // The connection may end with the answer read but not taken.
-        ended = connection => {
-            ended.map_err(told)?;
-            exchange.await
-        }
-    }
+/// The error's causes. The client's own text says only in which phase of the request it failed.
+fn describe(error: &hyper_util::client::legacy::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }

@@ -1,18 +1,24 @@
-//! A node: a peer of the mesh as a process, with its doors.
+//! A node: a peer of the mesh as a process, with its HTTP servers.
 //!
-//! [`Node::start`] opens the door for probes, gets a certificate, joins the mesh and opens the door for
-//! injections; [`source`] sees to the next certificate, and names of peers are looked up again and again, so that
-//! pods may come and go.
-//! `venom run --mesh` is a node too, one that holds the ledger.
+//! | module | contents |
+//! |---|---|
+//! | [`http`] | metrics, probes and the injection API |
+//! | [`certificate_source`] | where the certificate comes from, and its renewal |
+//! | [`directory`] | `venom mesh init`: CA and certificates without a cluster |
+//! | [`client`] | the HTTP client for the issuer and for `venom inject` |
+//!
+//! [`Node::start`] serves the probes, gets a certificate, joins the mesh, and serves the injection API. In the
+//! background it renews the certificate and resolves the peers' names again and again, because pods come and go.
+//! `venom run --mesh` starts a node as well, as the collector.
 
+pub mod certificate_source;
 pub mod client;
-pub mod door;
-pub mod folder;
-pub mod source;
+pub mod directory;
+pub mod http;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,183 +28,179 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::door::Certificate;
-use self::source::{NoCertificate, Source};
+use self::certificate_source::{CertificateSource, CertificateUnavailable};
+use self::http::CertificateState;
 use crate::mesh::{
-    Bounds, Collected, Identity, Injectable, Known, Mesh, Metrics, Options as MeshOptions, Reach,
+    CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, LinkLimits, Mesh, Metrics,
+    Options as MeshOptions,
 };
+use crate::net::bind_dual_stack;
 
-/// Names of peers are looked up this often.
-const LOOK_UP: Duration = Duration::from_secs(5);
-/// Addresses in all: an organism has 1,000 nodes at most.
-const MOST_ADDRESSES: usize = 2_000;
+/// Interval at which the peers' names are resolved; also the time limit of one lookup.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of addresses to dial. An organism has at most 1,000 nodes.
+const MAX_ADDRESSES: usize = 2_000;
 
-/// What a node needs to know. A port 0 is any that is free.
+/// Configuration of a node. Port 0 binds a free port.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Peers, each HOST:PORT; a host may stand for many addresses, its own among them.
+    /// Peers as HOST:PORT. A host may have many addresses, the node's own among them.
     pub peers: Vec<String>,
-    /// Where peers are let in, on all addresses.
+    /// Port for inbound links, on all addresses.
     pub mesh_port: u16,
-    /// Where metrics and probes are served, on all addresses.
+    /// Port of metrics and probes, on all addresses; `None` to serve neither.
     pub http_port: Option<u16>,
-    /// Where injections are taken, on 127.0.0.1.
+    /// Port of the injection API, on 127.0.0.1.
     pub inject_port: u16,
     /// Where the certificate comes from.
-    pub source: Source,
-    /// Weights that may be injected.
+    pub certificate_source: CertificateSource,
+    /// Weights that clients may inject here.
     pub injectable: Injectable,
 }
 
-/// Why a node does not start.
+/// A node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// No certificate.
+    /// There is no usable certificate.
     #[error(transparent)]
-    Certificate(#[from] NoCertificate),
-    /// Only the operator's certificate is for who holds the ledger.
-    #[error("{0}: the certificate is for {1}; who holds the ledger needs the operator's")]
-    NotTheOperator(Source, Identity),
-    /// A port cannot be had.
-    #[error("port {0}: {1}; choose another one")]
+    Certificate(#[from] CertificateUnavailable),
+    /// A collector needs the operator's certificate, because peers accept outcomes from no one else.
+    #[error("{0}: the certificate is for {1}; use the operator's certificate to hold the ledger")]
+    NotTheOperator(CertificateSource, Identity),
+    /// A port cannot be bound.
+    #[error("port {0}: {1}; use another port")]
     Port(u16, io::Error),
-    /// The system refused something else.
+    /// Another system call failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A counter's name is taken.
+    /// A metric cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// A node that runs.
+/// A running node.
 #[derive(Debug)]
 pub struct Node {
-    /// The peer.
+    /// Handle of the node's peer.
     pub mesh: Mesh,
-    /// Where peers are let in.
+    /// Listening address for links.
     pub mesh_address: SocketAddr,
-    /// Where metrics and probes are served.
+    /// Listening address of metrics and probes.
     pub http_address: Option<SocketAddr>,
-    /// Where injections are taken.
+    /// Listening address of the injection API.
     pub inject_address: SocketAddr,
     stop: CancellationToken,
 }
 
 impl Node {
-    /// Starts a node; where there is a `ledger`, one that holds it and knows those injections of it. Needs a
-    /// tokio runtime. An issuer that gives no certificate is waited for, and what is open by then closes when this
-    /// is dropped.
+    /// Starts a node, or a collector if `committed` is given: then see [`Mesh::join_as_collector`]. Needs a tokio
+    /// runtime.
+    ///
+    /// Waits for the first certificate as long as the issuer does not give one. Dropping the future closes what is
+    /// already listening.
     ///
     /// # Errors
     /// [`NodeError`].
     pub async fn start(
         options: Options,
-        ledger: Option<Vec<Known>>,
-    ) -> Result<(Self, Option<Collected>), NodeError> {
+        committed: Option<Vec<CommittedInjection>>,
+    ) -> Result<(Self, Option<InjectionReceiver>), NodeError> {
         let stop = CancellationToken::new();
-        let started = stop.clone().drop_guard();
+        let stop_on_error = stop.clone().drop_guard();
         let metrics = Arc::new(Metrics::new()?);
-        let (certificate, standing) = watch::channel(Certificate::Awaited("no certificate yet".into()));
+        let pending = CertificateState::Pending("no certificate yet".into());
+        let (state, state_receiver) = watch::channel(pending);
         let mut http_address = None;
         if let Some(port) = options.http_port {
-            let http = everywhere(port).await.map_err(|error| NodeError::Port(port, error))?;
-            http_address = Some(http.local_addr()?);
-            serve(&stop, http, door::public(metrics.clone(), standing));
+            let listener = bind_dual_stack(port).await.map_err(|error| NodeError::Port(port, error))?;
+            http_address = Some(listener.local_addr()?);
+            serve(&stop, listener, http::probe_routes(metrics.clone(), state_receiver));
         }
-        let waiting = |error: &NoCertificate| {
-            let why = format!("no certificate yet: {error}");
-            tracing::warn!("{why}");
-            certificate.send_replace(Certificate::Awaited(why));
+        let on_failure = |error: &CertificateUnavailable| {
+            let reason = format!("no certificate yet: {error}");
+            tracing::warn!("{reason}");
+            state.send_replace(CertificateState::Pending(reason));
         };
-        let credentials = options.source.first(waiting).await?;
-        if ledger.is_some() && !credentials.identity.is_operator() {
-            return Err(NodeError::NotTheOperator(options.source, credentials.identity));
+        let credentials = options.certificate_source.obtain_first(on_failure).await?;
+        if committed.is_some() && !credentials.identity.is_operator() {
+            return Err(NodeError::NotTheOperator(options.certificate_source, credentials.identity));
         }
-        let listener = everywhere(options.mesh_port).await;
+        let listener = bind_dual_stack(options.mesh_port).await;
         let listener = listener.map_err(|error| NodeError::Port(options.mesh_port, error))?;
         let mesh_address = listener.local_addr()?;
-        let inject = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port));
-        let inject = inject.await.map_err(|error| NodeError::Port(options.inject_port, error))?;
-        let inject_address = inject.local_addr()?;
+        let inject_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port)).await;
+        let inject_listener = inject_listener.map_err(|error| NodeError::Port(options.inject_port, error))?;
+        let inject_address = inject_listener.local_addr()?;
 
-        let (current, credentials) = watch::channel(credentials);
-        let (found, addresses) = watch::channel(vec![]);
-        let mesh = MeshOptions {
+        let (credentials_sender, credentials) = watch::channel(credentials);
+        let (addresses_sender, addresses) = watch::channel(vec![]);
+        let mesh_options = MeshOptions {
             credentials: credentials.clone(),
             addresses,
-            reach: Reach::All,
+            dial: DialPolicy::AllPeers,
             listener: Some(listener),
             injectable: options.injectable,
             metrics,
-            bounds: Bounds::default(),
+            limits: LinkLimits::default(),
             paced: true,
         };
-        let (mesh, collected) = match ledger {
-            None => (Mesh::join(mesh)?, None),
-            Some(known) => {
-                let (mesh, collected) = Mesh::collect(mesh, known)?;
-                (mesh, Some(collected))
+        let (mesh, injections) = match committed {
+            None => (Mesh::join(mesh_options)?, None),
+            Some(committed) => {
+                let (mesh, injections) = Mesh::join_as_collector(mesh_options, committed)?;
+                (mesh, Some(injections))
             }
         };
-        certificate.send_replace(Certificate::Had(credentials));
-        spawn(&stop, options.source.renew(current));
-        spawn(&stop, look_up(options.peers, found));
-        serve(&stop, inject, door::inject(mesh.clone()));
-        let stop = started.disarm();
-        Ok((Self { mesh, mesh_address, http_address, inject_address, stop }, collected))
+        state.send_replace(CertificateState::Obtained(credentials));
+        spawn(&stop, options.certificate_source.keep_renewed(credentials_sender));
+        spawn(&stop, resolve_peers(options.peers, addresses_sender));
+        serve(&stop, inject_listener, http::injection_routes(mesh.clone()));
+        let stop = stop_on_error.disarm();
+        Ok((Self { mesh, mesh_address, http_address, inject_address, stop }, injections))
     }
 
-    /// Takes no more injections in, delivers what waits, and ends.
+    /// Closes the HTTP servers, delivers what is queued, and leaves the mesh.
     pub async fn stop(self) {
         self.stop.cancel();
         self.mesh.stop().await;
     }
 }
 
-fn spawn(stop: &CancellationToken, what: impl Future<Output = ()> + Send + 'static) {
+fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.clone();
-    tokio::spawn(async move { stop.run_until_cancelled(what).await });
+    tokio::spawn(async move { stop.run_until_cancelled(task).await });
 }
 
-fn serve(stop: &CancellationToken, listener: TcpListener, door: Router) {
+fn serve(stop: &CancellationToken, listener: TcpListener, routes: Router) {
     let stop = stop.clone();
     tokio::spawn(async move {
-        let serving = axum::serve(listener, door).with_graceful_shutdown(stop.cancelled_owned());
-        // It ends when told to; single connections that fail are no error.
-        let _ = serving.await;
+        // Returns no error: axum retries failed accepts.
+        let _ = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
     });
 }
 
-/// On all addresses, of both kinds where the system has both.
-pub(crate) async fn everywhere(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
-    }
-}
-
-/// Looks names up, again and again. A name that cannot be looked up keeps the addresses it had.
-async fn look_up(names: Vec<String>, found: watch::Sender<Vec<SocketAddr>>) {
-    let mut known: BTreeMap<&String, Vec<SocketAddr>> = BTreeMap::new();
+/// Resolves `names` every few seconds. A name whose lookup fails keeps its last addresses.
+async fn resolve_peers(names: Vec<String>, sender: watch::Sender<Vec<SocketAddr>>) {
+    let mut resolved: BTreeMap<&String, Vec<SocketAddr>> = BTreeMap::new();
     loop {
         for name in &names {
-            match timeout(LOOK_UP, lookup_host(name)).await {
+            match timeout(LOOKUP_INTERVAL, lookup_host(name)).await {
                 Ok(Ok(addresses)) => {
-                    known.insert(name, addresses.collect());
+                    resolved.insert(name, addresses.collect());
                 }
-                Ok(Err(error)) => tracing::debug!("mesh: {name}: {error}"),
-                Err(_) => tracing::debug!("mesh: {name}: no answer in time"),
+                Ok(Err(error)) => tracing::debug!("cannot resolve mesh peer {name}: {error}"),
+                Err(_) => tracing::debug!("cannot resolve mesh peer {name}: the lookup timed out"),
             }
         }
-        let mut all: Vec<SocketAddr> = known.values().flatten().copied().collect();
-        all.sort_unstable();
-        all.dedup();
-        all.truncate(MOST_ADDRESSES);
-        found.send_if_modified(|before| {
-            let changed = *before != all;
-            *before = all;
+        let mut addresses: Vec<SocketAddr> = resolved.values().flatten().copied().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses.truncate(MAX_ADDRESSES);
+        sender.send_if_modified(|current| {
+            let changed = *current != addresses;
+            *current = addresses;
             changed
         });
-        sleep(LOOK_UP).await;
+        sleep(LOOKUP_INTERVAL).await;
     }
 }

@@ -18,7 +18,7 @@ use super::budget::Budget;
 use super::committer::CommitRequest;
 use super::key::Key;
 use super::metrics::Metrics;
-use crate::mesh::{Answers, Event};
+use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::beat::Open;
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
@@ -34,7 +34,7 @@ type EngineId = u64;
 enum Command {
     Start(EngineId, Box<Slot>),
     SetDesired(EngineId, Box<Desired>),
-    Inject(EngineId, Box<Event>),
+    Inject(EngineId, Box<InjectionEvent>),
     Acknowledge(EngineId),
     Snapshot(EngineId),
     /// Stop beating; `flushed` is called once all is committed.
@@ -100,7 +100,7 @@ impl Beater {
         key: Key,
         params: StartParams,
         commits: mpsc::Sender<CommitRequest>,
-        outcomes: Option<Answers>,
+        outcomes: Option<OutcomeSender>,
     ) -> EngineHandle {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = EngineHandle { id, commands: self.commands.clone() };
@@ -167,7 +167,7 @@ impl Drop for EngineHandle {
 
 impl Injector {
     /// Hands in an injection. One for an engine that has ended is dropped: its nodes offer it to the next.
-    pub fn inject(&self, event: Event) {
+    pub fn inject(&self, event: InjectionEvent) {
         let _ = self.commands.send(Command::Inject(self.id, Box::new(event)));
     }
 }
@@ -177,7 +177,7 @@ struct Slot {
     key: Key,
     engine: Engine,
     commits: mpsc::Sender<CommitRequest>,
-    outcomes: Option<Answers>,
+    outcomes: Option<OutcomeSender>,
     /// Its place in the schedule.
     scheduled: Option<Instant>,
     /// To be sent once everything recorded is committed.
@@ -358,7 +358,7 @@ impl Loop {
         }
         for (event, outcome) in slot.engine.take_outcomes() {
             if let Some(outcomes) = &slot.outcomes {
-                outcomes.answer(event, outcome);
+                outcomes.send(event, outcome);
             }
         }
         if slot.engine.is_flushed()

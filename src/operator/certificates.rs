@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
 use super::call::{CallError, call};
-use crate::mesh::identity::{Authority, IdentityError, LIFE, new_key};
+use crate::mesh::identity::{Authority, CERTIFICATE_LIFETIME, IdentityError, generate_key_and_csr};
 use crate::mesh::{Credentials, Identity};
 use crate::store::configmap::{MANAGED_BY_LABEL, MANAGER};
 
@@ -105,7 +105,7 @@ impl Certificates {
     /// # Errors
     /// [`IdentityError`] when the request cannot be read or was not signed with its key.
     pub fn sign(&self, csr_pem: &str, identity: &Identity) -> Result<String, IdentityError> {
-        self.authority.sign(csr_pem, identity, SystemTime::now(), LIFE)
+        self.authority.sign(csr_pem, identity, SystemTime::now(), CERTIFICATE_LIFETIME)
     }
 
     /// By which the operator joins the mesh of the Organism with this UID. One key serves for all organisms:
@@ -119,19 +119,20 @@ impl Certificates {
 
     fn operator_at(&self, now: SystemTime, organism_uid: &str) -> Result<Credentials, IdentityError> {
         let (certificate, key) = self.operator.get(now, || {
-            let identity = Identity::operator(TRUST_DOMAIN).map_err(|_| IdentityError::Nobody)?;
-            let (key, request) = new_key()?;
-            Ok((self.authority.sign(&request, &identity, now, LIFE)?, key))
+            let identity = Identity::operator(TRUST_DOMAIN).map_err(|_| IdentityError::NoMeshIdentity)?;
+            let (key, request) = generate_key_and_csr()?;
+            Ok((self.authority.sign(&request, &identity, now, CERTIFICATE_LIFETIME)?, key))
         })?;
         Credentials::from_pem(self.ca_pem(), &certificate, &key, Some(organism_uid))
     }
 
     /// TLS for a server of this host, a DNS name or an address, that asks its clients for no certificate.
     pub(super) fn server(&self, host: &str, now: SystemTime) -> Result<Arc<ServerConfig>, IdentityError> {
-        let (certificate, key) = self.authority.server(&[host], now, LIFE)?;
+        let (certificate, key) = self.authority.server_certificate(&[host], now, CERTIFICATE_LIFETIME)?;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|_| IdentityError::Pem("certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| IdentityError::Pem("key"))?;
+            .map_err(|_| IdentityError::InvalidPem("certificate"))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| IdentityError::InvalidPem("key"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -12,7 +12,10 @@ use super::certificates::Certificates;
 use super::key::Key;
 use super::peers::Peers;
 use crate::mesh::identity::IdentityError;
-use crate::mesh::{self, Answers, Bounds, Collected, Credentials, Injectable, Known, Mesh, Options, Reach};
+use crate::mesh::{
+    self, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver, LinkLimits, Mesh,
+    Options, OutcomeSender,
+};
 
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
 const RENEWAL_SPACING: Duration = Duration::from_secs(60);
@@ -44,7 +47,7 @@ pub struct Resources {
 pub struct Collector {
     key: Key,
     mesh: Mesh,
-    collected: Collected,
+    collected: InjectionReceiver,
     certificates: Arc<Certificates>,
     organism: String,
     current: watch::Sender<Credentials>,
@@ -59,28 +62,28 @@ impl Collector {
         resources: &Resources,
         key: &Key,
         organism: &str,
-        known: Vec<Known>,
+        known: Vec<CommittedInjection>,
     ) -> Result<Self, CollectError> {
         let certificates = resources.certificates.clone();
         let (current, credentials) = watch::channel(certificates.operator_credentials(organism)?);
         let options = Options {
             credentials,
             addresses: resources.peers.of(key),
-            reach: Reach::One,
+            dial: DialPolicy::OnePeer,
             listener: None,
             injectable: resources.injectable,
             metrics: resources.metrics.clone(),
-            bounds: Bounds::default(),
+            limits: LinkLimits::default(),
             paced: false,
         };
-        let (mesh, collected) = Mesh::collect(options, known)?;
+        let (mesh, collected) = Mesh::join_as_collector(options, known)?;
         Ok(Self { key: key.clone(), mesh, collected, certificates, organism: organism.to_owned(), current })
     }
 
     /// Sends the outcomes of injections.
     #[must_use]
-    pub fn outcomes(&self) -> Answers {
-        self.collected.answers()
+    pub fn outcomes(&self) -> OutcomeSender {
+        self.collected.outcomes()
     }
 
     /// Passes every injection on, and renews the certificate, until the mesh ends.

@@ -66,7 +66,7 @@ use self::peers::Peers;
 use self::recovery::first_lists::FirstLists;
 use self::registry::Registry;
 use self::watches::{AccessError, Scope, stopped};
-use crate::node;
+use crate::net;
 use crate::organism::cores::Cores;
 
 /// Recoveries in progress. Like the other bounds it is for a start, when every organism wants everything at once.
@@ -250,7 +250,8 @@ impl Operator {
         tasks.spawn(health::serve(options.metrics_address, health, until_stopped()));
         if let (Some(BodyOptions { issuer_url: url, .. }), Some(bodies)) = (&options.bodies, bodies) {
             let port = url.port;
-            let listener = node::everywhere(port).await.map_err(|error| OperatorError::Port(port, error))?;
+            let listener =
+                net::bind_dual_stack(port).await.map_err(|error| OperatorError::Port(port, error))?;
             let certificates = bodies.collectors.certificates.clone();
             let issuer = Issuer::new(client, registry.clone(), bodies.reconcilers, certificates, url.clone());
             controllers.spawn(unless(until_stopped(), issuer.serve(listener)));

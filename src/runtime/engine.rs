@@ -11,7 +11,7 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{Event, Outcome};
+use crate::mesh::{InjectionEvent, Outcome};
 use crate::organism::beat::{self, Open};
 use crate::organism::cores::Flows;
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
@@ -230,7 +230,7 @@ impl Engine {
     }
 
     /// Queues an injection: the next beat, due at once, records it.
-    pub fn inject(&mut self, event: Event, now: Instant) {
+    pub fn inject(&mut self, event: InjectionEvent, now: Instant) {
         self.injections.push(event);
         self.make_due(now);
     }

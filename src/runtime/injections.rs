@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::mesh::{Event, Injectable, Outcome};
+use crate::mesh::{Injectable, InjectionEvent, Outcome};
 use crate::organism::{Input, State};
 use crate::store::injections;
 
 /// An injection that is recorded in the ledger.
 #[derive(Debug)]
 pub(super) struct RecordedInjection {
-    pub(super) event: Event,
+    pub(super) event: InjectionEvent,
     /// Index of its entry.
     pub(super) entry: u64,
     /// When it was recorded, in seconds since 1970.
@@ -19,7 +19,7 @@ pub(super) struct RecordedInjection {
 /// Injections in order of arrival. Unbounded here: the mesh bounds how many are unanswered.
 #[derive(Default)]
 pub(super) struct InjectionQueue {
-    waiting: VecDeque<Event>,
+    waiting: VecDeque<InjectionEvent>,
     /// Whether the injection at the front has found no room in the risk window.
     blocked: bool,
 }
@@ -27,9 +27,9 @@ pub(super) struct InjectionQueue {
 /// What [`InjectionQueue::next`] found at the front.
 pub(super) enum NextInjection {
     /// It is applied to the state and to be recorded as this input.
-    Record(Event, Box<Input>),
+    Record(InjectionEvent, Box<Input>),
     /// It may never be recorded.
-    Refuse(Event, String),
+    Refuse(InjectionEvent, String),
     /// There is no room for it in the risk window; `first` when that was not so at the last look.
     Blocked { reason: String, first: bool },
     /// No injection waits.
@@ -37,14 +37,14 @@ pub(super) enum NextInjection {
 }
 
 impl InjectionQueue {
-    pub(super) fn push(&mut self, event: Event) {
+    pub(super) fn push(&mut self, event: InjectionEvent) {
         self.waiting.push_back(event);
     }
 
     /// Takes the injection at the front and applies it to `state`. An injection without room stays at the front.
     pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> NextInjection {
         let Some(event) = self.waiting.front() else { return NextInjection::Empty };
-        let checked = event.dose.check(injectable).map(|()| injections::input(event));
+        let checked = event.payload.validate(injectable).map(|()| injections::input(event));
         if let Ok(input) = &checked
             && let Err(full) = state.apply(input)
         {
@@ -61,4 +61,4 @@ impl InjectionQueue {
 }
 
 /// What became of an injection, for the node that took it in.
-pub type InjectionOutcome = (Event, Outcome);
+pub type InjectionOutcome = (InjectionEvent, Outcome);

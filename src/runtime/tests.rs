@@ -4,7 +4,7 @@ use super::*;
 use crate::ledger::entry::Origin;
 use crate::ledger::replay::Replay;
 use crate::ledger::{Chain, Entry};
-use crate::mesh::{Dose, Event, Identity, Injectable, Outcome};
+use crate::mesh::{Identity, Injectable, InjectionEvent, InjectionPayload, Outcome};
 use crate::organism::cores::{Cores, Entropy, Reading};
 use crate::organism::{Action, Config, Genome, State};
 
@@ -106,9 +106,9 @@ impl Harness {
 
     fn inject(&mut self, id: &str, anoms: Option<u64>, ml_weight: Option<f64>) {
         let origin = Identity::pod("venom", "u", "node").unwrap();
-        let dose = Dose { anoms, ml_weight };
+        let payload = InjectionPayload { anoms, ml_weight };
         let now = self.now();
-        self.engine.inject(Event { id: id.parse().unwrap(), origin, seq: 1, dose }, now);
+        self.engine.inject(InjectionEvent { id: id.parse().unwrap(), origin, seq: 1, payload }, now);
     }
 
     /// Outcomes of injections since the last call.

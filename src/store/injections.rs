@@ -6,30 +6,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::Head;
 use crate::ledger::Entry;
 use crate::ledger::entry::Data;
-use crate::mesh::gossip::REMEMBER;
-use crate::mesh::{Dose, Event, Known};
+use crate::mesh::INJECTION_RETENTION;
+use crate::mesh::{CommittedInjection, InjectionEvent, InjectionPayload};
 use crate::organism::Input;
 use crate::organism::input::Injection;
 
 /// As it is recorded.
 #[must_use]
-pub fn input(event: &Event) -> Input {
+pub fn input(event: &InjectionEvent) -> Input {
     Input::Injection(Injection {
-        anoms: event.dose.anoms,
+        anoms: event.payload.anoms,
         from: Some(event.origin.to_string()),
         id: event.id.to_string(),
-        ml_weight: event.dose.ml_weight,
+        ml_weight: event.payload.ml_weight,
         ..Injection::default()
     })
 }
 
-/// The injections of the last [`REMEMBER`], gathered from a ledger's segments: the newest segment first, and
+/// The injections of the last [`INJECTION_RETENTION`], gathered from a ledger's segments: the newest segment first, and
 /// no further back than [`Recent::read`] asks for.
 pub struct Recent {
     /// Since 1970.
     now: Duration,
     /// Newest first.
-    known: Vec<Known>,
+    known: Vec<CommittedInjection>,
 }
 
 impl Recent {
@@ -56,10 +56,14 @@ impl Recent {
             else {
                 continue;
             };
-            let dose = Dose { anoms: injection.anoms, ml_weight: injection.ml_weight };
+            let payload = InjectionPayload { anoms: injection.anoms, ml_weight: injection.ml_weight };
             let recorded = Duration::try_from_secs_f64(entry.timestamp).unwrap_or(self.now);
             let age = self.now.saturating_sub(recorded);
-            self.known.push(Known { event: Event { id, origin, seq: 0, dose }, entry: entry.index, age });
+            self.known.push(CommittedInjection {
+                event: InjectionEvent { id, origin, seq: 0, payload },
+                entry: entry.index,
+                age,
+            });
         }
         // A clock that was set back must not make an injection older than it is.
         let newest = entries.iter().fold(0.0, |newest: f64, entry| newest.max(entry.timestamp));
@@ -68,14 +72,14 @@ impl Recent {
 
     /// What was found, oldest first.
     #[must_use]
-    pub fn known(mut self) -> Vec<Known> {
+    pub fn known(mut self) -> Vec<CommittedInjection> {
         self.known.reverse();
         self.known
     }
 }
 
 fn is_recent(now: Duration, time: f64) -> bool {
-    now.as_secs_f64() - time <= REMEMBER.as_secs_f64()
+    now.as_secs_f64() - time <= INJECTION_RETENTION.as_secs_f64()
 }
 
 #[cfg(test)]
@@ -92,9 +96,14 @@ mod tests {
         Entry { index, timestamp, data: data.unwrap(), previous_hash: [0; 32], hash: [0; 32] }
     }
 
-    fn event(id: &str) -> Event {
+    fn event(id: &str) -> InjectionEvent {
         let origin = Identity::pod("venom", "uid", "a").unwrap();
-        Event { id: id.parse().unwrap(), origin, seq: 0, dose: Dose { anoms: Some(3), ml_weight: Some(0.5) } }
+        InjectionEvent {
+            id: id.parse().unwrap(),
+            origin,
+            seq: 0,
+            payload: InjectionPayload { anoms: Some(3), ml_weight: Some(0.5) },
+        }
     }
 
     #[test]
@@ -102,7 +111,7 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let mut head = Head::empty("", 1, 1, "");
         assert!(Recent::of(&head).is_none());
-        head.last_injection = Some((7, now - REMEMBER.as_secs_f64() - 1.0));
+        head.last_injection = Some((7, now - INJECTION_RETENTION.as_secs_f64() - 1.0));
         assert!(Recent::of(&head).is_none());
         head.last_injection = Some((7, now));
         let mut recent = Recent::of(&head).unwrap();

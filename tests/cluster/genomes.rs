@@ -30,7 +30,7 @@ async fn wanted_by_two() {
         world.create::<Organism>("second", spec).await;
         let status = world.condition("second", "Ready", "False", "GenomeInUse").await;
         let says = message(&status, "Ready");
-        assert!(says.contains("lives in Organism first"), "{says}");
+        assert!(says.contains("is bound to Organism first"), "{says}");
         assert_eq!(status.ledger, None);
         bound_to(&world, "shared", Some("first")).await;
 

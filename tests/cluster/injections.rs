@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use venom::api::{Genome, Organism};
 use venom::ledger::entry::Data;
-use venom::mesh::identity::{Authority, LIFE, new_key};
-use venom::mesh::{Dose, Id, Identity, Injectable, Mesh, Outcome, Ticket};
-use venom::node::source::Source;
+use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
+use venom::mesh::{Identity, Injectable, InjectionId, InjectionPayload, Mesh, Outcome, Ticket};
+use venom::node::certificate_source::CertificateSource;
 use venom::node::{Node, Options};
 
 use crate::harness::eventually;
@@ -69,8 +69,9 @@ impl World {
         let mut nodes: Vec<Node> = vec![];
         for number in 0..NODES {
             let identity = Identity::pod("venom", &uid, &format!("node-{number}")).unwrap();
-            let (key, request) = new_key().unwrap();
-            let certificate = authority.sign(&request, &identity, SystemTime::now(), LIFE).unwrap();
+            let (key, request) = generate_key_and_csr().unwrap();
+            let certificate =
+                authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME).unwrap();
             let place = folder.path().join(number.to_string());
             std::fs::create_dir(&place).unwrap();
             std::fs::write(place.join("ca.pem"), authority.ca_pem()).unwrap();
@@ -80,7 +81,7 @@ impl World {
                 mesh_port: 0,
                 http_port: None,
                 inject_port: 0,
-                source: Source::Folder(place),
+                certificate_source: CertificateSource::Directory(place),
                 injectable: Injectable { min: -100.0, max: 100.0 },
             };
             let (node, _) = Node::start(options, None).await.unwrap();
@@ -106,12 +107,12 @@ fn slice(organism: &str, number: usize, address: SocketAddr) -> EndpointSlice {
 }
 
 /// Injects until it is answered, each time through another door.
-async fn inject(doors: &[Mesh], number: usize, dose: Dose) -> Outcome {
-    let id: Id = uuid::Uuid::now_v7().to_string().parse().unwrap();
+async fn inject(doors: &[Mesh], number: usize, payload: InjectionPayload) -> Outcome {
+    let id: InjectionId = uuid::Uuid::now_v7().to_string().parse().unwrap();
     let end = Instant::now() + PATIENCE;
     for door in doors.iter().cycle().skip(number) {
         assert!(Instant::now() < end, "{id} was not answered in {PATIENCE:?}");
-        match door.inject(id.clone(), dose).await {
+        match door.inject(id.clone(), payload).await {
             Ok(Ticket::Settled(outcome)) => return outcome,
             Ok(Ticket::Pending(ticket)) => {
                 if let Ok(Ok(outcome)) = timeout(Duration::from_secs(2), ticket).await {
@@ -143,8 +144,8 @@ async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator()
             clients.spawn(async move {
                 let mut told = vec![];
                 for number in (client..INJECTIONS).step_by(CLIENTS) {
-                    let dose = Dose { anoms: Some(number as u64 % 3), ml_weight: None };
-                    match inject(&doors, number, dose).await {
+                    let payload = InjectionPayload { anoms: Some(number as u64 % 3), ml_weight: None };
+                    match inject(&doors, number, payload).await {
                         Outcome::Committed { entry } => told.push(entry),
                         Outcome::Refused { reason } => panic!("{number}: {reason}"),
                     }
@@ -193,10 +194,10 @@ async fn an_injection_is_decided_on_and_the_genome_bounds_it() {
         world.beating("venom").await;
         let body = world.nodes("venom").await;
         let doors: Vec<Mesh> = body.nodes.iter().map(|it| it.mesh.clone()).collect();
-        let weight = Dose { anoms: None, ml_weight: Some(2.0) };
+        let weight = InjectionPayload { anoms: None, ml_weight: Some(2.0) };
         let Outcome::Refused { reason } = inject(&doors, 0, weight).await else { panic!("not refused") };
         assert!(reason.contains("0.01 to 1"), "{reason}");
-        let anoms = Dose { anoms: Some(20), ml_weight: None };
+        let anoms = InjectionPayload { anoms: Some(20), ml_weight: None };
         let Outcome::Committed { entry } = inject(&doors, 1, anoms).await else { panic!("refused") };
         world
             .until("venom", "QUARANTINE", |it| {

@@ -19,9 +19,10 @@ use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use venom::api::Organism;
-use venom::mesh::identity::new_key;
-use venom::node::client::{Answer, post};
-use venom::node::source::{Ask, Issued, Issuer, Source};
+use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
+use venom::mesh::identity::generate_key_and_csr;
+use venom::node::certificate_source::{CertificateSource, IssuerEndpoint};
+use venom::node::client::{HttpResponse, post_json};
 use venom::operator::certificates::{Certificates, SECRET};
 
 use crate::harness::{eventually, free_port};
@@ -133,16 +134,16 @@ impl Site {
     }
 
     /// A node's own way to a certificate.
-    async fn source(&self, account: &str, token: &str) -> Source {
-        Source::Issuer(Issuer {
+    async fn source(&self, account: &str, token: &str) -> CertificateSource {
+        CertificateSource::Issuer(IssuerEndpoint {
             url: self.world.issuer_url.parse().unwrap(),
-            token: self.file(&format!("token-of-{account}"), token),
-            ca: self.file("ca.pem", &self.ca().await),
+            token_file: self.file(&format!("token-of-{account}"), token),
+            ca_file: self.file("ca.pem", &self.ca().await),
         })
     }
 
     /// Any request, with this token and body.
-    async fn ask(&self, ca: &str, token: Option<&str>, body: &[u8]) -> Result<Answer, String> {
+    async fn ask(&self, ca: &str, token: Option<&str>, body: &[u8]) -> Result<HttpResponse, String> {
         let mut roots = RootCertStore::empty();
         roots.add(der(ca)).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -151,7 +152,7 @@ impl Site {
         let tls = tls.unwrap().with_root_certificates(roots).with_no_client_auth();
         let bearer = token.map(|token| format!("Bearer {token}"));
         let url = self.world.issuer_url.parse().unwrap();
-        post(&url, body, bearer.as_deref(), Some(Arc::new(tls)), PATIENCE).await
+        post_json(&url, body, bearer.as_deref(), Some(tls), PATIENCE).await
     }
 
     /// So many requests were refused, by reason.
@@ -176,8 +177,8 @@ fn der(pem: &str) -> CertificateDer<'static> {
 
 /// A request and the key that it is for.
 fn csr() -> (String, Vec<u8>) {
-    let (key, csr) = new_key().unwrap();
-    (key, serde_json::to_vec(&Ask { csr }).unwrap())
+    let (key, csr) = generate_key_and_csr().unwrap();
+    (key, serde_json::to_vec(&CertificateRequest { csr }).unwrap())
 }
 
 /// Whether this authority vouches for that certificate.
@@ -217,7 +218,7 @@ async fn a_node_gets_a_certificate() {
         let (source, token, credentials) = first.unwrap();
         let ca = site.ca().await;
         let answer = site.ask(&ca, Some(&token), &csr().1).await.unwrap();
-        let before = serde_json::from_slice::<Issued>(&answer.body).unwrap().certificate;
+        let before = serde_json::from_slice::<CertificateResponse>(&answer.body).unwrap().certificate;
         assert!(vouches(&ca, &before));
         let secret = site.api::<Secret>().get(SECRET).await.unwrap();
 

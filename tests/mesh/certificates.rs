@@ -1,4 +1,4 @@
-//! Who gets which certificate.
+//! Certificates: the CA, the issuer, and mesh directories.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,21 +13,22 @@ use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
-use venom::mesh::identity::{Authority, IdentityError, new_key};
+use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
+use venom::mesh::identity::{Authority, IdentityError, generate_key_and_csr};
 use venom::mesh::{Credentials, Identity, Injectable};
-use venom::node::source::{Ask, Issued, Issuer, Source};
-use venom::node::{Node, Options, folder};
+use venom::node::certificate_source::{CertificateSource, IssuerEndpoint};
+use venom::node::{Node, Options, directory};
 
 use crate::support::{DAY, PATIENCE, authority, credentials, pod};
 
-/// The signer says who that is; what the request says of itself is not looked at.
+/// The CA's caller chooses the identity; the request's own names and extensions have no effect.
 #[test]
-fn names_of_a_request_count_for_nothing() {
+fn names_in_a_signing_request_are_ignored() {
     let authority = authority();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
-    let wanted = "spiffe://venom/operator".try_into().unwrap();
-    params.subject_alt_names = vec![SanType::URI(wanted)];
+    let claimed = "spiffe://venom/operator".try_into().unwrap();
+    params.subject_alt_names = vec![SanType::URI(claimed)];
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let request = params.serialize_request(&key).unwrap().pem().unwrap();
     let signed = authority.sign(&request, &pod("a"), SystemTime::now(), DAY).unwrap();
@@ -38,68 +39,68 @@ fn names_of_a_request_count_for_nothing() {
     assert!(!read.is_ca());
 }
 
-/// A request that was not signed with its own key proves nothing.
+/// Otherwise a certificate could be issued for a key that the client does not have.
 #[test]
-fn a_request_has_to_be_signed_with_its_key() {
-    let (_, request) = new_key().unwrap();
+fn a_request_not_signed_with_its_own_key_is_rejected() {
+    let (_, request) = generate_key_and_csr().unwrap();
     let lines: Vec<&str> = request.lines().collect();
     let mut text = lines[1..lines.len() - 1].concat();
-    // A byte of the signature, which comes last.
+    // The signature comes last. Change one byte of it.
     let at = text.len() - 8;
     let other = if &text[at..=at] == "A" { "B" } else { "A" };
     text.replace_range(at..=at, other);
     let forged = format!("{}\n{text}\n{}\n", lines[0], lines[lines.len() - 1]);
-    for request in [forged.as_str(), "", "no request"] {
+    for request in [forged.as_str(), "", "not PEM"] {
         assert!(authority().sign(request, &pod("a"), SystemTime::now(), DAY).is_err());
     }
 }
 
 #[test]
-fn an_authority_outlives_its_process() {
+fn an_authority_can_be_stored_and_loaded() {
     let first = authority();
     let second = Authority::from_pem(first.ca_pem(), &first.key_pem()).unwrap();
-    let (key, request) = new_key().unwrap();
+    let (key, request) = generate_key_and_csr().unwrap();
     let now = SystemTime::now();
     let signed = second.sign(&request, &pod("a"), now, DAY).unwrap();
     let credentials = Credentials::from_pem(first.ca_pem(), &signed, &key, None).unwrap();
     let left = credentials.not_after.duration_since(now).unwrap();
     assert!(left <= DAY && left > DAY - Duration::from_secs(2));
-    let third = credentials.renew_at().duration_since(now).unwrap();
-    assert!(third > DAY / 4 && third < DAY / 2, "renewed after about 8 h: {third:?}");
+    let until_renewal = credentials.renew_at().duration_since(now).unwrap();
+    assert!(until_renewal > DAY / 4 && until_renewal < DAY / 2, "renewed after about 8 h: {until_renewal:?}");
 }
 
-/// The operator has to say which organism's mesh it joins; a certificate without a name is nobody's.
+/// The operator's credentials need an organism; a certificate without a mesh identity makes no credentials.
 #[test]
-fn credentials_are_somebodys() {
+fn credentials_need_an_identity_and_an_organism() {
     let authority = authority();
     let now = SystemTime::now();
     let operator = Identity::operator("venom").unwrap();
     assert_eq!(credentials(&authority, &operator, DAY).organism, "uid");
     let pem = crate::support::issue(&authority, &operator, now, DAY);
-    let told = Credentials::from_pem(authority.ca_pem(), &pem, &pem, None);
-    assert!(matches!(told, Err(IdentityError::WhichOrganism)));
-    let (certificate, key) = authority.server(&["localhost"], now, DAY).unwrap();
-    let told = Credentials::from_pem(authority.ca_pem(), &certificate, &key, None);
-    assert!(matches!(told, Err(IdentityError::Nobody)));
-    // The key of another one.
-    let (key, _) = new_key().unwrap();
+    let error = Credentials::from_pem(authority.ca_pem(), &pem, &pem, None);
+    assert!(matches!(error, Err(IdentityError::OrganismRequired)));
+    let (certificate, key) = authority.server_certificate(&["localhost"], now, DAY).unwrap();
+    let error = Credentials::from_pem(authority.ca_pem(), &certificate, &key, None);
+    assert!(matches!(error, Err(IdentityError::NoMeshIdentity)));
+    // The key of another certificate.
+    let (key, _) = generate_key_and_csr().unwrap();
     assert!(Credentials::from_pem(authority.ca_pem(), &pem, &key, Some("uid")).is_err());
 }
 
 #[tokio::test]
-async fn a_folder_is_made_and_renewed() {
-    let place = TempDir::new().unwrap();
-    let mesh = place.path().join("mesh");
-    folder::init(&mesh, 2, DAY).unwrap();
-    let obtain = async |name: &str| Source::Folder(mesh.join(name)).obtain().await;
+async fn a_mesh_directory_is_created_and_renewed() {
+    let temp = TempDir::new().unwrap();
+    let mesh = temp.path().join("mesh");
+    directory::init(&mesh, 2, DAY).unwrap();
+    let obtain = async |name: &str| CertificateSource::Directory(mesh.join(name)).obtain().await;
     let first = obtain("node-2").await.unwrap();
     assert_eq!(first.identity.to_string(), "spiffe://venom/org/local/pod/node-2");
     assert!(obtain("operator").await.unwrap().identity.is_operator());
-    let told = obtain("node-3").await.unwrap_err().to_string();
-    assert!(told.contains("node-3"), "{told}");
+    let error = obtain("node-3").await.unwrap_err().to_string();
+    assert!(error.contains("node-3"), "{error}");
     let ca = std::fs::read(mesh.join("ca.pem")).unwrap();
-    folder::init(&mesh, 3, DAY * 2).unwrap();
-    assert_eq!(std::fs::read(mesh.join("ca.pem")).unwrap(), ca, "the authority stays");
+    directory::init(&mesh, 3, DAY * 2).unwrap();
+    assert_eq!(std::fs::read(mesh.join("ca.pem")).unwrap(), ca, "the CA is kept");
     assert!(obtain("node-2").await.unwrap().not_after > first.not_after);
     assert!(obtain("node-3").await.is_ok());
     use std::os::unix::fs::PermissionsExt;
@@ -109,7 +110,7 @@ async fn a_folder_is_made_and_renewed() {
     }
 }
 
-/// Status code and body of a GET, once somebody listens.
+/// Status code and body of a GET. Waits until the server listens.
 fn get(port: u16, path: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let end = std::time::Instant::now() + PATIENCE;
@@ -127,14 +128,14 @@ fn get(port: u16, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// A pod may be there before the authority's certificate is, and before anybody issues: it says so, and waits. A
-/// folder that is wrong stays wrong.
+/// A pod can start before the CA certificate exists and before the issuer runs: it reports that and retries. An
+/// unusable directory is an error at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_waits_for_its_issuer() {
+async fn a_node_retries_until_its_issuer_answers() {
     let ours = Arc::new(authority());
     let address = issuer(ours.clone()).await;
-    let place = TempDir::new().unwrap();
-    let (token, ca) = (place.path().join("token"), place.path().join("ca.pem"));
+    let temp = TempDir::new().unwrap();
+    let (token, ca) = (temp.path().join("token"), temp.path().join("ca.pem"));
     std::fs::write(&token, "secret").unwrap();
     let url = format!("https://localhost:{}/v1/certificates", address.port()).parse().unwrap();
     let http = std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
@@ -143,26 +144,26 @@ async fn a_node_waits_for_its_issuer() {
         mesh_port: 0,
         http_port: Some(http),
         inject_port: 0,
-        source,
+        certificate_source: source,
         injectable: Injectable::default(),
     };
-    let source = Source::Issuer(Issuer { url, token, ca: ca.clone() });
+    let source = CertificateSource::Issuer(IssuerEndpoint { url, token_file: token, ca_file: ca.clone() });
     let starting = tokio::spawn(Node::start(options(source.clone()), None));
     assert_eq!(get(http, "/healthz").0, 200);
     let ready = async |what: &str| {
         let end = std::time::Instant::now() + PATIENCE;
         loop {
-            let (status, told) = get(http, "/readyz");
-            if told.contains(what) {
+            let (status, body) = get(http, "/readyz");
+            if body.contains(what) {
                 return status;
             }
-            assert!(std::time::Instant::now() < end, "{what}: {told}");
+            assert!(std::time::Instant::now() < end, "{what}: {body}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     assert_eq!(ready("no certificate yet").await, 503);
     assert_eq!(ready("ca.pem: No such file").await, 503);
-    // Another's authority first: the issuer is not known by it.
+    // First another CA, by which the issuer's certificate is not trusted.
     std::fs::write(&ca, authority().ca_pem()).unwrap();
     assert_eq!(ready("invalid peer certificate").await, 503);
     assert!(!starting.is_finished());
@@ -171,7 +172,7 @@ async fn a_node_waits_for_its_issuer() {
     assert_eq!(ready("ok").await, 200);
     node.stop().await;
 
-    // Given up while it waits, it leaves nothing open.
+    // A start that is cancelled while it waits closes its listener.
     std::fs::remove_file(&ca).unwrap();
     let waiting = tokio::time::timeout(Duration::from_millis(200), Node::start(options(source), None)).await;
     assert!(waiting.is_err());
@@ -180,13 +181,14 @@ async fn a_node_waits_for_its_issuer() {
         assert!(std::time::Instant::now() < end, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let told = Node::start(options(Source::Folder(place.path().join("none"))), None).await.unwrap_err();
-    assert!(told.to_string().contains("none/ca.pem"), "{told}");
+    let error =
+        Node::start(options(CertificateSource::Directory(temp.path().join("none"))), None).await.unwrap_err();
+    assert!(error.to_string().contains("none/ca.pem"), "{error}");
 }
 
-/// An issuer, much as the operator is one: the token decides who that is.
+/// An issuer like the operator's, except that it accepts one token, of one pod.
 async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
-    let (certificate, key) = authority.server(&["localhost"], SystemTime::now(), DAY).unwrap();
+    let (certificate, key) = authority.server_certificate(&["localhost"], SystemTime::now(), DAY).unwrap();
     let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -209,11 +211,13 @@ async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
                 async move {
                     let token = request.headers()["authorization"].to_str().unwrap().to_owned();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let ask: Ask = serde_json::from_slice(&body).unwrap();
+                    let request_body: CertificateRequest = serde_json::from_slice(&body).unwrap();
                     let answer = if token == "Bearer secret" {
                         let certificate =
-                            authority.sign(&ask.csr, &pod("a"), SystemTime::now(), DAY).unwrap();
-                        Response::new(Full::from(serde_json::to_vec(&Issued { certificate }).unwrap()))
+                            authority.sign(&request_body.csr, &pod("a"), SystemTime::now(), DAY).unwrap();
+                        Response::new(Full::from(
+                            serde_json::to_vec(&CertificateResponse { certificate }).unwrap(),
+                        ))
                     } else {
                         Response::builder().status(403).body(Full::from("no such token")).unwrap()
                     };
@@ -228,29 +232,29 @@ async fn issuer(authority: Arc<Authority>) -> std::net::SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issuer_is_asked_with_a_token() {
+async fn a_node_obtains_a_certificate_with_its_token() {
     let ours = Arc::new(authority());
     let address = issuer(ours.clone()).await;
-    let place = TempDir::new().unwrap();
+    let temp = TempDir::new().unwrap();
     let file = |name: &str, text: &str| {
-        let path = place.path().join(name);
+        let path = temp.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
     };
     let source = |token: &str, ca: &str| {
-        Source::Issuer(Issuer {
+        CertificateSource::Issuer(IssuerEndpoint {
             url: format!("https://localhost:{}/v1/certificates", address.port()).parse().unwrap(),
-            token: file(&format!("token-{token}"), &format!("{token}\n")),
-            ca: file(&format!("ca-{}", ca.len()), ca),
+            token_file: file(&format!("token-{token}"), &format!("{token}\n")),
+            ca_file: file(&format!("ca-{}", ca.len()), ca),
         })
     };
     let obtained = source("secret", ours.ca_pem()).obtain().await.unwrap();
     assert_eq!(obtained.identity, pod("a"));
-    let told = source("wrong", ours.ca_pem()).obtain().await.unwrap_err().to_string();
-    assert!(told.contains("answered 403: no such token"), "{told}");
-    // Somebody else at that address gets no token.
-    let told = source("secret", authority().ca_pem()).obtain().await.unwrap_err().to_string();
-    assert!(told.contains("localhost"), "{told}");
-    let told = source("secret", "").obtain().await.unwrap_err().to_string();
-    assert!(told.contains("no certificate in PEM form"), "{told}");
+    let error = source("wrong", ours.ca_pem()).obtain().await.unwrap_err().to_string();
+    assert!(error.contains("status 403: no such token"), "{error}");
+    // A server that the CA did not certify does not get the token.
+    let error = source("secret", authority().ca_pem()).obtain().await.unwrap_err().to_string();
+    assert!(error.contains("localhost"), "{error}");
+    let error = source("secret", "").obtain().await.unwrap_err().to_string();
+    assert!(error.contains("no certificate in PEM form"), "{error}");
 }

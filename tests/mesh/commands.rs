@@ -1,4 +1,4 @@
-//! `venom mesh init`, `venom node`, `venom run --mesh` and `venom inject`: the real binary.
+//! The binary: `venom mesh init`, `venom node`, `venom run --mesh` and `venom inject`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -15,25 +15,25 @@ use crate::support::PATIENCE;
 
 const VENOM: &str = env!("CARGO_BIN_EXE_venom");
 
-/// An empty folder to work in.
-struct Place(TempDir);
+/// An empty working directory.
+struct Workspace(TempDir);
 
-/// A process that is killed when the test ends, however it ends.
-struct Running {
+/// A process that is killed when dropped, also if the test fails.
+struct Process {
     child: Child,
     mesh: String,
     inject: String,
     lines: Receiver<String>,
 }
 
-impl Drop for Running {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Place {
+impl Workspace {
     fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
@@ -54,8 +54,8 @@ impl Place {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    /// Starts `venom`, and waits until it says where it is to be found.
-    fn start(&self, line: &str) -> Running {
+    /// Starts `venom`, and waits until it prints its listening addresses.
+    fn start(&self, line: &str) -> Process {
         let mut child = self.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, lines) = channel();
@@ -80,10 +80,10 @@ impl Place {
             address.rsplit_once(':').unwrap().1.to_owned()
         };
         let (mesh, inject) = (port("mesh on "), port("injections on "));
-        Running { child, mesh, inject, lines }
+        Process { child, mesh, inject, lines }
     }
 
-    fn node(&self, number: usize, peers: &[&Running]) -> Running {
+    fn node(&self, number: usize, peers: &[&Process]) -> Process {
         let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
         let peers = if peers.is_empty() { String::new() } else { format!("--peers {}", peers.join(",")) };
         self.start(&format!(
@@ -91,7 +91,7 @@ impl Place {
         ))
     }
 
-    fn run(&self, peers: &[&Running]) -> Running {
+    fn run(&self, peers: &[&Process]) -> Process {
         let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
         self.start(&format!("run --mesh --mesh-port 0 --inject-port 0 --peers {}", peers.join(",")))
     }
@@ -102,14 +102,14 @@ impl Place {
             let entry = Entry::from_line(line).unwrap();
             if let Data::Injection(injection) = entry.data().unwrap() {
                 let twice = found.insert(injection.id, (entry.index, injection.from.unwrap()));
-                assert_eq!(twice, None, "an id is there twice");
+                assert_eq!(twice, None, "an id is in the ledger twice");
             }
         }
         found
     }
 }
 
-impl Running {
+impl Process {
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.inject)
     }
@@ -121,36 +121,37 @@ impl Running {
     }
 }
 
-fn injected(told: &str) -> (String, u64) {
-    let told = told.trim().strip_prefix("injected: ").unwrap();
-    let (id, entry) = told.split_once(" is entry ").unwrap();
+fn parse_injected(output: &str) -> (String, u64) {
+    let output = output.trim().strip_prefix("injected: ").unwrap();
+    let (id, entry) = output.split_once(" is entry ").unwrap();
     (id.to_owned(), entry.parse().unwrap())
 }
 
 #[test]
 fn three_nodes_without_a_cluster() {
-    let place = Place::new();
-    place.ok("mesh init venom-mesh --nodes 2");
-    let first = place.node(1, &[]);
-    let second = place.node(2, &[&first]);
-    let mut run = place.run(&[&first, &second]);
-    let mut told = BTreeMap::new();
-    for (door, origin) in [
+    let workspace = Workspace::new();
+    workspace.ok("mesh init venom-mesh --nodes 2");
+    let first = workspace.node(1, &[]);
+    let second = workspace.node(2, &[&first]);
+    let mut run = workspace.run(&[&first, &second]);
+    let mut acknowledged = BTreeMap::new();
+    for (process, origin) in [
         (&first, "spiffe://venom/org/local/pod/node-1"),
         (&second, "spiffe://venom/org/local/pod/node-2"),
         (&run, "spiffe://venom/operator"),
     ] {
-        let (id, entry) =
-            injected(&place.ok(&format!("inject --anoms 7 --ml-weight 0.2 --url {}", door.url())));
-        told.insert(id, (entry, origin.to_owned()));
+        let (id, entry) = parse_injected(
+            &workspace.ok(&format!("inject --anoms 7 --ml-weight 0.2 --url {}", process.url())),
+        );
+        acknowledged.insert(id, (entry, origin.to_owned()));
     }
-    // The same again, through another node: the same entry, told at once.
-    for (id, (entry, _)) in &told {
+    // Retries through another node return the same entries.
+    for (id, (entry, _)) in &acknowledged {
         let line = format!("inject --anoms 7 --ml-weight 0.2 --id {id} --url {}", second.url());
-        assert_eq!(injected(&place.ok(&line)), (id.clone(), *entry));
+        assert_eq!(parse_injected(&workspace.ok(&line)), (id.clone(), *entry));
     }
     let wrong = |line: &str, code: i32, what: &str| {
-        let done = place.venom(line);
+        let done = workspace.venom(line);
         let said = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(code), "{line}: {said}");
         assert!(said.contains(what) && said.lines().count() == 1, "{line}: {said}");
@@ -160,44 +161,44 @@ fn three_nodes_without_a_cluster() {
     wrong(&format!("inject --anoms 1000001 --url {url}"), 1, "anoms must be 0 to 1000000");
     wrong(&format!("inject --anoms 1 --id a_b --url {url}"), 1, "letters, digits and -");
     let old = "inject --anoms 1 --id 01890a5d-ac96-774b-bcce-b302099a8057";
-    wrong(&format!("{old} --url {url}"), 1, "only the ledger says");
+    wrong(&format!("{old} --url {url}"), 1, "look in the ledger");
     wrong("inject", 2, "nothing to inject");
-    let used = format!("inject --anoms 8 --id {} --url {url}", told.keys().next().unwrap());
+    let used = format!("inject --anoms 8 --id {} --url {url}", acknowledged.keys().next().unwrap());
     wrong(&used, 1, "the id was used for another injection");
 
-    wrong("run --mesh --mesh-identity venom-mesh/node-1 --ledger other", 1, "needs the operator's");
+    wrong("run --mesh --mesh-identity venom-mesh/node-1 --ledger other", 1, "use the operator's certificate");
 
     run.end("TERM");
-    assert_eq!(place.injections(), told);
-    place.ok("ledger verify venom-ledger");
-    let replayed = place.ok("ledger replay venom-ledger");
+    assert_eq!(workspace.injections(), acknowledged);
+    workspace.ok("ledger verify venom-ledger");
+    let replayed = workspace.ok("ledger replay venom-ledger");
     assert!(replayed.contains("QUARANTINE"), "21 anoms at a weight of 0.2: {replayed}");
 
-    // Goes on where it was; what was injected is still known.
-    let run = place.run(&[&first, &second]);
-    for (id, (entry, _)) in &told {
+    // A restarted collector continues its ledger and recognizes the injected ids.
+    let run = workspace.run(&[&first, &second]);
+    for (id, (entry, _)) in &acknowledged {
         let line = format!("inject --anoms 7 --ml-weight 0.2 --id {id} --url {}", run.url());
-        assert_eq!(injected(&place.ok(&line)), (id.clone(), *entry));
+        assert_eq!(parse_injected(&workspace.ok(&line)), (id.clone(), *entry));
     }
     drop(run);
-    place.ok("ledger replay venom-ledger");
+    workspace.ok("ledger replay venom-ledger");
 }
 
-/// Killed again and again while clients inject through the nodes and try again: each once.
+/// The collector is killed again and again while clients inject through the nodes and retry.
 #[test]
-fn exactly_once_through_kills() {
-    let place = Place::new();
-    place.ok("mesh init venom-mesh --nodes 2");
-    let first = place.node(1, &[]);
-    let second = place.node(2, &[&first]);
-    let mut run = place.run(&[&first, &second]);
+fn injections_are_recorded_exactly_once_through_kills() {
+    let workspace = Workspace::new();
+    workspace.ok("mesh init venom-mesh --nodes 2");
+    let first = workspace.node(1, &[]);
+    let second = workspace.node(2, &[&first]);
+    let mut run = workspace.run(&[&first, &second]);
     let clients: Vec<_> = [first.url(), second.url()]
         .into_iter()
         .enumerate()
         .map(|(client, url)| {
-            let folder: PathBuf = place.0.path().into();
+            let folder: PathBuf = workspace.0.path().into();
             std::thread::spawn(move || {
-                let mut told = BTreeMap::new();
+                let mut acknowledged = BTreeMap::new();
                 for number in 0..8 {
                     let id = format!("client-{client}-{number}");
                     let done = Command::new(VENOM)
@@ -206,11 +207,11 @@ fn exactly_once_through_kills() {
                         .output()
                         .unwrap();
                     assert!(done.status.success(), "{done:?}");
-                    let (said, entry) = injected(&String::from_utf8(done.stdout).unwrap());
+                    let (said, entry) = parse_injected(&String::from_utf8(done.stdout).unwrap());
                     assert_eq!(said, id);
-                    told.insert(id, entry);
+                    acknowledged.insert(id, entry);
                 }
-                told
+                acknowledged
             })
         })
         .collect();
@@ -222,34 +223,34 @@ fn exactly_once_through_kills() {
         if kills < 4 {
             run.end("KILL");
             kills += 1;
-            run = place.run(&[&first, &second]);
+            run = workspace.run(&[&first, &second]);
         }
     }
-    let mut told = BTreeMap::new();
+    let mut acknowledged = BTreeMap::new();
     for client in clients {
-        told.extend(client.join().unwrap());
+        acknowledged.extend(client.join().unwrap());
     }
     run.end("TERM");
     let found: BTreeMap<String, u64> =
-        place.injections().into_iter().map(|(id, (entry, _))| (id, entry)).collect();
-    assert_eq!(found, told);
-    place.ok("ledger verify venom-ledger");
-    place.ok("ledger replay venom-ledger");
+        workspace.injections().into_iter().map(|(id, (entry, _))| (id, entry)).collect();
+    assert_eq!(found, acknowledged);
+    workspace.ok("ledger verify venom-ledger");
+    workspace.ok("ledger replay venom-ledger");
 }
 
-/// The mission's own line needs nothing beforehand.
+/// The mission's command line needs no preparation.
 #[test]
-fn a_mesh_is_made_where_there_is_none() {
-    let place = Place::new();
-    let mut run = place.start("run --mesh --mesh-port 0 --inject-port 0 --beats -1");
-    let node = place.node(1, &[&run]);
-    let (id, entry) = injected(&place.ok(&format!("inject --anoms 5 --url {}", node.url())));
-    // In force from the next pulse on.
+fn run_creates_a_missing_mesh_directory() {
+    let workspace = Workspace::new();
+    let mut run = workspace.start("run --mesh --mesh-port 0 --inject-port 0 --beats -1");
+    let node = workspace.node(1, &[&run]);
+    let (id, entry) = parse_injected(&workspace.ok(&format!("inject --anoms 5 --url {}", node.url())));
+    // The injection takes effect with the next pulse.
     run.end("INT");
-    assert_eq!(place.injections()[&id].0, entry);
-    let text = place.ok("ledger export venom-ledger");
+    assert_eq!(workspace.injections()[&id].0, entry);
+    let text = workspace.ok("ledger export venom-ledger");
     let mut after = text.lines().skip(entry as usize + 1);
     let threat = after.find(|line| line.contains(r#""flow":"E""#)).unwrap();
     assert!(threat.contains(r#""total_anoms":5"#), "{threat}");
-    place.ok("ledger replay venom-ledger");
+    workspace.ok("ledger replay venom-ledger");
 }

@@ -1,10 +1,10 @@
-//! The peer mesh: its protocol under a simulated network, its links on real sockets, its commands.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+//! The peer mesh: the protocol in a simulated network, links on real sockets, and the commands.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod certificates;
 mod commands;
 mod protocol;
+mod security;
 mod sim;
 mod sockets;
-mod strangers;
 mod support;

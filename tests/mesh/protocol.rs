@@ -1,11 +1,13 @@
-//! Rules of the protocol, one at a time.
+//! Rules of the gossip protocol, one per test.
 
 use std::time::Duration;
 
-use venom::mesh::event::{Dose, Event, Id, Injectable, MOST_ANOMS, Outcome};
-use venom::mesh::gossip::{Gossip, LIFE, Limits, Output, PeerId, REMEMBER, Refusal, Standing};
-use venom::mesh::name::Identity;
-use venom::mesh::wire::{Message, Sent, Settled};
+use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, MAX_ANOMS, Outcome};
+use venom::mesh::gossip::{
+    Gossip, INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus, Limits, LinkId, Output,
+};
+use venom::mesh::spiffe::Identity;
+use venom::mesh::wire::{Message, SettledEvent, WireEvent};
 
 const WALL: Duration = Duration::from_secs(1_800_000_000);
 const NOW: Duration = Duration::from_secs(100);
@@ -19,192 +21,194 @@ fn operator() -> Identity {
 }
 
 fn peer(collector: bool, limits: Limits) -> Gossip {
-    let me = if collector { operator() } else { pod("me") };
-    let mut gossip = Gossip::new(me, "uid", collector, Injectable::default(), limits);
+    let identity = if collector { operator() } else { pod("me") };
+    let mut gossip = Gossip::new(identity, "uid", collector, Injectable::default(), limits);
     for (at, name) in [(1, pod("a")), (2, pod("b")), (3, pod("c"))] {
-        gossip.connected(NOW, PeerId(at), &name);
+        gossip.connected(NOW, LinkId(at), &name);
     }
     assert_eq!(outputs(&mut gossip), []);
     gossip
 }
 
 fn outputs(gossip: &mut Gossip) -> Vec<Output> {
-    std::iter::from_fn(|| gossip.output()).collect()
+    std::iter::from_fn(|| gossip.poll_output()).collect()
 }
 
-fn id(text: &str) -> Id {
+fn id(text: &str) -> InjectionId {
     text.parse().unwrap()
 }
 
-fn anoms(anoms: u64) -> Dose {
-    Dose { anoms: Some(anoms), ml_weight: None }
+fn anoms(anoms: u64) -> InjectionPayload {
+    InjectionPayload { anoms: Some(anoms), ml_weight: None }
 }
 
-fn sent(text: &str, origin: Option<Identity>) -> Sent {
-    Sent { id: id(text), origin, seq: 1, age: 5, dose: anoms(3) }
+fn sent(text: &str, origin: Option<Identity>) -> WireEvent {
+    WireEvent { id: id(text), origin, seq: 1, age: 5, payload: anoms(3) }
 }
 
-fn made(at: Duration) -> Id {
-    let millis = u64::try_from(at.as_millis()).unwrap();
+fn id_created_at(time: Duration) -> InjectionId {
+    let millis = u64::try_from(time.as_millis()).unwrap();
     uuid::Builder::from_unix_timestamp_millis(millis, &[7; 10]).into_uuid().to_string().parse().unwrap()
 }
 
 #[test]
 fn an_injection_goes_to_all_but_the_sender() {
-    let mut me = peer(false, Limits::default());
-    me.receive(NOW, PeerId(2), Message::Events(vec![sent("x", None)])).unwrap();
-    let outputs = outputs(&mut me);
-    // Its sender is its origin; passed on, it carries that name.
-    let event = Event { id: id("x"), origin: pod("b"), seq: 1, dose: anoms(3) };
-    let onward = Message::Events(vec![sent("x", Some(pod("b")))]);
-    assert_eq!(outputs, [Output::Heard(event), Output::Broadcast(Some(PeerId(2)), onward)]);
-    // Again, from another one: nothing new.
-    me.receive(NOW, PeerId(1), Message::Events(vec![sent("x", Some(pod("b")))])).unwrap();
-    assert_eq!(self::outputs(&mut me), []);
+    let mut gossip = peer(false, Limits::default());
+    gossip.receive(NOW, LinkId(2), Message::Events(vec![sent("x", None)])).unwrap();
+    let outputs = outputs(&mut gossip);
+    // The sender is the origin; the forwarded event names it.
+    let event = InjectionEvent { id: id("x"), origin: pod("b"), seq: 1, payload: anoms(3) };
+    let forwarded = Message::Events(vec![sent("x", Some(pod("b")))]);
+    assert_eq!(outputs, [Output::FirstSeen(event), Output::Broadcast(Some(LinkId(2)), forwarded)]);
+    // A copy from another peer is a duplicate.
+    gossip.receive(NOW, LinkId(1), Message::Events(vec![sent("x", Some(pod("b")))])).unwrap();
+    assert_eq!(self::outputs(&mut gossip), []);
 }
 
 #[test]
-fn nobody_names_itself_or_a_stranger() {
+fn events_with_a_false_origin_or_payload_violate_the_protocol() {
     for origin in [pod("b"), Identity::pod("venom", "other", "x").unwrap(), Identity::operator("x").unwrap()]
     {
-        let mut me = peer(false, Limits::default());
+        let mut gossip = peer(false, Limits::default());
         let message = Message::Events(vec![sent("x", Some(origin))]);
-        assert!(me.receive(NOW, PeerId(2), message).is_err());
-        assert_eq!(outputs(&mut me), []);
+        assert!(gossip.receive(NOW, LinkId(2), message).is_err());
+        assert_eq!(outputs(&mut gossip), []);
     }
-    let mut me = peer(false, Limits::default());
-    let too_much = Sent { dose: anoms(MOST_ANOMS + 1), ..sent("x", None) };
-    assert!(me.receive(NOW, PeerId(2), Message::Events(vec![too_much])).is_err());
+    let mut gossip = peer(false, Limits::default());
+    let excessive = WireEvent { payload: anoms(MAX_ANOMS + 1), ..sent("x", None) };
+    assert!(gossip.receive(NOW, LinkId(2), Message::Events(vec![excessive])).is_err());
 }
 
 #[test]
-fn who_offers_what_is_settled_is_told() {
-    let mut me = peer(false, Limits::default());
+fn an_offer_of_a_settled_injection_is_answered_with_its_outcome() {
+    let mut gossip = peer(false, Limits::default());
     let outcome = Outcome::Committed { entry: 7 };
-    let news = Settled { event: sent("x", Some(pod("c"))), outcome: outcome.clone() };
-    me.receive(NOW, PeerId(1), Message::Settled(vec![news.clone()])).unwrap();
-    let event = Event { id: id("x"), origin: pod("c"), seq: 1, dose: anoms(3) };
-    let onward = Settled { event: Sent { age: 0, ..news.event.clone() }, outcome: outcome.clone() };
+    let settled = SettledEvent { event: sent("x", Some(pod("c"))), outcome: outcome.clone() };
+    gossip.receive(NOW, LinkId(1), Message::Settled(vec![settled.clone()])).unwrap();
+    let event = InjectionEvent { id: id("x"), origin: pod("c"), seq: 1, payload: anoms(3) };
+    let forwarded =
+        SettledEvent { event: WireEvent { age: 0, ..settled.event.clone() }, outcome: outcome.clone() };
     assert_eq!(
-        outputs(&mut me),
+        outputs(&mut gossip),
         [
-            Output::Heard(event.clone()),
+            Output::FirstSeen(event.clone()),
             Output::Settled(event, outcome.clone()),
-            Output::Broadcast(Some(PeerId(1)), Message::Settled(vec![onward.clone()])),
+            Output::Broadcast(Some(LinkId(1)), Message::Settled(vec![forwarded.clone()])),
         ]
     );
-    me.receive(NOW, PeerId(3), Message::Events(vec![sent("x", None)])).unwrap();
-    assert_eq!(outputs(&mut me), [Output::Send(PeerId(3), Message::Settled(vec![onward]))]);
-    // A retry at this door is answered at once.
-    assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Settled(outcome)));
-    // News that is known goes no further.
-    me.receive(NOW, PeerId(1), Message::Settled(vec![news])).unwrap();
-    assert_eq!(outputs(&mut me), []);
+    gossip.receive(NOW, LinkId(3), Message::Events(vec![sent("x", None)])).unwrap();
+    assert_eq!(outputs(&mut gossip), [Output::Send(LinkId(3), Message::Settled(vec![forwarded]))]);
+    // A client's retry returns at once.
+    assert_eq!(gossip.inject(NOW, WALL, id("x"), anoms(3)), Ok(InjectionStatus::Settled(outcome)));
+    // A known outcome is not forwarded again.
+    gossip.receive(NOW, LinkId(1), Message::Settled(vec![settled])).unwrap();
+    assert_eq!(outputs(&mut gossip), []);
 }
 
 #[test]
-fn a_collector_takes_nobodys_word() {
-    let mut me = peer(true, Limits::default());
+fn a_collector_ignores_outcomes_from_peers_and_collects_once() {
+    let mut gossip = peer(true, Limits::default());
     let outcome = Outcome::Committed { entry: 7 };
-    let news = Settled { event: sent("x", None), outcome };
-    me.receive(NOW, PeerId(1), Message::Settled(vec![news])).unwrap();
-    assert_eq!(outputs(&mut me), []);
-    assert_eq!(me.standing(&id("x")), None);
-    // And hands an injection over once.
+    let settled = SettledEvent { event: sent("x", None), outcome };
+    gossip.receive(NOW, LinkId(1), Message::Settled(vec![settled])).unwrap();
+    assert_eq!(outputs(&mut gossip), []);
+    assert_eq!(gossip.status(&id("x")), None);
+    // Copies of an injection from several peers are handed to the ledger once.
     for peer in [1, 2, 3, 1] {
         let origin = (peer != 1).then(|| pod("a"));
-        me.receive(NOW, PeerId(peer), Message::Events(vec![sent("x", origin)])).unwrap();
+        gossip.receive(NOW, LinkId(peer), Message::Events(vec![sent("x", origin)])).unwrap();
     }
-    let collected = outputs(&mut me).into_iter().filter(|it| matches!(it, Output::Collect(_))).count();
+    let collected = outputs(&mut gossip).into_iter().filter(|it| matches!(it, Output::Collect(_))).count();
     assert_eq!(collected, 1);
 }
 
 #[test]
-fn an_id_means_one_injection() {
-    let mut me = peer(false, Limits::default());
-    assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Pending));
-    assert_eq!(me.inject(NOW, WALL, id("x"), anoms(3)), Ok(Standing::Pending));
-    assert!(matches!(me.inject(NOW, WALL, id("x"), anoms(4)), Err(Refusal::Wrong(_))));
-    let weight = Dose { ml_weight: Some(2.0), anoms: None };
-    assert!(matches!(me.inject(NOW, WALL, id("y"), weight), Err(Refusal::Wrong(_))));
-    assert_eq!(me.pending(), 1);
+fn an_id_identifies_one_injection() {
+    let mut gossip = peer(false, Limits::default());
+    assert_eq!(gossip.inject(NOW, WALL, id("x"), anoms(3)), Ok(InjectionStatus::Pending));
+    assert_eq!(gossip.inject(NOW, WALL, id("x"), anoms(3)), Ok(InjectionStatus::Pending));
+    assert!(matches!(gossip.inject(NOW, WALL, id("x"), anoms(4)), Err(InjectError::Invalid(_))));
+    let weight = InjectionPayload { ml_weight: Some(2.0), anoms: None };
+    assert!(matches!(gossip.inject(NOW, WALL, id("y"), weight), Err(InjectError::Invalid(_))));
+    assert_eq!(gossip.pending(), 1);
 }
 
 #[test]
-fn an_old_id_is_gone_unless_it_is_known() {
-    let mut me = peer(false, Limits::default());
-    let old = made(WALL - LIFE - Duration::from_secs(1));
-    assert_eq!(me.inject(NOW, WALL, old.clone(), anoms(3)), Err(Refusal::Gone));
-    let event = Event { id: old.clone(), origin: pod("a"), seq: 1, dose: anoms(3) };
-    me.remember(NOW, event, 9, LIFE);
-    let committed = Standing::Settled(Outcome::Committed { entry: 9 });
-    assert_eq!(me.inject(NOW, WALL, old, anoms(3)), Ok(committed));
-    let recent = made(WALL - LIFE + Duration::from_secs(1));
-    assert_eq!(me.inject(NOW, WALL, recent, anoms(3)), Ok(Standing::Pending));
-    let ahead = made(WALL + Duration::from_secs(301));
-    assert!(matches!(me.inject(NOW, WALL, ahead, anoms(3)), Err(Refusal::Wrong(_))));
+fn an_old_id_is_rejected_unless_its_outcome_is_known() {
+    let mut gossip = peer(false, Limits::default());
+    let old = id_created_at(WALL - INJECTION_TTL - Duration::from_secs(1));
+    assert_eq!(gossip.inject(NOW, WALL, old.clone(), anoms(3)), Err(InjectError::IdExpired));
+    let event = InjectionEvent { id: old.clone(), origin: pod("a"), seq: 1, payload: anoms(3) };
+    gossip.restore_committed(NOW, event, 9, INJECTION_TTL);
+    let committed = InjectionStatus::Settled(Outcome::Committed { entry: 9 });
+    assert_eq!(gossip.inject(NOW, WALL, old, anoms(3)), Ok(committed));
+    let recent = id_created_at(WALL - INJECTION_TTL + Duration::from_secs(1));
+    assert_eq!(gossip.inject(NOW, WALL, recent, anoms(3)), Ok(InjectionStatus::Pending));
+    let ahead = id_created_at(WALL + Duration::from_secs(301));
+    assert!(matches!(gossip.inject(NOW, WALL, ahead, anoms(3)), Err(InjectError::Invalid(_))));
 }
 
 #[test]
-fn what_nobody_acknowledges_is_given_up_and_what_is_settled_forgotten() {
-    let mut me = peer(false, Limits::default());
-    me.inject(NOW, WALL, id("x"), anoms(3)).unwrap();
-    // One that travelled for a while already has less time left.
-    let travelled = Sent { age: 590_000, ..sent("y", None) };
-    me.receive(NOW, PeerId(1), Message::Events(vec![travelled])).unwrap();
-    me.tick(NOW + Duration::from_secs(11));
-    assert_eq!((me.pending(), me.counts().expired), (1, 1));
-    me.tick(NOW + LIFE);
-    assert_eq!((me.pending(), me.counts().expired), (0, 2));
-    let news = Settled { event: sent("x", None), outcome: Outcome::Committed { entry: 1 } };
-    me.receive(NOW, PeerId(1), Message::Settled(vec![news])).unwrap();
-    me.tick(NOW + REMEMBER - Duration::from_secs(1));
-    assert!(me.standing(&id("x")).is_some());
-    me.tick(NOW + REMEMBER);
-    assert_eq!(me.standing(&id("x")), None);
+fn pending_injections_expire_and_settled_ones_are_forgotten() {
+    let mut gossip = peer(false, Limits::default());
+    gossip.inject(NOW, WALL, id("x"), anoms(3)).unwrap();
+    // The time spent at other peers counts.
+    let aged = WireEvent { age: 590_000, ..sent("y", None) };
+    gossip.receive(NOW, LinkId(1), Message::Events(vec![aged])).unwrap();
+    gossip.tick(NOW + Duration::from_secs(11));
+    assert_eq!((gossip.pending(), gossip.counters().expired), (1, 1));
+    gossip.tick(NOW + INJECTION_TTL);
+    assert_eq!((gossip.pending(), gossip.counters().expired), (0, 2));
+    let settled = SettledEvent { event: sent("x", None), outcome: Outcome::Committed { entry: 1 } };
+    gossip.receive(NOW, LinkId(1), Message::Settled(vec![settled])).unwrap();
+    gossip.tick(NOW + INJECTION_RETENTION - Duration::from_secs(1));
+    assert!(gossip.status(&id("x")).is_some());
+    gossip.tick(NOW + INJECTION_RETENTION);
+    assert_eq!(gossip.status(&id("x")), None);
 }
 
 #[test]
-fn a_full_store_takes_no_more_in() {
+fn a_full_peer_accepts_no_more_injections() {
     for (collector, limits) in
         [(false, Limits { pending: 2, settled: 9 }), (true, Limits { pending: 9, settled: 2 })]
     {
-        let mut me = peer(collector, limits);
+        let mut gossip = peer(collector, limits);
         for name in ["x", "y"] {
-            me.inject(NOW, WALL, id(name), anoms(3)).unwrap();
+            gossip.inject(NOW, WALL, id(name), anoms(3)).unwrap();
         }
-        assert_eq!(me.inject(NOW, WALL, id("z"), anoms(3)), Err(Refusal::Full));
-        me.receive(NOW, PeerId(1), Message::Events(vec![sent("z", None)])).unwrap();
-        assert_eq!((me.pending(), me.counts().full), (2, 1));
-        // A collector forgets nothing to make room: not even what it has committed.
-        let event = Event { id: id("x"), origin: pod("a"), seq: 1, dose: anoms(3) };
-        me.answer(NOW, event, Outcome::Committed { entry: 0 });
-        let taken = me.inject(NOW, WALL, id("z"), anoms(3));
-        assert_eq!(taken == Err(Refusal::Full), collector, "{taken:?}");
+        assert_eq!(gossip.inject(NOW, WALL, id("z"), anoms(3)), Err(InjectError::Overloaded));
+        gossip.receive(NOW, LinkId(1), Message::Events(vec![sent("z", None)])).unwrap();
+        assert_eq!((gossip.pending(), gossip.counters().full), (2, 1));
+        // A node forgets settled injections to make room, a collector never does.
+        let event = InjectionEvent { id: id("x"), origin: pod("a"), seq: 1, payload: anoms(3) };
+        gossip.record_outcome(NOW, event, Outcome::Committed { entry: 0 });
+        let result = gossip.inject(NOW, WALL, id("z"), anoms(3));
+        assert_eq!(result == Err(InjectError::Overloaded), collector, "{result:?}");
     }
 }
 
 #[test]
-fn a_weight_that_may_not_be_injected_is_refused_by_the_collector() {
-    let mut me = peer(true, Limits::default());
-    let heavy = Sent { dose: Dose { anoms: None, ml_weight: Some(5.0) }, ..sent("x", None) };
-    me.receive(NOW, PeerId(1), Message::Events(vec![heavy])).unwrap();
-    let outputs = outputs(&mut me);
+fn a_weight_out_of_range_is_refused_by_the_collector() {
+    let mut gossip = peer(true, Limits::default());
+    let heavy =
+        WireEvent { payload: InjectionPayload { anoms: None, ml_weight: Some(5.0) }, ..sent("x", None) };
+    gossip.receive(NOW, LinkId(1), Message::Events(vec![heavy])).unwrap();
+    let outputs = outputs(&mut gossip);
     assert!(matches!(&outputs[0], Output::Settled(_, Outcome::Refused { .. })), "{outputs:?}");
     assert!(matches!(&outputs[1], Output::Broadcast(None, Message::Settled(_))), "{outputs:?}");
 }
 
-/// What is pending is offered again, to one peer after the other, and to the operator every time.
+/// To the operator every time, and to the other peers in turn.
 #[test]
-fn what_is_pending_is_offered_again() {
-    let mut me = peer(false, Limits::default());
-    me.connected(NOW, PeerId(9), &operator());
-    me.inject(NOW, WALL, id("x"), anoms(3)).unwrap();
-    outputs(&mut me);
+fn pending_injections_are_offered_again() {
+    let mut gossip = peer(false, Limits::default());
+    gossip.connected(NOW, LinkId(9), &operator());
+    gossip.inject(NOW, WALL, id("x"), anoms(3)).unwrap();
+    outputs(&mut gossip);
     let mut offered = vec![];
     for second in 0..8 {
-        me.tick(NOW + Duration::from_secs(second));
-        for output in outputs(&mut me) {
+        gossip.tick(NOW + Duration::from_secs(second));
+        for output in outputs(&mut gossip) {
             let Output::Send(peer, Message::Events(_)) = output else { panic!() };
             offered.push((second, peer.0));
         }
@@ -213,7 +217,7 @@ fn what_is_pending_is_offered_again() {
     assert_eq!(seconds, [1, 2, 4]);
     let others: std::collections::BTreeSet<u64> = offered.iter().map(|it| it.1).collect();
     assert_eq!(others.len(), 4, "{offered:?}");
-    // A link that comes up gets all at once.
-    me.connected(NOW, PeerId(10), &pod("d"));
-    assert!(matches!(&outputs(&mut me)[..], [Output::Send(PeerId(10), Message::Events(_))]));
+    // A new link gets all pending injections at once.
+    gossip.connected(NOW, LinkId(10), &pod("d"));
+    assert!(matches!(&outputs(&mut gossip)[..], [Output::Send(LinkId(10), Message::Events(_))]));
 }

@@ -1,17 +1,17 @@
-//! Honest peers on real sockets.
+//! Well-behaved peers on real sockets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use venom::mesh::{Dose, Identity, Mesh};
+use venom::mesh::{Identity, InjectionPayload, Mesh};
 
 use crate::support::{
-    Entries, anoms, assert_exactly_once, authority, credentials, inject, introduce, keep, node, nodes,
-    operator, pod, start, until,
+    Entries, anoms, assert_exactly_once, authority, credentials, inject, introduce, node, nodes, operator,
+    pod, record, start, until,
 };
 
-/// Five nodes, an operator that is linked to one of them, injections through any, each tried twice.
+/// Five nodes, an operator linked to one of them, and every injection sent through two nodes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn injections_from_any_node_reach_the_ledger_once() {
     let authority = authority();
@@ -22,32 +22,32 @@ async fn injections_from_any_node_reach_the_ledger_once() {
         operator(&authority, &entries, peers.iter().map(|it| it.address.unwrap()).collect()).await;
     until("a collector", || peers.iter().map(|peer| peer.metrics.links()).sum::<i64>() == 21).await;
 
-    let doors: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
+    let entry_nodes: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
     let mut tasks = vec![];
     for number in 0..100_usize {
         for from in [number, number + 1] {
-            let mut doors = doors.clone();
-            doors.rotate_left(from % 5);
+            let mut entry_nodes = entry_nodes.clone();
+            entry_nodes.rotate_left(from % 5);
             let id = format!("injection-{number}");
             tasks.push(tokio::spawn(async move {
-                let entry = inject(&doors, &id, anoms(3)).await;
+                let entry = inject(&entry_nodes, &id, anoms(3)).await;
                 (id, entry)
             }));
         }
     }
-    let mut told = BTreeMap::new();
+    let mut acknowledged = BTreeMap::new();
     for task in tasks {
         let (id, entry) = task.await.unwrap();
-        assert_eq!(*told.entry(id).or_insert(entry), entry);
+        assert_eq!(*acknowledged.entry(id).or_insert(entry), entry);
     }
-    assert_exactly_once(&entries, &told);
-    // Every one of them is heard of everywhere, and its origin is one of those that took it in.
+    assert_exactly_once(&entries, &acknowledged);
+    // Every node sees every injection, and the recorded origin is one of the two nodes that accepted it.
     for peer in &peers {
         let shown = |name: &str| {
             let text = peer.metrics.text();
             text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok())
         };
-        until("all heard", || shown("venom_mesh_anoms_total") == Some(300.0)).await;
+        until("every injection seen", || shown("venom_mesh_anoms_total") == Some(300.0)).await;
         assert_eq!(shown("venom_mesh_injections_total"), Some(100.0));
     }
     for event in entries.lock().unwrap().iter() {
@@ -55,71 +55,71 @@ async fn injections_from_any_node_reach_the_ledger_once() {
         let origins = [number % 5, (number + 1) % 5].map(|at| pod(&format!("pod-{at}")));
         assert!(origins.contains(&event.origin), "{event:?}");
     }
-    // A weight that may not be injected is refused at once, and never gets anywhere.
-    let heavy = Dose { anoms: None, ml_weight: Some(3.0) };
+    // A weight out of range is rejected by the node and never reaches the ledger.
+    let heavy = InjectionPayload { anoms: None, ml_weight: Some(3.0) };
     assert!(peers[0].mesh.inject("heavy".parse().unwrap(), heavy).await.is_err());
     assert_eq!(entries.lock().unwrap().len(), 100);
     drop(collector);
 }
 
-/// The node that the operator is linked to goes, and the operator itself: others take over, nothing is lost.
+/// Nodes stop one after the other, and the operator restarts: it links to another node, and nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_operator_falls_over_to_another_node() {
+async fn the_operator_fails_over_to_another_node() {
     let authority = authority();
     let mut peers = nodes(&authority, 4).await;
     let entries = Entries::default();
     let all: Vec<_> = peers.iter().map(|it| it.address.unwrap()).collect();
     let mut collector = operator(&authority, &entries, all.clone()).await;
-    let mut told = BTreeMap::new();
+    let mut acknowledged = BTreeMap::new();
     let mut number = 0;
     while peers.len() > 1 {
         for _ in 0..5 {
             number += 1;
-            let doors: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
+            let entry_nodes: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
             let id = format!("injection-{number}");
-            told.insert(id.clone(), inject(&doors, &id, anoms(1)).await);
+            acknowledged.insert(id.clone(), inject(&entry_nodes, &id, anoms(1)).await);
         }
-        // The one with most links has the operator.
+        // The operator is linked to the peer with the most links.
         peers.sort_by_key(|peer| peer.metrics.links());
         peers.pop().unwrap().mesh.stop().await;
-        // Another operator process, which knows the ledger and nothing else.
+        // Another operator process, which has the ledger and no other state.
         collector.mesh.stop().await;
         collector = operator(&authority, &entries, all.clone()).await;
     }
-    let doors = [peers[0].mesh.clone()];
-    for (id, entry) in &told {
-        assert_eq!(inject(&doors, id, anoms(1)).await, *entry);
+    let entry_nodes = [peers[0].mesh.clone()];
+    for (id, entry) in &acknowledged {
+        assert_eq!(inject(&entry_nodes, id, anoms(1)).await, *entry);
     }
-    assert_exactly_once(&entries, &told);
+    assert_exactly_once(&entries, &acknowledged);
 }
 
-/// A node that holds the ledger itself, as `venom run --mesh` is one.
+/// A collector with a listener, like `venom run --mesh`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_may_hold_the_ledger() {
+async fn a_node_can_be_the_collector() {
     let authority = authority();
     let mut peers = nodes(&authority, 2).await;
     let entries = Entries::default();
     let identity = Identity::operator("venom").unwrap();
     let holder = node(credentials(&authority, &identity, crate::support::DAY));
-    let (holder, collected) = start(holder, Some(vec![])).await;
-    tokio::spawn(keep(collected.unwrap(), entries.clone()));
+    let (holder, injections) = start(holder, Some(vec![])).await;
+    tokio::spawn(record(injections.unwrap(), entries.clone()));
     let own = holder.mesh.clone();
     peers.push(holder);
     introduce(&peers);
     until("a full mesh", || peers.iter().all(|peer| peer.metrics.links() == 2)).await;
-    let mut told = BTreeMap::new();
-    for (number, door) in [&peers[0].mesh, &peers[1].mesh, &own].into_iter().enumerate() {
+    let mut acknowledged = BTreeMap::new();
+    for (number, entry_node) in [&peers[0].mesh, &peers[1].mesh, &own].into_iter().enumerate() {
         let id = format!("injection-{number}");
-        told.insert(id.clone(), inject(std::slice::from_ref(door), &id, anoms(1)).await);
+        acknowledged.insert(id.clone(), inject(std::slice::from_ref(entry_node), &id, anoms(1)).await);
     }
-    assert_exactly_once(&entries, &told);
+    assert_exactly_once(&entries, &acknowledged);
     let from: Vec<String> = entries.lock().unwrap().iter().map(|event| event.origin.to_string()).collect();
     assert_eq!(from[2], "spiffe://venom/operator");
 }
 
-/// One link a pair, whoever dials first, and again after a peer comes back as another process.
+/// Whichever side dials first, and also after a peer restarts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_link_a_pair() {
+async fn each_pair_of_peers_has_one_link() {
     let authority = authority();
     let mut peers = nodes(&authority, 6).await;
     let full = |peers: &[crate::support::Peer]| peers.iter().all(|peer| peer.metrics.links() == 5);
@@ -135,24 +135,24 @@ async fn one_link_a_pair() {
     assert!(full(&peers));
 }
 
-/// Certificates of a few seconds: links go over to new ones, nobody loses a peer, nothing is lost.
+/// With certificates of a few seconds, links move to renewed ones: no peer is ever unlinked, nothing is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_renewed_without_a_gap() {
     let authority = Arc::new(authority());
     let life = Duration::from_secs(9);
     let mut peers = vec![];
     for at in 0..3 {
-        let wanted = node(credentials(&authority, &pod(&format!("pod-{at}")), life));
-        peers.push(start(wanted, None).await.0);
+        let config = node(credentials(&authority, &pod(&format!("pod-{at}")), life));
+        peers.push(start(config, None).await.0);
     }
     introduce(&peers);
     until("a full mesh", || peers.iter().all(|peer| peer.metrics.links() == 2)).await;
     let entries = Entries::default();
     let all: Vec<_> = peers.iter().map(|it| it.address.unwrap()).collect();
     let _collector = operator(&authority, &entries, all).await;
-    let doors: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
-    let (began, mut renewed, mut told, mut number) = (Instant::now(), 0, BTreeMap::new(), 0);
-    // Well past the end of the first certificates.
+    let entry_nodes: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
+    let (began, mut renewed, mut acknowledged, mut number) = (Instant::now(), 0, BTreeMap::new(), 0);
+    // Until well after the first certificates have expired.
     while began.elapsed() < life * 2 {
         if began.elapsed() > Duration::from_secs(2) * (renewed + 1) {
             renewed += 1;
@@ -166,8 +166,8 @@ async fn certificates_are_renewed_without_a_gap() {
         }
         number += 1;
         let id = format!("injection-{number}");
-        told.insert(id.clone(), inject(&doors[number % 3..], &id, anoms(1)).await);
+        acknowledged.insert(id.clone(), inject(&entry_nodes[number % 3..], &id, anoms(1)).await);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_exactly_once(&entries, &told);
+    assert_exactly_once(&entries, &acknowledged);
 }

@@ -1,4 +1,4 @@
-//! Peers on real sockets, in this process.
+//! Peers on real sockets in the test's process, and a ledger that is a list.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use venom::mesh::identity::{Authority, new_key};
+use venom::mesh::identity::{Authority, generate_key_and_csr};
 use venom::mesh::{
-    Bounds, Collected, Credentials, Dose, Event, Id, Identity, Injectable, Known, Mesh, Metrics, Options,
-    Outcome, Reach, Ticket,
+    CommittedInjection, Credentials, DialPolicy, Identity, Injectable, InjectionEvent, InjectionId,
+    InjectionPayload, InjectionReceiver, LinkLimits, Mesh, Metrics, Options, Outcome, Ticket,
 };
 
-/// How long anything may take.
+/// Time limit of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -25,9 +25,9 @@ pub fn pod(name: &str) -> Identity {
     Identity::pod("venom", "uid", name).unwrap()
 }
 
-/// A certificate and its key in one text.
+/// Certificate and key in one PEM text.
 pub fn issue(authority: &Authority, identity: &Identity, from: SystemTime, life: Duration) -> String {
-    let (key, request) = new_key().unwrap();
+    let (key, request) = generate_key_and_csr().unwrap();
     authority.sign(&request, identity, from, life).unwrap() + &key
 }
 
@@ -44,48 +44,51 @@ pub struct Peer {
     pub addresses: watch::Sender<Vec<SocketAddr>>,
 }
 
-/// How a peer is to be.
-pub struct Wanted {
+/// Configuration of a test peer.
+pub struct PeerConfig {
     pub credentials: Credentials,
-    pub reach: Reach,
+    pub dial: DialPolicy,
     pub listens: bool,
-    pub bounds: Bounds,
+    pub limits: LinkLimits,
 }
 
-pub fn node(credentials: Credentials) -> Wanted {
-    Wanted { credentials, reach: Reach::All, listens: true, bounds: Bounds::default() }
+pub fn node(credentials: Credentials) -> PeerConfig {
+    PeerConfig { credentials, dial: DialPolicy::AllPeers, listens: true, limits: LinkLimits::default() }
 }
 
-pub async fn start(wanted: Wanted, ledger: Option<Vec<Known>>) -> (Peer, Option<Collected>) {
-    let listener = match wanted.listens {
+pub async fn start(
+    config: PeerConfig,
+    ledger: Option<Vec<CommittedInjection>>,
+) -> (Peer, Option<InjectionReceiver>) {
+    let listener = match config.listens {
         true => Some(TcpListener::bind("127.0.0.1:0").await.unwrap()),
         false => None,
     };
     let metrics = Arc::new(Metrics::new().unwrap());
-    let (credentials, current) = watch::channel(wanted.credentials);
+    let (credentials, current) = watch::channel(config.credentials);
     let (addresses, found) = watch::channel(vec![]);
     let options = Options {
         credentials: current,
         addresses: found,
-        reach: wanted.reach,
+        dial: config.dial,
         listener,
         injectable: Injectable::default(),
         metrics: metrics.clone(),
-        bounds: wanted.bounds,
-        paced: wanted.listens,
+        limits: config.limits,
+        paced: config.listens,
     };
-    let (mesh, collected) = match ledger {
+    let (mesh, injections) = match ledger {
         None => (Mesh::join(options).unwrap(), None),
-        Some(known) => {
-            let (mesh, collected) = Mesh::collect(options, known).unwrap();
-            (mesh, Some(collected))
+        Some(committed) => {
+            let (mesh, injections) = Mesh::join_as_collector(options, committed).unwrap();
+            (mesh, Some(injections))
         }
     };
-    let address = mesh.listening();
-    (Peer { mesh, metrics, address, credentials, addresses }, collected)
+    let address = mesh.local_addr();
+    (Peer { mesh, metrics, address, credentials, addresses }, injections)
 }
 
-/// So many nodes that know one another's addresses.
+/// Starts `count` nodes that have each other's addresses.
 pub async fn nodes(authority: &Authority, count: usize) -> Vec<Peer> {
     let mut peers = vec![];
     for at in 0..count {
@@ -106,63 +109,62 @@ pub fn introduce(peers: &[Peer]) {
     }
 }
 
-/// Waits until something holds.
-pub async fn until(what: &str, holds: impl Fn() -> bool) {
+/// Waits until `condition` holds.
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
-    while !holds() {
+    while !condition() {
         assert!(Instant::now() < end, "{what}: not after {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// A ledger that is only a list.
-pub type Entries = Arc<Mutex<Vec<Event>>>;
+/// A ledger: a list of committed injections.
+pub type Entries = Arc<Mutex<Vec<InjectionEvent>>>;
 
-/// The operator, as it joins a mesh: through one node.
+/// Starts the operator as a collector: linked to one node at a time, without a listener.
 pub async fn operator(authority: &Authority, entries: &Entries, nodes: Vec<SocketAddr>) -> Peer {
     let identity = Identity::operator("venom").unwrap();
-    let wanted = Wanted {
+    let config = PeerConfig {
         credentials: credentials(authority, &identity, DAY),
-        reach: Reach::One,
+        dial: DialPolicy::OnePeer,
         listens: false,
-        bounds: Bounds::default(),
+        limits: LinkLimits::default(),
     };
-    let so_far = entries.lock().unwrap().clone();
-    let known = so_far.into_iter().enumerate().map(|(entry, event)| Known {
+    let recorded = entries.lock().unwrap().clone();
+    let committed = recorded.into_iter().enumerate().map(|(entry, event)| CommittedInjection {
         event,
         entry: entry as u64,
         age: Duration::ZERO,
     });
-    let known = known.collect();
-    let (peer, collected) = start(wanted, Some(known)).await;
+    let (peer, injections) = start(config, Some(committed.collect())).await;
     peer.addresses.send_replace(nodes);
-    tokio::spawn(keep(collected.unwrap(), entries.clone()));
+    tokio::spawn(record(injections.unwrap(), entries.clone()));
     peer
 }
 
-pub async fn keep(mut collected: Collected, entries: Entries) {
-    let answers = collected.answers();
-    while let Some(event) = collected.next().await {
+pub async fn record(mut injections: InjectionReceiver, entries: Entries) {
+    let outcomes = injections.outcomes();
+    while let Some(event) = injections.next().await {
         let entry = {
             let mut entries = entries.lock().unwrap();
             entries.push(event.clone());
             entries.len() as u64 - 1
         };
-        answers.answer(event, Outcome::Committed { entry });
+        outcomes.send(event, Outcome::Committed { entry });
     }
 }
 
-pub fn anoms(anoms: u64) -> Dose {
-    Dose { anoms: Some(anoms), ml_weight: None }
+pub fn anoms(anoms: u64) -> InjectionPayload {
+    InjectionPayload { anoms: Some(anoms), ml_weight: None }
 }
 
-/// Injects until it is acknowledged, each time through the next of `doors`.
-pub async fn inject(doors: &[Mesh], id: &str, dose: Dose) -> u64 {
-    let id: Id = id.parse().unwrap();
+/// Injects until acknowledged, with each attempt through the next of `peers`.
+pub async fn inject(peers: &[Mesh], id: &str, payload: InjectionPayload) -> u64 {
+    let id: InjectionId = id.parse().unwrap();
     let end = Instant::now() + PATIENCE;
-    for door in doors.iter().cycle() {
+    for peer in peers.iter().cycle() {
         assert!(Instant::now() < end, "{id} was not acknowledged in {PATIENCE:?}");
-        let outcome = match door.inject(id.clone(), dose).await {
+        let outcome = match peer.inject(id.clone(), payload).await {
             Ok(Ticket::Settled(outcome)) => Some(outcome),
             Ok(Ticket::Pending(ticket)) => {
                 tokio::time::timeout(Duration::from_secs(2), ticket).await.ok().and_then(Result::ok)
@@ -175,18 +177,18 @@ pub async fn inject(doors: &[Mesh], id: &str, dose: Dose) -> u64 {
             None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
-    unreachable!("there are no doors")
+    unreachable!("no peers")
 }
 
-/// Each id is in the ledger once, as the entry that was told.
-pub fn assert_exactly_once(entries: &Entries, told: &BTreeMap<String, u64>) {
+/// The ledger contains each acknowledged id exactly once, as the acknowledged entry, and nothing else.
+pub fn assert_exactly_once(entries: &Entries, acknowledged: &BTreeMap<String, u64>) {
     let entries = entries.lock().unwrap();
     let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for (entry, event) in entries.iter().enumerate() {
         found.entry(event.id.to_string()).or_default().push(entry as u64);
     }
-    for (id, entry) in told {
+    for (id, entry) in acknowledged {
         assert_eq!(found.get(id), Some(&vec![*entry]), "{id}");
     }
-    assert_eq!(found.len(), told.len());
+    assert_eq!(found.len(), acknowledged.len());
 }

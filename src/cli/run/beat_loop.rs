@@ -7,7 +7,7 @@ use super::super::{Error, complain};
 use super::committer::Committer;
 use super::progress::Progress;
 use super::tally::Tally;
-use crate::mesh::{Answers, Event};
+use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::Arbiter;
 use crate::organism::cores::Cores;
 use crate::runtime::{Engine, EngineError};
@@ -22,7 +22,7 @@ pub(super) enum Message {
     /// A signal asks the process to stop.
     Stop,
     /// A node of the mesh has taken an injection in.
-    Inject(Event),
+    Inject(InjectionEvent),
     /// The batch in flight is committed.
     Committed,
     /// The committer has ended, because it failed.
@@ -35,7 +35,7 @@ pub(super) struct BeatLoop<'a> {
     pub(super) committer: &'a Committer,
     pub(super) messages: &'a Receiver<Message>,
     /// Where outcomes of injections go; none without a mesh.
-    pub(super) outcomes: Option<Answers>,
+    pub(super) outcomes: Option<OutcomeSender>,
     pub(super) tally: &'a mut Tally,
 }
 
@@ -117,7 +117,7 @@ impl BeatLoop<'_> {
     fn send_outcomes(&mut self) {
         for (event, outcome) in self.engine.take_outcomes() {
             if let Some(outcomes) = &self.outcomes {
-                outcomes.answer(event, outcome);
+                outcomes.send(event, outcome);
             }
         }
     }

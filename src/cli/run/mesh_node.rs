@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Error, complain, node::listening};
 use super::Args;
 use super::beat_loop::Message;
-use crate::mesh::identity::LIFE;
-use crate::mesh::{Answers, Known};
-use crate::node::source::Source;
-use crate::node::{Node, Options, folder};
+use crate::mesh::identity::CERTIFICATE_LIFETIME;
+use crate::mesh::{CommittedInjection, OutcomeSender};
+use crate::node::certificate_source::CertificateSource;
+use crate::node::{Node, Options, directory};
 use crate::store::directory::Writer;
 use crate::store::injections::Recent;
 
@@ -24,7 +24,7 @@ const NODES: u32 = 5;
 
 /// The node of the process that writes the ledger. Dropping it ends the node.
 pub(super) struct MeshNode {
-    answers: Answers,
+    answers: OutcomeSender,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,7 +37,7 @@ impl MeshNode {
             mesh_port: args.mesh_port.unwrap_or(9000),
             http_port: None,
             inject_port: args.inject_port.unwrap_or(8001),
-            source: Source::Folder(identity(args.mesh_identity.as_deref())?),
+            certificate_source: CertificateSource::Directory(identity(args.mesh_identity.as_deref())?),
             injectable: args.injectable,
         };
         let known = known(writer)?;
@@ -57,7 +57,7 @@ impl MeshNode {
     }
 
     /// Sends the outcomes of injections to the nodes that took them in.
-    pub(super) fn outcomes(&self) -> Answers {
+    pub(super) fn outcomes(&self) -> OutcomeSender {
         self.answers.clone()
     }
 }
@@ -74,17 +74,17 @@ impl Drop for MeshNode {
 
 async fn live(
     options: Options,
-    known: Vec<Known>,
+    known: Vec<CommittedInjection>,
     messages: Sender<Message>,
     stop: CancellationToken,
-    ready: impl FnOnce(Result<(Answers, String), String>),
+    ready: impl FnOnce(Result<(OutcomeSender, String), String>),
 ) {
     let (node, mut collected) = match Node::start(options, Some(known)).await {
         Ok((node, Some(collected))) => (node, collected),
         Ok((_, None)) => return ready(Err("the mesh: no ledger to collect for".into())),
         Err(error) => return ready(Err(error.to_string())),
     };
-    let answers = collected.answers();
+    let answers = collected.outcomes();
     ready(Ok((answers, listening(&node))));
     while let Some(Some(event)) = stop.run_until_cancelled(collected.next()).await {
         if messages.send(Message::Inject(event)).is_err() {
@@ -96,7 +96,7 @@ async fn live(
 }
 
 /// The injections that retries must not record again.
-fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
+fn known(writer: &Writer) -> Result<Vec<CommittedInjection>, Error> {
     let head = writer.head();
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
     for listed in head.segments.iter().rev() {
@@ -112,9 +112,10 @@ fn identity(named: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
-    let (mesh, operator) = (Path::new(FOLDER), Path::new(FOLDER).join(folder::OPERATOR));
+    let (mesh, operator) = (Path::new(FOLDER), Path::new(FOLDER).join(directory::OPERATOR_DIRECTORY));
     if !mesh.exists() {
-        folder::init(mesh, NODES, LIFE).map_err(|error| Error::Failed(error.to_string()))?;
+        directory::init(mesh, NODES, CERTIFICATE_LIFETIME)
+            .map_err(|error| Error::Failed(error.to_string()))?;
         complain(&format!("{FOLDER}: made, with certificates for node-1 to node-{NODES}, good for 24h"));
     }
     Ok(operator)

@@ -10,7 +10,7 @@ fn an_authority_comes_back_from_its_secret() {
     let secret = secret(&first.authority);
     let second = Certificates::new(read(&secret).unwrap());
     assert_eq!(second.ca_pem(), first.ca_pem());
-    let (key, request) = new_key().unwrap();
+    let (key, request) = generate_key_and_csr().unwrap();
     let pod = Identity::pod(TRUST_DOMAIN, "1-2", "3-4").unwrap();
     let signed = second.sign(&request, &pod).unwrap();
     assert_eq!(Credentials::from_pem(first.ca_pem(), &signed, &key, None).unwrap().identity, pod);
@@ -32,7 +32,7 @@ fn what_is_no_authority_is_said_to_be_none() {
     assert_eq!(with(CERTIFICATE, Some(&[0xff])), "ca.pem is no text");
     assert_ne!(with(CERTIFICATE, Some(b"nothing")), "");
     let other = certificates().authority.key_pem();
-    assert_eq!(with(KEY, Some(other.as_bytes())), "the key is another certificate's");
+    assert_eq!(with(KEY, Some(other.as_bytes())), "the private key does not match the certificate");
     assert!(read(&Secret::default()).is_err());
 }
 
@@ -48,6 +48,6 @@ fn the_operators_certificate_is_shared_and_renewed() {
     assert_eq!((second.organism.as_str(), second.not_after), ("uid-b", first.not_after));
     let third = certificates.operator_at(first.renew_at(), "uid-a").unwrap();
     assert!(third.not_after > first.not_after);
-    let fourth = certificates.operator_at(now - LIFE, "uid-a").unwrap();
+    let fourth = certificates.operator_at(now - CERTIFICATE_LIFETIME, "uid-a").unwrap();
     assert!(fourth.not_after < first.not_after);
 }

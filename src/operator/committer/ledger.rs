@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::ledger::entry::Origin;
 use crate::ledger::sealed::Start;
-use crate::mesh::Known;
+use crate::mesh::CommittedInjection;
 use crate::operator::publisher::report::Integrity;
 use crate::store::configmap::ConfigMaps;
 use crate::store::head::{Head, Listed};
@@ -24,7 +24,7 @@ pub struct OwnedLedger {
     /// What the missing segments amount to.
     pub integrity: Integrity,
     /// Injections of the last 30 minutes, oldest first: retries must not record them again.
-    pub known: Vec<Known>,
+    pub known: Vec<CommittedInjection>,
 }
 
 impl OwnedLedger {

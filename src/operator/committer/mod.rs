@@ -41,8 +41,8 @@ use super::publisher::report::{CommittedLedger, LedgerFault, Report};
 use crate::ledger::entry::Record;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
-use crate::mesh::Known;
-use crate::mesh::gossip::REMEMBER;
+use crate::mesh::CommittedInjection;
+use crate::mesh::INJECTION_RETENTION;
 use crate::runtime::{Batch, EngineStatus};
 use crate::store::configmap::Why;
 use crate::store::head::{Head, Listed, largest_merge};
@@ -142,7 +142,7 @@ pub struct Committer {
     /// Notified when segments are missing: a snapshot makes the ledger replayable again.
     snapshot_needed: Arc<Notify>,
     merging: Option<Merge>,
-    /// Entries of the injections of the last [`REMEMBER`], oldest first, and when they were recorded. They are not
+    /// Entries of the injections of the last [`INJECTION_RETENTION`], oldest first, and when they were recorded. They are not
     /// pruned, so that the next writer of this ledger knows their ids.
     injections: VecDeque<(u64, Instant)>,
     /// Segments that do not fit into one segment with their neighbours.
@@ -163,7 +163,7 @@ impl Committer {
     ) -> Self {
         let now = Instant::now();
         // The machine may have started later than the injection was recorded.
-        let recorded = |known: &Known| (known.entry, now.checked_sub(known.age).unwrap_or(now));
+        let recorded = |known: &CommittedInjection| (known.entry, now.checked_sub(known.age).unwrap_or(now));
         Self {
             key,
             injections: ledger.known.iter().map(recorded).collect(),
@@ -417,7 +417,7 @@ impl Committer {
     /// Takes the oldest segments beyond the bound of bytes off the head, then deletes them.
     async fn prune(&mut self) -> Result<(), Exit> {
         let retain = self.resources.budget.retain(self.retain);
-        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > REMEMBER) {
+        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > INJECTION_RETENTION) {
             self.injections.pop_front();
         }
         let keep = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);

@@ -47,7 +47,9 @@ impl Harness {
     async fn commit(&self) -> tokio::sync::oneshot::Receiver<()> {
         let (acknowledge, acknowledged) = tokio::sync::oneshot::channel();
         let batch = batch();
-        let acknowledge = Box::new(move || drop(acknowledge.send(())));
+        let acknowledge = Box::new(move || {
+            let _ = acknowledge.send(());
+        });
         assert!(self.commits.send(CommitRequest { batch, acknowledge }).await.is_ok());
         acknowledged
     }
@@ -204,7 +206,9 @@ async fn an_unreadable_head_is_reported_until_it_can_be_written() {
     let absurd = |text: &mut Value| text["epoch"] = json!(u64::MAX);
     harness.answer(|_| (StatusCode::OK, stored_head(&head, "51", absurd))).await;
     harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
-    assert!(matches!(&harness.report.borrow().ledger_fault, Some(LedgerFault::HeadUnreadable(name, _)) if name == "venom-ledger"));
+    assert!(
+        matches!(&harness.report.borrow().ledger_fault, Some(LedgerFault::HeadUnreadable(name, _)) if name == "venom-ledger")
+    );
     harness.answer(|_| conflict()).await;
     let before = serde_json::to_value(Head::empty("u", 1, 3, "alpha")).unwrap();
     harness.answer(|_| (StatusCode::OK, stored_head(&head, "52", |text| *text = before))).await;

@@ -46,8 +46,8 @@ use super::certificates::{Certificates, Renewed, TRUST_DOMAIN};
 use super::metrics::Metrics;
 use super::registry::Registry;
 use crate::mesh::Identity;
-use crate::mesh::sources::{Place, Places, Told};
-use crate::node::source::{Ask, Issued};
+use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
+use crate::net::{ConnectionLimiter, ConnectionPermit, LogLimiter};
 use proof::{Claim, Refused};
 use url::{PATH, Url};
 
@@ -83,9 +83,9 @@ pub struct Issuer {
     metrics: Arc<Metrics>,
     url: Url,
     tls: Renewed<Arc<ServerConfig>>,
-    places: Arc<Places>,
+    places: Arc<ConnectionLimiter>,
     turns: Semaphore,
-    told: Told<(IpAddr, Refused)>,
+    told: LogLimiter<(IpAddr, Refused)>,
 }
 
 /// Who has connected.
@@ -94,7 +94,7 @@ struct Caller {
     issuer: Arc<Issuer>,
     source: IpAddr,
     /// Kept until there is an answer.
-    _place: Arc<Place>,
+    _place: Arc<ConnectionPermit>,
 }
 
 impl Issuer {
@@ -117,7 +117,7 @@ impl Issuer {
             tls: Renewed::default(),
             places: Arc::default(),
             turns: Semaphore::new(REVIEWS),
-            told: Told::default(),
+            told: LogLimiter::default(),
         }
     }
 
@@ -133,7 +133,7 @@ impl Issuer {
                     continue;
                 }
             };
-            match issuer.places.take(source, CONNECTIONS, CONNECTIONS_A_SOURCE) {
+            match issuer.places.try_acquire(source, CONNECTIONS, CONNECTIONS_A_SOURCE) {
                 Some(place) => {
                     let caller = Caller { issuer: issuer.clone(), source, _place: Arc::new(place) };
                     tokio::spawn(caller.talk(stream));
@@ -153,23 +153,28 @@ impl Issuer {
     /// Counts a refusal, and tells of it once a minute, source and reason.
     fn refuse(&self, source: IpAddr, refused: Refused, why: &dyn std::fmt::Display) {
         self.metrics.certificate_refused(refused.as_str());
-        if self.told.now((source, refused)) {
+        if self.told.allow((source, refused)) {
             tracing::warn!(%source, reason = refused.as_str(), "no certificate: {why}");
         }
     }
 
-    async fn issue(&self, headers: &HeaderMap, body: &mut Body) -> Result<Issued, (Refused, String)> {
+    async fn issue(
+        &self,
+        headers: &HeaderMap,
+        body: &mut Body,
+    ) -> Result<CertificateResponse, (Refused, String)> {
         let token = bearer(headers).ok_or_else(|| plain(Refused::NoToken))?.to_owned();
         let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
             plain(if error.is::<LengthLimitError>() { Refused::TooLong } else { Refused::Body })
         })?;
-        let Ask { csr } = serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
+        let CertificateRequest { csr } =
+            serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
         let (claim, identity) = self.identity(token).await?;
         let signed = self.certificates.sign(&csr, &identity);
         let certificate = signed.map_err(|error| (Refused::Request, format!("{}: {error}", said(&claim))))?;
         self.metrics.certificate_issued();
         tracing::info!(organism = %claim.organism, pod = claim.pod, "certificate issued");
-        Ok(Issued { certificate })
+        Ok(CertificateResponse { certificate })
     }
 
     /// Who shows this token, in his turn.

@@ -21,7 +21,7 @@ use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
 use crate::ledger::sealed::SealedError;
-use crate::mesh::Known;
+use crate::mesh::CommittedInjection;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 use crate::runtime::{CurrentDecision, History};
@@ -272,7 +272,7 @@ async fn load(
 
 /// The injections that retries must not record again. Segments are read from the newest back, and only those that
 /// may hold a recent injection.
-async fn recent_injections(ledger: &OwnedLedger) -> Result<Vec<Known>, RecoveryError> {
+async fn recent_injections(ledger: &OwnedLedger) -> Result<Vec<CommittedInjection>, RecoveryError> {
     let head = &ledger.head;
     let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
     let newest = head.last_injection.map_or(0, |(entry, _)| entry);

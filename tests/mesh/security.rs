@@ -1,4 +1,4 @@
-//! Who has no business in a mesh: refused, counted, and nobody is the worse for it.
+//! Unauthenticated, misbehaving and stalled peers: refused, counted, and harmless to the others.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream as Plain};
@@ -14,20 +14,20 @@ use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpSocket;
 use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{BytesCodec, Framed};
-use venom::mesh::metrics::Refused;
-use venom::mesh::wire::{Hello, Message, Sent, VERSION};
-use venom::mesh::{Bounds, Identity, Mesh};
+use venom::mesh::metrics::RefusalReason;
+use venom::mesh::wire::{Hello, Message, PROTOCOL_VERSION, WireEvent};
+use venom::mesh::{Identity, LinkLimits, Mesh};
 
 use crate::support::{
-    DAY, Entries, Peer, Wanted, addresses, anoms, assert_exactly_once, authority, credentials, inject,
+    DAY, Entries, Peer, PeerConfig, addresses, anoms, assert_exactly_once, authority, credentials, inject,
     introduce, issue, node, nodes, operator, pod, start, until,
 };
 
-/// Takes whatever the other side shows.
+/// Accepts any server certificate.
 #[derive(Debug)]
-struct Anybody;
+struct AcceptAnyServer;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -62,15 +62,15 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-type Raw = Framed<TlsStream<tokio::net::TcpStream>, BytesCodec>;
+type RawConnection = Framed<TlsStream<tokio::net::TcpStream>, BytesCodec>;
 
-/// A connection of somebody who shows this certificate, or none, and says raw bytes.
-async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<Raw> {
+/// Connects with this client certificate, or none, to send raw bytes.
+async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<RawConnection> {
     let config = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
+        .with_custom_certificate_verifier(Arc::new(AcceptAnyServer));
     let config = match pem {
         None => config.with_no_client_auth(),
         Some(pem) => {
@@ -89,7 +89,7 @@ async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<Raw>
 }
 
 fn frame(message: &Message) -> Bytes {
-    let body = message.body();
+    let body = message.encode();
     let mut frame = BytesMut::new();
     frame.put_u32(u32::try_from(body.len()).unwrap());
     frame.put(body);
@@ -97,19 +97,19 @@ fn frame(message: &Message) -> Bytes {
 }
 
 fn hello() -> Bytes {
-    frame(&Message::Hello(Hello { version: VERSION, instance: fastrand::u64(..), port: None }))
+    frame(&Message::Hello(Hello { version: PROTOCOL_VERSION, instance: fastrand::u64(..), port: None }))
 }
 
-/// Says this after the greeting, and reads until the other side ends it.
-async fn say_and_be_ended(address: SocketAddr, pem: Option<&str>, words: &[Bytes]) {
+/// Sends `frames`, and waits until the other side closes the connection.
+async fn send_until_closed(address: SocketAddr, pem: Option<&str>, frames: &[Bytes]) {
     let Ok(mut raw) = connect(address, pem).await else { return };
-    for word in words {
-        if raw.send(word.clone()).await.is_err() {
+    for frame in frames {
+        if raw.send(frame.clone()).await.is_err() {
             return;
         }
     }
     let end = async { while let Some(Ok(_)) = raw.next().await {} };
-    tokio::time::timeout(crate::support::PATIENCE, end).await.expect("was not ended");
+    tokio::time::timeout(crate::support::PATIENCE, end).await.expect("the connection was not closed");
 }
 
 fn resident_kib() -> i64 {
@@ -118,15 +118,15 @@ fn resident_kib() -> i64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Two nodes of which one is patient for half a second only.
+/// Two linked nodes, the first with a short handshake timeout and few half-open connections.
 async fn two(authority: &venom::mesh::Authority) -> Vec<Peer> {
-    let bounds = Bounds {
-        handshake: Duration::from_millis(1_500),
+    let limits = LinkLimits {
+        handshake_timeout: Duration::from_millis(1_500),
         half_open: 16,
-        half_open_a_source: 8,
-        ..Bounds::default()
+        half_open_per_source: 8,
+        ..LinkLimits::default()
     };
-    let first = Wanted { bounds, ..node(credentials(authority, &pod("a"), DAY)) };
+    let first = PeerConfig { limits, ..node(credentials(authority, &pod("a"), DAY)) };
     let second = node(credentials(authority, &pod("b"), DAY));
     let peers = vec![start(first, None).await.0, start(second, None).await.0];
     introduce(&peers);
@@ -135,142 +135,144 @@ async fn two(authority: &venom::mesh::Authority) -> Vec<Peer> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_are_refused_and_counted() {
-    let ours = authority();
-    let peers = two(&ours).await;
+async fn unauthenticated_and_misbehaving_peers_are_refused_and_counted() {
+    let authority = authority();
+    let peers = two(&authority).await;
     let address = peers[0].address.unwrap();
     let refused = |reason| peers[0].metrics.refused(reason);
     let now = SystemTime::now();
-    let good = issue(&ours, &pod("c"), now, DAY);
+    let good = issue(&authority, &pod("c"), now, DAY);
 
-    let other_authority = issue(&authority(), &pod("c"), now, DAY);
-    let other_organism = issue(&ours, &Identity::pod("venom", "other", "c").unwrap(), now, DAY);
-    let other_domain = issue(&ours, &Identity::pod("elsewhere", "uid", "c").unwrap(), now, DAY);
-    let expired = issue(&ours, &pod("c"), now - DAY * 2, DAY);
-    let early = issue(&ours, &pod("c"), now + DAY, DAY);
-    let (certificate, key) = ours.server(&["localhost"], now, DAY).unwrap();
+    let other_authority = issue(&crate::support::authority(), &pod("c"), now, DAY);
+    let other_organism = issue(&authority, &Identity::pod("venom", "other", "c").unwrap(), now, DAY);
+    let other_domain = issue(&authority, &Identity::pod("elsewhere", "uid", "c").unwrap(), now, DAY);
+    let expired = issue(&authority, &pod("c"), now - DAY * 2, DAY);
+    let early = issue(&authority, &pod("c"), now + DAY, DAY);
+    let (certificate, key) = authority.server_certificate(&["localhost"], now, DAY).unwrap();
     let server = certificate + &key;
     for (pem, reason) in [
-        (None, Refused::Stranger),
-        (Some(&other_authority), Refused::Stranger),
-        (Some(&other_organism), Refused::Identity),
-        (Some(&other_domain), Refused::Identity),
-        (Some(&expired), Refused::Expired),
-        (Some(&early), Refused::Expired),
-        (Some(&server), Refused::Stranger),
+        (None, RefusalReason::Untrusted),
+        (Some(&other_authority), RefusalReason::Untrusted),
+        (Some(&other_organism), RefusalReason::WrongIdentity),
+        (Some(&other_domain), RefusalReason::WrongIdentity),
+        (Some(&expired), RefusalReason::Expired),
+        (Some(&early), RefusalReason::Expired),
+        (Some(&server), RefusalReason::Untrusted),
     ] {
         let before = refused(reason);
-        say_and_be_ended(address, pem.map(String::as_str), &[hello()]).await;
+        send_until_closed(address, pem.map(String::as_str), &[hello()]).await;
         until(reason.as_str(), || refused(reason) == before + 1).await;
     }
 
     let mut plain = Plain::connect(address).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: mesh\r\n\r\n").unwrap();
-    until("garbage", || refused(Refused::Garbage) == 1).await;
+    until("a TLS error", || refused(RefusalReason::InvalidTls) == 1).await;
 
-    let mut names_itself = Sent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, dose: anoms(1) };
+    let mut names_itself =
+        WireEvent { id: "x".parse().unwrap(), origin: None, seq: 1, age: 0, payload: anoms(1) };
     names_itself.origin = Some(pod("c"));
     let mut huge = BytesMut::new();
     huge.put_u32(1 << 30);
-    let mut nonsense = BytesMut::new();
-    nonsense.put_u32(4);
-    nonsense.put_slice(b"what");
-    let newer = frame(&Message::Hello(Hello { version: VERSION + 1, instance: 1, port: None }));
-    for words in [
-        vec![newer],
+    let mut not_json = BytesMut::new();
+    not_json.put_u32(4);
+    not_json.put_slice(b"what");
+    let newer_version =
+        frame(&Message::Hello(Hello { version: PROTOCOL_VERSION + 1, instance: 1, port: None }));
+    for frames in [
+        vec![newer_version],
         vec![frame(&Message::Ping)],
         vec![huge.clone().freeze()],
         vec![hello(), huge.freeze()],
-        vec![hello(), nonsense.freeze()],
+        vec![hello(), not_json.freeze()],
         vec![hello(), hello()],
         vec![hello(), frame(&Message::Events(vec![names_itself]))],
     ] {
-        let before = refused(Refused::Protocol);
-        say_and_be_ended(address, Some(&good), &words).await;
-        until("protocol", || refused(Refused::Protocol) == before + 1).await;
+        let before = refused(RefusalReason::ProtocolViolation);
+        send_until_closed(address, Some(&good), &frames).await;
+        until("a protocol violation", || refused(RefusalReason::ProtocolViolation) == before + 1).await;
     }
-    // All the while the two are linked.
-    until("strangers gone", || peers[0].metrics.links() == 1).await;
+    // The link between the two nodes has stayed up.
+    until("only the legitimate link", || peers[0].metrics.links() == 1).await;
     assert_eq!(peers[1].metrics.links(), 1);
 }
 
-/// A gibibyte announced again and again, and handshakes that never end: nothing is allocated for them, and an
-/// honest peer still gets in.
+/// Frames that announce a gibibyte, and handshakes that never finish: nothing is allocated for them, and a
+/// legitimate peer can still link.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_is_bounded_and_honest_peers_get_in() {
-    let ours = authority();
-    let mut peers = two(&ours).await;
+async fn memory_is_bounded_and_legitimate_peers_can_link() {
+    let authority = authority();
+    let mut peers = two(&authority).await;
     let address = peers[0].address.unwrap();
-    let good = issue(&ours, &pod("c"), SystemTime::now(), DAY);
+    let good = issue(&authority, &pod("c"), SystemTime::now(), DAY);
     let before = resident_kib();
     for _ in 0..30 {
         let mut huge = BytesMut::new();
         huge.put_u32(1 << 30);
         huge.put_bytes(b'x', 60_000);
-        say_and_be_ended(address, Some(&good), &[hello(), huge.freeze()]).await;
+        send_until_closed(address, Some(&good), &[hello(), huge.freeze()]).await;
     }
-    let half: Vec<Plain> = (0..60).map(|_| Plain::connect(address).unwrap()).collect();
-    until("half open", || peers[0].metrics.refused(Refused::HalfOpen) >= 30).await;
-    until("timeout", || peers[0].metrics.refused(Refused::Timeout) >= 8).await;
+    let half_open: Vec<Plain> = (0..60).map(|_| Plain::connect(address).unwrap()).collect();
+    until("half-open connections", || peers[0].metrics.refused(RefusalReason::TooManyHandshakes) >= 30).await;
+    until("handshake timeouts", || peers[0].metrics.refused(RefusalReason::HandshakeTimeout) >= 8).await;
     let grown = resident_kib() - before;
     assert!(grown < 64 * 1024, "{grown} KiB");
-    drop(half);
+    drop(half_open);
 
-    let (third, _) = start(node(credentials(&ours, &pod("d"), DAY)), None).await;
+    let (third, _) = start(node(credentials(&authority, &pod("d"), DAY)), None).await;
     third.addresses.send_replace(addresses(&peers));
-    until("a third", || third.metrics.links() == 2).await;
+    until("a third peer", || third.metrics.links() == 2).await;
     peers.push(third);
     assert_eq!(peers[0].metrics.links(), 2);
 }
 
-/// A peer that greets and then reads nothing.
+/// The stalled peer sends its greeting and then reads nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stalled_peer_is_harmless() {
-    let ours = authority();
-    let peers = nodes(&ours, 3).await;
+async fn a_stalled_peer_does_not_delay_injections() {
+    let authority = authority();
+    let peers = nodes(&authority, 3).await;
     until("a full mesh", || peers.iter().all(|peer| peer.metrics.links() == 2)).await;
     let entries = Entries::default();
-    let _collector = operator(&ours, &entries, addresses(&peers)).await;
-    let good = issue(&ours, &pod("stalled"), SystemTime::now(), DAY);
+    let _collector = operator(&authority, &entries, addresses(&peers)).await;
+    let good = issue(&authority, &pod("stalled"), SystemTime::now(), DAY);
     let mut stalled = vec![];
     for peer in &peers {
         let mut raw = connect(peer.address.unwrap(), Some(&good)).await.unwrap();
         raw.send(hello()).await.unwrap();
         stalled.push(raw);
     }
-    until("stalled peers", || peers.iter().all(|peer| peer.metrics.links() >= 3)).await;
-    let doors: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
+    until("links to the stalled peer", || peers.iter().all(|peer| peer.metrics.links() >= 3)).await;
+    let entry_nodes: Vec<Mesh> = peers.iter().map(|peer| peer.mesh.clone()).collect();
     let mut tasks = vec![];
     for part in 0..8_usize {
-        let mut doors = doors.clone();
-        doors.rotate_left(part % 3);
+        let mut entry_nodes = entry_nodes.clone();
+        entry_nodes.rotate_left(part % 3);
         tasks.push(tokio::spawn(async move {
-            let mut told = vec![];
+            let mut acknowledged = vec![];
             for number in 0..50 {
                 let id = format!("injection-{part}-{number}-{}", "x".repeat(40));
-                told.push((id.clone(), inject(&doors, &id, anoms(1)).await));
+                acknowledged.push((id.clone(), inject(&entry_nodes, &id, anoms(1)).await));
             }
-            told
+            acknowledged
         }));
     }
-    let mut told = std::collections::BTreeMap::new();
+    let mut acknowledged = std::collections::BTreeMap::new();
     for task in tasks {
-        told.extend(task.await.unwrap());
+        acknowledged.extend(task.await.unwrap());
     }
-    assert_exactly_once(&entries, &told);
+    assert_exactly_once(&entries, &acknowledged);
     drop(stalled);
 }
 
-/// Who has dialled, and said where it would be dialled, is dialled only once that link is gone.
+/// A peer that has dialled and stated its port is dialled only once its link is down.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_has_dialled_is_not_dialled() {
-    let ours = authority();
-    let (peer, _) = start(node(credentials(&ours, &pod("a"), DAY)), None).await;
+async fn a_peer_with_an_inbound_link_is_not_dialled() {
+    let authority = authority();
+    let (peer, _) = start(node(credentials(&authority, &pod("a"), DAY)), None).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let pem = issue(&ours, &pod("b"), SystemTime::now(), DAY);
+    let pem = issue(&authority, &pod("b"), SystemTime::now(), DAY);
     let mut raw = connect(peer.address.unwrap(), Some(&pem)).await.unwrap();
-    let hello = Hello { version: VERSION, instance: 1, port: Some(address.port()) };
+    let hello = Hello { version: PROTOCOL_VERSION, instance: 1, port: Some(address.port()) };
     raw.send(frame(&Message::Hello(hello))).await.unwrap();
     until("a link", || peer.metrics.links() == 1).await;
     peer.addresses.send_replace(vec![address]);

@@ -1,87 +1,87 @@
-//! Who somebody in a mesh is: a SPIFFE id, carried by a certificate.
+//! Peer identities: SPIFFE IDs, as certificates carry them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Who somebody in a mesh is.
+/// A peer's identity.
 ///
 /// `spiffe://<trust domain>/operator`, or `spiffe://<trust domain>/org/<organism UID>/pod/<pod UID>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
     trust_domain: String,
-    who: Who,
+    role: Role,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Who {
+enum Role {
     Operator,
     Pod { organism: String, pod: String },
 }
 
-/// Why a text is no [`Identity`].
+/// The text is not a valid [`Identity`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no identity of a mesh; it has to be spiffe://DOMAIN/operator or spiffe://DOMAIN/org/UID/pod/UID, each part \
-1 to 63 of a-z, 0-9, - and ."
+    "invalid mesh identity; use spiffe://DOMAIN/operator or spiffe://DOMAIN/org/UID/pod/UID, each part 1 to 63 \
+of a-z, 0-9, - and ."
 )]
-pub struct NoIdentity;
+pub struct InvalidIdentity;
 
-/// Longest part of an identity.
-const LONGEST_PART: usize = 63;
+/// Maximum length of the trust domain and of each UID.
+const MAX_SEGMENT_LEN: usize = 63;
 
-fn part(text: &str) -> Result<String, NoIdentity> {
-    let right = (1..=LONGEST_PART).contains(&text.len())
+fn parse_segment(text: &str) -> Result<String, InvalidIdentity> {
+    let valid = (1..=MAX_SEGMENT_LEN).contains(&text.len())
         && text.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-' || it == b'.');
-    if right { Ok(text.to_owned()) } else { Err(NoIdentity) }
+    if valid { Ok(text.to_owned()) } else { Err(InvalidIdentity) }
 }
 
 impl Identity {
-    /// The operator of an installation: the only one whose word on a ledger counts.
+    /// The operator of an installation: the only peer whose statements about the ledger count.
     ///
     /// # Errors
-    /// [`NoIdentity`].
-    pub fn operator(trust_domain: &str) -> Result<Self, NoIdentity> {
-        Ok(Self { trust_domain: part(trust_domain)?, who: Who::Operator })
+    /// [`InvalidIdentity`] if the trust domain is malformed.
+    pub fn operator(trust_domain: &str) -> Result<Self, InvalidIdentity> {
+        Ok(Self { trust_domain: parse_segment(trust_domain)?, role: Role::Operator })
     }
 
-    /// A pod of an organism; both by their UIDs.
+    /// A pod of an organism; `organism` and `pod` are UIDs.
     ///
     /// # Errors
-    /// [`NoIdentity`].
-    pub fn pod(trust_domain: &str, organism: &str, pod: &str) -> Result<Self, NoIdentity> {
-        let who = Who::Pod { organism: part(organism)?, pod: part(pod)? };
-        Ok(Self { trust_domain: part(trust_domain)?, who })
+    /// [`InvalidIdentity`] if a part is malformed.
+    pub fn pod(trust_domain: &str, organism: &str, pod: &str) -> Result<Self, InvalidIdentity> {
+        let role = Role::Pod { organism: parse_segment(organism)?, pod: parse_segment(pod)? };
+        Ok(Self { trust_domain: parse_segment(trust_domain)?, role })
     }
 
-    /// The installation.
+    /// The trust domain, one per installation.
     #[must_use]
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
     }
 
-    /// Whether this is the operator.
+    /// Whether this is the operator rather than a pod.
     #[must_use]
     pub fn is_operator(&self) -> bool {
-        self.who == Who::Operator
+        self.role == Role::Operator
     }
 
-    /// The UID of the organism that a pod is part of; the operator is part of none.
+    /// The UID of a pod's organism; `None` for the operator, which serves all organisms.
     #[must_use]
     pub fn organism(&self) -> Option<&str> {
-        match &self.who {
-            Who::Operator => None,
-            Who::Pod { organism, .. } => Some(organism),
+        match &self.role {
+            Role::Operator => None,
+            Role::Pod { organism, .. } => Some(organism),
         }
     }
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.who {
-            Who::Operator => write!(out, "spiffe://{}/operator", self.trust_domain),
-            Who::Pod { organism, pod } => {
+        match &self.role {
+            Role::Operator => write!(out, "spiffe://{}/operator", self.trust_domain),
+            Role::Pod { organism, pod } => {
                 write!(out, "spiffe://{}/org/{organism}/pod/{pod}", self.trust_domain)
             }
         }
@@ -89,14 +89,14 @@ impl fmt::Display for Identity {
 }
 
 impl FromStr for Identity {
-    type Err = NoIdentity;
+    type Err = InvalidIdentity;
 
-    fn from_str(text: &str) -> Result<Self, NoIdentity> {
-        let parts: Vec<&str> = text.strip_prefix("spiffe://").ok_or(NoIdentity)?.split('/').collect();
-        match parts[..] {
+    fn from_str(text: &str) -> Result<Self, InvalidIdentity> {
+        let segments: Vec<&str> = text.strip_prefix("spiffe://").ok_or(InvalidIdentity)?.split('/').collect();
+        match segments[..] {
             [domain, "operator"] => Self::operator(domain),
             [domain, "org", organism, "pod", pod] => Self::pod(domain, organism, pod),
-            _ => Err(NoIdentity),
+            _ => Err(InvalidIdentity),
         }
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes_and_nothing_else() {
+    fn parses_its_own_text_and_rejects_everything_else() {
         for text in ["spiffe://venom/operator", "spiffe://a.example/org/1f-2/pod/node-1"] {
             assert_eq!(text.parse::<Identity>().unwrap().to_string(), text);
         }
@@ -135,7 +135,7 @@ mod tests {
             "spiffe://venom/org/a b/pod/c",
             &long,
         ] {
-            assert_eq!(text.parse::<Identity>(), Err(NoIdentity), "{text}");
+            assert_eq!(text.parse::<Identity>(), Err(InvalidIdentity), "{text}");
         }
     }
 }

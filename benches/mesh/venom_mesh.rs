@@ -1,4 +1,4 @@
-//! The mesh's side: its transport alone, and what a node does with an injection.
+//! The mesh: its transport alone, and a node that injects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,25 +11,27 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
-use venom::mesh::gossip::PeerId;
+use venom::mesh::gossip::LinkId;
 use venom::mesh::identity::Authority;
-use venom::mesh::queue::{Delivery, Next, Outbox, Outboxes, To, delay};
+use venom::mesh::queue::{DeliveryQueue, Outbox, OutboxItem, Outboxes, Recipients, delivery_delay};
 use venom::mesh::wire::{self, Hello, Message, codec};
-use venom::mesh::{Bounds, Credentials, Dose, Injectable, Mesh, Metrics, Options, Reach};
+use venom::mesh::{
+    Credentials, DialPolicy, Injectable, InjectionPayload, LinkLimits, Mesh, Metrics, Options,
+};
 
 use super::fanout::{Fanout, Figures, MANY, RECEIVERS, sent};
 use super::{Fallible, credentials};
 
-type Wire = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
+type Connection = Framed<TlsStream<TcpStream>, LengthDelimitedCodec>;
 
-const DOSE: Dose = Dose { anoms: Some(1), ml_weight: Some(0.5) };
-/// An injection with an id of this length is a frame of about 128 bytes.
-const ID: usize = 62;
-/// What waits at once: so few that the longer delay holds, so many that the shorter one does.
+const PAYLOAD: InjectionPayload = InjectionPayload { anoms: Some(1), ml_weight: Some(0.5) };
+/// With an id of this length, an injection's frame has about 128 bytes.
+const ID_LEN: usize = 62;
+/// Injections at once, for the longer and for the shorter delay.
 const CALM: usize = 90;
-const CROWDED: usize = 4_000;
+const CONGESTED: usize = 4_000;
 
-async fn dial(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
+async fn dial(credentials: Credentials, address: SocketAddr) -> Fallible<Connection> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::from(address.ip());
@@ -37,7 +39,7 @@ async fn dial(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
     Ok(Framed::new(stream.into(), codec()))
 }
 
-/// Outboxes, TLS and frames, put together as links do it: what a broker does too, and no more.
+/// Outboxes, TLS and framing as in a link, without the protocol: what a broker does.
 pub async fn transport(authority: &Authority) -> Fallible<Figures> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -52,9 +54,9 @@ pub async fn transport(authority: &Authority) -> Fallible<Figures> {
         let stream = TlsAcceptor::from(publisher.server.clone()).accept(stream).await?;
         let mut frames = Framed::new(TlsStream::from(stream), codec());
         let outbox = Arc::new(Outbox::default());
-        outboxes.add(PeerId(at as u64), outbox.clone());
+        outboxes.add(LinkId(at as u64), outbox.clone());
         tokio::spawn(async move {
-            while let Next::Frames(waiting) = outbox.next().await {
+            while let OutboxItem::Frames(waiting) = outbox.next().await {
                 for frame in waiting {
                     frames.feed(frame).await?;
                 }
@@ -63,15 +65,15 @@ pub async fn transport(authority: &Authority) -> Fallible<Figures> {
             Fallible::Ok(())
         });
     }
-    let delivery = Delivery::at_once(outboxes);
+    let delivery = DeliveryQueue::immediate(outboxes);
     let figures = fanout.publish(async |message, times| {
-        (0..times).for_each(|_| delivery.send(To::AllBut(None), message.clone()));
+        (0..times).for_each(|_| delivery.send(Recipients::AllExcept(None), message.clone()));
         Ok(())
     });
     figures.await
 }
 
-/// A node without peers that it dials, and what has to live as long as it does.
+/// A node that dials no peers.
 struct Publisher {
     mesh: Mesh,
     address: SocketAddr,
@@ -86,42 +88,42 @@ impl Publisher {
         let mesh = Mesh::join(Options {
             credentials,
             addresses: watch::channel(vec![]).1,
-            reach: Reach::All,
+            dial: DialPolicy::AllPeers,
             listener: Some(listener),
             injectable: Injectable::default(),
             metrics: Arc::new(Metrics::new()?),
-            bounds: Bounds::default(),
+            limits: LinkLimits::default(),
             paced: true,
         })?;
         Ok(Self { mesh, address, _credentials: kept })
     }
 
     async fn inject(&self, id: &str) -> Fallible<()> {
-        self.mesh.inject(id.parse()?, DOSE).await?;
+        self.mesh.inject(id.parse()?, PAYLOAD).await?;
         Ok(())
     }
 }
 
-/// Dials a node and greets it as a peer does.
-async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Wire> {
+/// Dials a node and exchanges greetings as a peer.
+async fn link(credentials: Credentials, address: SocketAddr) -> Fallible<Connection> {
     let mut wire = dial(credentials, address).await?;
-    let hello = Message::Hello(Hello { version: wire::VERSION, instance: 1, port: None });
-    wire.send(hello.body()).await?;
-    wire.next().await.ok_or("the node has gone")??;
-    // The node's side of the link comes up with our greeting, which it has yet to read.
+    let hello = Message::Hello(Hello { version: wire::PROTOCOL_VERSION, instance: 1, port: None });
+    wire.send(hello.encode()).await?;
+    wire.next().await.ok_or("the node closed the connection")??;
+    // The link is up at the node once the node has read the greeting.
     tokio::time::sleep(Duration::from_millis(100)).await;
     Ok(wire)
 }
 
-/// When an injection was sent that is told for the first time: later ones are offered many at once.
+/// When an injection was sent. Counts single events only: offers of pending ones come several to a frame.
 fn injected(frame: &[u8]) -> Option<u64> {
-    match Message::read(frame) {
+    match Message::decode(frame) {
         Ok(Message::Events(events)) if events.len() == 1 => sent(events[0].id.as_str().as_bytes()),
         _ => None,
     }
 }
 
-/// From a node's door through its protocol, paced queue and links to a receiver that has read the message.
+/// From `Mesh::inject` through protocol, paced queue and link to the receiver.
 pub async fn injection(authority: &Authority) -> Fallible<Figures> {
     let publisher = Publisher::join(authority).await?;
     let address = publisher.address;
@@ -131,11 +133,11 @@ pub async fn injection(authority: &Authority) -> Fallible<Figures> {
         fanout.receive(async move || link(receiver, address).await, injected);
     }
     let figures =
-        fanout.publish(async |message, _| publisher.inject(std::str::from_utf8(&message[..ID])?).await);
+        fanout.publish(async |message, _| publisher.inject(std::str::from_utf8(&message[..ID_LEN])?).await);
     figures.await
 }
 
-/// Injects as many at once as make the one or the other delay hold, and looks at the time between arrivals.
+/// Measures the time between arrivals, for each of the two delays.
 pub async fn pace(authority: &Authority) -> Fallible<()> {
     let publisher = Publisher::join(authority).await?;
     let mut wire = link(credentials(authority, 1)?, publisher.address).await?;
@@ -143,27 +145,27 @@ pub async fn pace(authority: &Authority) -> Fallible<()> {
     for _ in 0..20 {
         gaps.extend(burst(&publisher, &mut wire, CALM).await?);
     }
-    print("while 100 or fewer wait", delay(0), gaps);
-    let gaps = burst(&publisher, &mut wire, CROWDED).await?;
-    // The first come while there are few, the last when few are left.
-    print("while more than 100 wait", delay(CROWDED), gaps[100..CROWDED - 110].to_vec());
+    print("while 100 or fewer wait", delivery_delay(0), gaps);
+    let gaps = burst(&publisher, &mut wire, CONGESTED).await?;
+    // Without those delivered while the queue was short, at the start and at the end.
+    print("while more than 100 wait", delivery_delay(CONGESTED), gaps[100..CONGESTED - 110].to_vec());
     Ok(())
 }
 
-/// The times between arrivals.
-async fn burst(publisher: &Publisher, wire: &mut Wire, count: usize) -> Fallible<Vec<Duration>> {
+/// Injects `count` at once and returns the times between arrivals.
+async fn burst(publisher: &Publisher, wire: &mut Connection, count: usize) -> Fallible<Vec<Duration>> {
     let inject = async {
         for _ in 0..count {
-            publisher.inject(&venom::node::door::new_id()).await?;
+            publisher.inject(&venom::node::http::new_injection_id()).await?;
         }
         Fallible::Ok(())
     };
     let arrive = async {
         let mut arrived: Vec<Instant> = vec![];
         while arrived.len() < count {
-            let frame: BytesMut = wire.next().await.ok_or("the node has gone")??;
-            // What is offered again takes its turn in the queue, too, and is a delivery.
-            arrived.extend(Message::read(&frame).is_ok().then(Instant::now));
+            let frame: BytesMut = wire.next().await.ok_or("the node closed the connection")??;
+            // Offers count as well: they are deliveries like any other.
+            arrived.extend(Message::decode(&frame).is_ok().then(Instant::now));
         }
         Fallible::Ok(arrived)
     };
@@ -172,14 +174,14 @@ async fn burst(publisher: &Publisher, wire: &mut Wire, count: usize) -> Fallible
     Ok(arrived?.windows(2).map(|pair| pair[1] - pair[0]).collect())
 }
 
-fn print(what: &str, asked: Duration, mut gaps: Vec<Duration>) {
+fn print(what: &str, target: Duration, mut gaps: Vec<Duration>) {
     gaps.sort_unstable();
     let millis = |gap: Duration| gap.as_secs_f64() * 1e3;
     let mean = millis(gaps.iter().sum()) / gaps.len() as f64;
     println!(
-        "{what:<34} {mean:.3} ms on average, {:.1} is asked ({:+.1} %); p1 {:.2}, p99 {:.2}; {} gaps",
-        millis(asked),
-        (mean / millis(asked) - 1.0) * 100.0,
+        "{what:<34} {mean:.3} ms on average, target {:.1} ({:+.1} %); p1 {:.2}, p99 {:.2}; {} gaps",
+        millis(target),
+        (mean / millis(target) - 1.0) * 100.0,
         millis(gaps[gaps.len() / 100]),
         millis(gaps[gaps.len() * 99 / 100]),
         gaps.len()

@@ -1,0 +1,20 @@
+//! The HTTP exchange by which a node obtains its certificate: JSON bodies of the request and the response.
+//!
+//! The node sends them (`node`), the operator's issuer answers them; both sides share these types.
+
+use serde::{Deserialize, Serialize};
+
+/// Body of the POST to the issuer. The pod's token is in the `Authorization` header.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// Certificate signing request (PKCS #10), PEM. Only its public key is used.
+    pub csr: String,
+}
+
+/// Body of the issuer's response with status 200.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CertificateResponse {
+    /// The signed certificate, PEM.
+    pub certificate: String,
+}
