@@ -11,7 +11,6 @@ use super::view::{Standing, View};
 use crate::api;
 use crate::ledger::hex;
 use crate::ledger::sealed::Start;
-use crate::organism::Action;
 use crate::store::Head;
 
 /// Why an organism does not get as far as beating.
@@ -141,18 +140,6 @@ fn time(seconds: f64) -> Time {
     Time(Timestamp::from_microsecond((seconds * 1e6) as i64).unwrap_or_default())
 }
 
-/// The action as the API names it.
-#[must_use]
-pub fn action(action: Action) -> api::Action {
-    match action {
-        Action::Quarantine => api::Action::Quarantine,
-        Action::Alert => api::Action::Alert,
-        Action::ApplyBalance => api::Action::ApplyBalance,
-        Action::ApplyOptimize => api::Action::ApplyOptimize,
-        Action::Noop => api::Action::Noop,
-    }
-}
-
 impl Report {
     /// The generation that is acted on or deliberately held.
     fn generation(&self) -> Option<i64> {
@@ -182,7 +169,7 @@ impl Report {
             status.beats = Some(view.beats);
             status.t_lambda = view.t_lambda.map(seconds).or(status.t_lambda);
             status.decision = view.decided.map(|decided| api::Decision {
-                action: action(decided.action),
+                action: decided.action.into(),
                 threat: rounded(
                     view.threat.or(before.decision.as_ref().map(|it| it.threat)).unwrap_or_default(),
                 ),
@@ -329,7 +316,7 @@ impl Report {
         }
         status.threat = view.threat.map(rounded).or(status.threat);
         status.anoms = view.anoms.or(status.anoms);
-        status.action = view.decided.map(|decided| action(decided.action)).or(status.action);
+        status.action = view.decided.map(|decided| decided.action.into()).or(status.action);
         status.injected_total = self.ledger.as_ref().map(|ledger| ledger.injected_total);
         status.observed_generation = Some(view.genome_generation);
         let mut conditions = Conditions {

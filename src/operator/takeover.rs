@@ -338,7 +338,7 @@ async fn recall(held: &Held) -> Result<Vec<Known>, TakeOverError> {
 /// ledger know since when it holds.
 fn decided(replayed: Option<Decision>, state: &State, organism: &api::Organism) -> Option<Decided> {
     let published = organism.status.as_ref().and_then(|status| status.decision.as_ref());
-    let same = published.filter(|it| it.action == super::report::action(state.action) && state.beat > 0);
+    let same = published.filter(|it| it.action == state.action.into() && state.beat > 0);
     match (same, replayed) {
         (Some(it), replayed) if replayed.is_none_or(|replayed| it.entry <= replayed.entry) => {
             let since = it.since.0.as_microsecond() as f64 / 1e6;
