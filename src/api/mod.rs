@@ -10,6 +10,7 @@ mod duration;
 mod genome;
 mod organism;
 mod quantity;
+pub mod labels;
 mod read;
 mod rules;
 mod schema;

@@ -16,7 +16,7 @@ pub use walk::{From, end_at, walk};
 use super::Error;
 use crate::ledger::Sealed;
 use crate::store::directory::Folder;
-use crate::store::{Head, Listed};
+use crate::store::{Head, SegmentRef};
 use live::Live;
 
 /// Which ledger to read.
@@ -57,9 +57,9 @@ pub trait Store: Sync {
     ///
     /// # Errors
     /// [`Error`], one line that names it.
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error>;
+    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error>;
     /// What to call a segment in messages.
-    fn segment_name(&self, listed: &Listed) -> String;
+    fn segment_name(&self, listed: &SegmentRef) -> String;
     /// For each segment of `head` whether it is there; where that is cheap, whether it is intact.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ pub const INDEX_BOUND: u64 = 1 << 60;
 /// [`Error`], one line.
 pub fn head(store: &dyn Store) -> Result<Head, Error> {
     let head = store.head()?;
-    let small = |it: &Listed| it.first < INDEX_BOUND && it.count < INDEX_BOUND && it.end() <= head.size;
+    let small = |it: &SegmentRef| it.first < INDEX_BOUND && it.count < INDEX_BOUND && it.end() <= head.size;
     if head.size < INDEX_BOUND && head.floor <= head.size && head.segments.iter().all(small) {
         Ok(head)
     } else {

@@ -1,9 +1,6 @@
 //! One call of the API server: under a time limit, and named where it fails.
 
-use std::time::Duration;
-
-/// Longest time one call may take: a client that tries again by itself can take minutes over it.
-pub const CALL_LIMIT: Duration = Duration::from_secs(10);
+use crate::store::CALL_TIMEOUT;
 
 /// Why a call did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +16,7 @@ pub enum CallError {
         source: Box<kube::Error>,
     },
     /// It was not answered.
-    #[error("{verb} {object}: no answer within {} s", CALL_LIMIT.as_secs())]
+    #[error("{verb} {object}: no answer within {} s", CALL_TIMEOUT.as_secs())]
     TimeOut {
         /// What was tried.
         verb: &'static str,
@@ -67,7 +64,7 @@ pub async fn call<T>(
     object: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_LIMIT, call).await {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(source)) => Err(CallError::Api { verb, object: object.to_owned(), source: Box::new(source) }),
         Err(_) => Err(CallError::TimeOut { verb, object: object.to_owned() }),

@@ -35,8 +35,8 @@ use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, Sealed};
 use crate::mesh::Known;
 use crate::mesh::gossip::REMEMBER;
-use crate::store::configmap::{ConfigMaps, Found, Why};
-use crate::store::head::{Head, Listed, largest_merge};
+use crate::store::configmap::{ConfigMaps, StoreErrorKind, StoredHead};
+use crate::store::head::{Head, SegmentRef, largest_merge};
 
 /// From this number of segments on a commit waits for the merge under way: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
@@ -224,7 +224,7 @@ impl Committer {
         for (part, after) in self.seal(&job.before, &job.after, &job.records) {
             let object = self.create(&part).await?;
             let mut head = self.held.head.clone();
-            let listed = Listed::new(&part, head.epoch, object, 0);
+            let listed = SegmentRef::new(&part, head.epoch, object, 0);
             let range = listed.first..listed.end();
             let injections: Vec<_> =
                 job.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
@@ -268,7 +268,7 @@ impl Committer {
                 Ok(uid) => return Ok(uid),
                 Err(error) => error,
             };
-            if matches!(error.why, Why::Conflict) {
+            if matches!(error.kind, StoreErrorKind::Conflict) {
                 let name =
                     self.held.store.segment_name(self.held.head.epoch, sealed.head.first, sealed.head.count);
                 self.show_stranger(Some(name));
@@ -298,7 +298,7 @@ impl Committer {
             // Whether it happened is for the object itself to say.
             match self.held.store.head().await {
                 // It stays untouched, and we wait for it to go.
-                Ok(Some(Found { head: None, .. })) => {
+                Ok(Some(StoredHead { head: None, .. })) => {
                     self.show_stranger(Some(self.held.store.head_name()));
                     self.complain(&error, &mut wait).await?;
                 }
@@ -308,7 +308,9 @@ impl Committer {
                         break;
                     }
                     self.check_fence(found.head.as_ref())?;
-                    if found.head.as_ref() == Some(&self.held.head) && matches!(error.why, Why::Conflict) {
+                    if found.head.as_ref() == Some(&self.held.head)
+                        && matches!(error.kind, StoreErrorKind::Conflict)
+                    {
                         // Somebody touched labels or annotations: what the head says is what we wrote.
                         continue;
                     }
@@ -353,7 +355,7 @@ impl Committer {
             return;
         }
         let retain = self.shared.budget.retain(self.retain);
-        let there = |it: &Listed| {
+        let there = |it: &SegmentRef| {
             let name = self.held.store.name_of(it);
             !self.held.lost.contains(&name) && !self.unmergeable.contains(&name)
         };
@@ -367,8 +369,8 @@ impl Committer {
     /// Puts the merged segment into the head in place of its parts, then deletes these.
     async fn finish_merge(
         &mut self,
-        parts: Vec<Listed>,
-        merged: Result<Listed, MergeError>,
+        parts: Vec<SegmentRef>,
+        merged: Result<SegmentRef, MergeError>,
     ) -> Result<(), Ended> {
         let listed = match merged {
             Ok(listed) => listed,
@@ -419,7 +421,7 @@ impl Committer {
     }
 
     /// Deletes objects that the head no longer lists. One that stays is garbage for the next take-over.
-    async fn remove(&self, parts: &[Listed]) {
+    async fn remove(&self, parts: &[SegmentRef]) {
         for part in parts {
             let name = self.held.store.name_of(part);
             if let Err(error) = self.held.store.delete(&name, &part.object).await {
@@ -439,8 +441,8 @@ impl Committer {
             // Now, not with the next commit: there may be none before this process ends.
             self.put(self.held.head.clone()).await?;
         }
-        let listed = |it: &Listed| (self.held.store.name_of(it), it.object.clone());
-        let gone: Vec<Listed> = match &notice {
+        let listed = |it: &SegmentRef| (self.held.store.name_of(it), it.object.clone());
+        let gone: Vec<SegmentRef> = match &notice {
             Notice::Deleted { name, uid } => self
                 .held
                 .head

@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::body::autoscaling::Autoscaling;
-use super::call::{CALL_LIMIT, CallError, call};
+use super::call::{CallError, call};
 use super::committer::{Committer, Held};
 use super::context::{Context, Living};
 use super::life::{Begin, Past, Pause, Wanted};
@@ -31,7 +31,8 @@ use super::report::{Hold, HoldReason, Report};
 use super::takeover::{TakeOverError, take_over};
 use super::{Key, body, claim, spec};
 use crate::api::{self, OnDelete};
-use crate::store::configmap::{ConfigMaps, StoreError, Why};
+use crate::store::CALL_TIMEOUT;
+use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind};
 
 /// Kept on an Organism for as long as there is something to undo.
 pub const FINALIZER: &str = "genesis.venom.dev/ledger";
@@ -66,7 +67,7 @@ impl ReconcileError {
         match self {
             Self::Call(error) => error.is_conflict(),
             Self::TakeOver(TakeOverError::Store(error)) | Self::Store(error) => {
-                matches!(error.why, Why::Conflict)
+                matches!(error.kind, StoreErrorKind::Conflict)
             }
             Self::TakeOver(_) => false,
         }
@@ -176,7 +177,7 @@ async fn embody(organism: &api::Organism, key: &Key, context: &Arc<Context>) -> 
     let autoscaling = Autoscaling::of(organism, context.bodies.is_some());
     context.report(key, |report| report.autoscaling = Some(autoscaling));
     let Some(shared) = &context.bodies else { return Ok(()) };
-    if tokio::time::timeout(CALL_LIMIT, shared.children.listed()).await.is_err() {
+    if tokio::time::timeout(CALL_TIMEOUT, shared.children.listed()).await.is_err() {
         return Err(CallError::TimeOut { verb: "list the body of", object: format!("Organism {key}") });
     }
     let started = context.table().get_mut(key).is_some_and(|living| match &living.body {

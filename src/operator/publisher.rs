@@ -22,10 +22,10 @@ use tokio::time::Instant;
 use super::Key;
 use super::body::autoscaling::Scaling;
 use super::budget::Budget;
-use super::call::CALL_LIMIT;
 use super::metrics::Metrics;
 use super::report::Report;
 use crate::api;
+use crate::store::CALL_TIMEOUT;
 
 /// Wait before a failed write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -185,7 +185,7 @@ impl Publisher {
         };
         if self.genome.as_ref().is_none_or(|(shown, _)| shown.name != name) {
             let api: Api<api::Genome> = Api::namespaced(self.shared.client.clone(), &self.key.namespace);
-            let Ok(Ok(genome)) = tokio::time::timeout(CALL_LIMIT, api.get(&name)).await else { return };
+            let Ok(Ok(genome)) = tokio::time::timeout(CALL_TIMEOUT, api.get(&name)).await else { return };
             let shown = Shown {
                 api,
                 name,
@@ -218,7 +218,7 @@ impl Publisher {
         let Some(event) = self.events.pop_front() else { return };
         self.last_event = Some(Instant::now());
         let publish = self.shared.recorder.publish(&event, &self.reference);
-        if !matches!(tokio::time::timeout(CALL_LIMIT, publish).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(CALL_TIMEOUT, publish).await, Ok(Ok(()))) {
             self.shared.metrics.api_error("event");
         }
     }
@@ -245,7 +245,7 @@ where
             });
             let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
             let call = self.api.patch_status(&self.name, &params, &patch);
-            match tokio::time::timeout(CALL_LIMIT, call).await {
+            match tokio::time::timeout(CALL_TIMEOUT, call).await {
                 Ok(Ok(object)) => {
                     self.resource_version = object.meta().resource_version.clone();
                     self.failing = false;
@@ -254,7 +254,7 @@ where
                 }
                 Ok(Err(kube::Error::Api(error))) if error.is_not_found() => return Written::Gone,
                 Ok(Err(kube::Error::Api(error))) if error.is_conflict() => {
-                    match tokio::time::timeout(CALL_LIMIT, self.api.get_metadata_opt(&self.name)).await {
+                    match tokio::time::timeout(CALL_TIMEOUT, self.api.get_metadata_opt(&self.name)).await {
                         Ok(Ok(Some(there))) if there.metadata.uid.as_deref() == Some(&self.uid) => {
                             self.resource_version = there.metadata.resource_version;
                         }

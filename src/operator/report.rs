@@ -163,7 +163,7 @@ impl Report {
         status.nodes = Some(api::NodesStatus {
             ready: u32::try_from(self.ready).unwrap_or(u32::MAX),
             replicas: u32::try_from(self.replicas).unwrap_or(u32::MAX),
-            selector: format!("{}={name}", crate::store::configmap::ORGANISM_LABEL),
+            selector: format!("{}={name}", crate::api::labels::ORGANISM_LABEL),
         });
         if let Some(view) = view {
             status.beats = Some(view.beats);

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::Key;
 use super::committer::Notice;
 use super::context::Context;
-use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
+use crate::api::labels::{ORGANISM_LABEL, UID_LABEL};
 
 type Object = PartialObjectMeta<ConfigMap>;
 

@@ -22,9 +22,9 @@ use crate::ledger::sealed::SealedError;
 use crate::mesh::Known;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
-use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
+use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead, parse_segment_name};
 use crate::store::head::Head;
-use crate::store::injections::Recent;
+use crate::store::injections::RecentInjections;
 
 /// Why a ledger could not be taken over.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +120,8 @@ pub async fn take_over(
     let found = store.head().await?;
     let (mut resource_version, found) = match found {
         None => (None, None),
-        Some(Found { head: None, .. }) => return Err(TakeOverError::NameTaken(store.head_name())),
-        Some(Found { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
+        Some(StoredHead { head: None, .. }) => return Err(TakeOverError::NameTaken(store.head_name())),
+        Some(StoredHead { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
     };
 
     let there = match there {
@@ -163,7 +163,7 @@ pub async fn take_over(
                 None => {
                     let Held { head, resource_version: rv, store: its, .. } = held;
                     resource_version = Some(rv);
-                    its.retire_head(&head).await?;
+                    its.archive_head(&head).await?;
                     let mut next = empty(head.generation + 1, head.epoch + 1);
                     next.lost_tail = Some((head.floor, head.size.saturating_sub(1)));
                     return start(its, next, resource_version, Some(&head), &origin).await;
@@ -173,7 +173,7 @@ pub async fn take_over(
         // Segments without a head are of a ledger that was never shown: their names are not used again.
         Plan::Start => (empty(1, highest_epoch(&there, &name) + 1), None),
         Plan::Continue(old) => {
-            store.retire_head(&old).await?;
+            store.archive_head(&old).await?;
             (empty(old.generation + 1, old.epoch + 1), Some(old))
         }
         Plan::Replace(old) => {
@@ -190,7 +190,7 @@ pub async fn take_over(
         }
         Plan::TailLost { head, from, to } => {
             if let Some(old) = &head {
-                store.retire_head(old).await?;
+                store.archive_head(old).await?;
             }
             let generation = published.map_or(0, |it| it.generation);
             let newest = head.as_ref().map_or(generation, |head| head.generation.max(generation));
@@ -316,7 +316,7 @@ async fn load(
 /// there was no injection for long.
 async fn recall(held: &Held) -> Result<Vec<Known>, TakeOverError> {
     let head = &held.head;
-    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
     let newest = head.last_injection.map_or(0, |(entry, _)| entry);
     for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
         // What somebody removed is told of elsewhere; its ids are forgotten.
@@ -359,7 +359,7 @@ async fn try_remove_garbage(held: &Held, there: &Objects) -> Result<(), StoreErr
     let mut listed: BTreeSet<String> = held.head.segments.iter().map(|it| held.store.name_of(it)).collect();
     for generation in 1..held.head.generation {
         // Where an earlier head was lost nobody can say which segments were its own: none is touched.
-        let Some(head) = held.store.retired(generation).await? else { return Ok(()) };
+        let Some(head) = held.store.archived_head(generation).await? else { return Ok(()) };
         listed.extend(head.segments.iter().map(|it| held.store.name_of(it)));
     }
     for (name, uid) in there {
@@ -367,7 +367,7 @@ async fn try_remove_garbage(held: &Held, there: &Objects) -> Result<(), StoreErr
             .is_some_and(|(epoch, ..)| epoch < held.head.epoch && !listed.contains(name));
         if garbage {
             match held.store.delete(name, uid).await {
-                Ok(()) | Err(StoreError { why: Why::Conflict, .. }) => {}
+                Ok(()) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -21,7 +21,7 @@ use super::context::Context;
 use super::nodes::peers;
 use super::{OperatorError, body, genome, organism, segments};
 use crate::api;
-use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
+use crate::api::labels::{ORGANISM_LABEL, UID_LABEL};
 
 /// Reconciliations under way at once.
 const RECONCILERS: u16 = 32;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -13,35 +12,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
-use super::{Head, Listed};
+use super::{CALL_TIMEOUT, Head, SegmentRef};
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::ledger::Sealed;
-
-/// Label of every object of a ledger: the Organism's name.
-pub const ORGANISM_LABEL: &str = "genesis.venom.dev/organism";
-/// Label of every object of a ledger: the Organism's UID.
-pub const UID_LABEL: &str = "genesis.venom.dev/organism-uid";
-/// Label of every object that an operator made.
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`].
-pub const MANAGER: &str = "venom";
-
-/// Longest time one API call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a call on a ledger's object did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{verb} ConfigMap {name}: {why}")]
+#[error("{verb} ConfigMap {name}: {kind}")]
 pub struct StoreError {
     verb: &'static str,
     /// `namespace/name` of the object.
     pub name: String,
     /// What went wrong.
-    pub why: Why,
+    pub kind: StoreErrorKind,
 }
 
 /// What went wrong with a call.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
+pub enum StoreErrorKind {
     /// Somebody else changed or made the object, or its UID is not the one meant.
     #[error("conflict")]
     Conflict,
@@ -52,7 +40,7 @@ pub enum Why {
     #[error("etcd's database space is exceeded")]
     Full,
     /// No answer in time; whether it happened is not known.
-    #[error("no answer within {} s", CALL_LIMIT.as_secs())]
+    #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     TimeOut,
     /// Refused, or no answer.
     #[error(transparent)]
@@ -62,7 +50,7 @@ pub enum Why {
     Content(String),
 }
 
-impl From<kube::Error> for Why {
+impl From<kube::Error> for StoreErrorKind {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
@@ -73,7 +61,7 @@ impl From<kube::Error> for Why {
     }
 }
 
-impl Why {
+impl StoreErrorKind {
     /// Whether we may not: our rights were taken away, or our account with them.
     #[must_use]
     pub fn is_denied(&self) -> bool {
@@ -83,7 +71,7 @@ impl Why {
 
 /// The head as it was found.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct StoredHead {
     /// The head; nothing when the object is not a ledger's head but a stranger's.
     pub head: Option<Head>,
     /// To write it only as it was read.
@@ -122,13 +110,13 @@ impl ConfigMaps {
 
     /// Name of a listed segment.
     #[must_use]
-    pub fn name_of(&self, listed: &Listed) -> String {
+    pub fn name_of(&self, listed: &SegmentRef) -> String {
         self.segment_name(listed.epoch, listed.first, listed.count)
     }
 
     /// Name under which the head of an earlier generation stays.
     #[must_use]
-    pub fn retired_name(&self, generation: u64) -> String {
+    pub fn archived_head_name(&self, generation: u64) -> String {
         format!("{}-ledger-g{generation}", self.organism)
     }
 
@@ -138,30 +126,30 @@ impl ConfigMaps {
         name: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, StoreError> {
-        let why = match tokio::time::timeout(CALL_LIMIT, call).await {
+        let kind = match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error.into(),
-            Err(_) => Why::TimeOut,
+            Err(_) => StoreErrorKind::TimeOut,
         };
-        Err(self.error(verb, name, why))
+        Err(self.error(verb, name, kind))
     }
 
-    fn error(&self, verb: &'static str, name: &str, why: Why) -> StoreError {
+    fn error(&self, verb: &'static str, name: &str, kind: StoreErrorKind) -> StoreError {
         let namespace = self.api.namespace().unwrap_or_default();
-        StoreError { verb, name: format!("{namespace}/{name}"), why }
+        StoreError { verb, name: format!("{namespace}/{name}"), kind }
     }
 
     /// The error of an object that has to be there and is not.
     #[must_use]
     pub fn missing(&self, name: &str) -> StoreError {
-        self.error("get", name, Why::Missing)
+        self.error("get", name, StoreErrorKind::Missing)
     }
 
     /// Reads the head.
     ///
     /// # Errors
     /// [`StoreError`]; a missing head is `None`.
-    pub async fn head(&self) -> Result<Option<Found>, StoreError> {
+    pub async fn head(&self) -> Result<Option<StoredHead>, StoreError> {
         self.head_named(self.head_name()).await
     }
 
@@ -169,12 +157,12 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`]; a missing one is `None`.
-    pub async fn retired(&self, generation: u64) -> Result<Option<Head>, StoreError> {
-        let found = self.head_named(self.retired_name(generation)).await?;
+    pub async fn archived_head(&self, generation: u64) -> Result<Option<Head>, StoreError> {
+        let found = self.head_named(self.archived_head_name(generation)).await?;
         Ok(found.and_then(|found| found.head))
     }
 
-    async fn head_named(&self, name: String) -> Result<Option<Found>, StoreError> {
+    async fn head_named(&self, name: String) -> Result<Option<StoredHead>, StoreError> {
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
         };
@@ -183,11 +171,11 @@ impl ConfigMaps {
         let head = match text {
             Some(text) if ours => Some(
                 serde_json::from_str(text)
-                    .map_err(|error| self.error("read", &name, Why::Content(error.to_string())))?,
+                    .map_err(|error| self.error("read", &name, StoreErrorKind::Content(error.to_string())))?,
             ),
             _ => None,
         };
-        Ok(Some(Found {
+        Ok(Some(StoredHead {
             head,
             resource_version: object.resource_version().unwrap_or_default(),
             uid: object.uid().unwrap_or_default(),
@@ -197,7 +185,7 @@ impl ConfigMaps {
     /// Makes the head. Returns its resourceVersion.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when one is there already.
+    /// [`StoreErrorKind::Conflict`] when one is there already.
     pub async fn create_head(&self, head: &Head) -> Result<String, StoreError> {
         let object = self.head_object(self.head_name(), head)?;
         let made =
@@ -208,7 +196,7 @@ impl ConfigMaps {
     /// Writes the head if it is still at `resource_version`. Returns the new one. This is what commits.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when it was written since; [`Why::TimeOut`] when nobody knows.
+    /// [`StoreErrorKind::Conflict`] when it was written since; [`StoreErrorKind::TimeOut`] when nobody knows.
     pub async fn put_head(&self, head: &Head, resource_version: &str) -> Result<String, StoreError> {
         let name = self.head_name();
         let mut object = self.head_object(name.clone(), head)?;
@@ -222,12 +210,12 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn retire_head(&self, head: &Head) -> Result<(), StoreError> {
-        let name = self.retired_name(head.generation);
+    pub async fn archive_head(&self, head: &Head) -> Result<(), StoreError> {
+        let name = self.archived_head_name(head.generation);
         let mut object = self.head_object(name.clone(), head)?;
         object.immutable = Some(true);
         match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
-            Ok(_) | Err(StoreError { why: Why::Conflict, .. }) => Ok(()),
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -236,12 +224,12 @@ impl ConfigMaps {
     /// trace of an earlier try whose answer was lost.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when an object of this name holds something else.
+    /// [`StoreErrorKind::Conflict`] when an object of this name holds something else.
     pub async fn create_segment(&self, sealed: &Sealed, epoch: u64) -> Result<String, StoreError> {
         let name = self.segment_name(epoch, sealed.head.first, sealed.head.count);
         let head = sealed
             .head_text()
-            .map_err(|error| self.error("create", &name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("create", &name, StoreErrorKind::Content(error.to_string())))?;
         let object = ConfigMap {
             metadata: self.metadata(name.clone()),
             data: Some(BTreeMap::from([("head".into(), head)])),
@@ -250,7 +238,7 @@ impl ConfigMaps {
         };
         match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
             Ok(made) => Ok(made.uid().unwrap_or_default()),
-            Err(error) if matches!(error.why, Why::Conflict | Why::TimeOut) => {
+            Err(error) if matches!(error.kind, StoreErrorKind::Conflict | StoreErrorKind::TimeOut) => {
                 match self.segment(&name).await? {
                     Some((uid, there)) if there == *sealed => Ok(uid),
                     _ => Err(error),
@@ -275,7 +263,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn listed(&self, listed: &Listed) -> Result<Option<Sealed>, StoreError> {
+    pub async fn listed(&self, listed: &SegmentRef) -> Result<Option<Sealed>, StoreError> {
         let name = self.name_of(listed);
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
@@ -291,19 +279,19 @@ impl ConfigMaps {
         let head = object.data.unwrap_or_default().remove("head").unwrap_or_default();
         let entries = object.binary_data.unwrap_or_default().remove("entries").unwrap_or_default().0;
         let sealed = Sealed::from_parts(&head, entries)
-            .map_err(|error| self.error("read", name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("read", name, StoreErrorKind::Content(error.to_string())))?;
         Ok((uid, sealed))
     }
 
     /// Deletes the object of this name if its UID is the one meant. One that is gone is fine.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when another object has that name.
+    /// [`StoreErrorKind::Conflict`] when another object has that name.
     pub async fn delete(&self, name: &str, uid: &str) -> Result<(), StoreError> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.call("delete", name, self.api.delete(name, &params)).await {
-            Ok(_) | Err(StoreError { why: Why::Missing, .. }) => Ok(()),
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::Missing, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -311,7 +299,7 @@ impl ConfigMaps {
     /// Deletes all objects of ledgers of this Organism's UID, heads too.
     ///
     /// # Errors
-    /// [`Why::Content`] when some are there still: somebody's finalizer holds them, or a write under way made
+    /// [`StoreErrorKind::Content`] when some are there still: somebody's finalizer holds them, or a write under way made
     /// one more.
     pub async fn delete_all(&self, uid: &str) -> Result<(), StoreError> {
         let every = format!("{}*", self.head_name());
@@ -319,9 +307,11 @@ impl ConfigMaps {
         self.call("delete", &every, self.api.delete_collection(&params, &of_this_uid)).await?;
         match self.list(uid).await?.first() {
             None => Ok(()),
-            Some(left) => {
-                Err(self.error("delete", &left.name_any(), Why::Content("it is still there".into())))
-            }
+            Some(left) => Err(self.error(
+                "delete",
+                &left.name_any(),
+                StoreErrorKind::Content("it is still there".into()),
+            )),
         }
     }
 
@@ -344,7 +334,7 @@ impl ConfigMaps {
 
     fn head_object(&self, name: String, head: &Head) -> Result<ConfigMap, StoreError> {
         let text = serde_json::to_string(head)
-            .map_err(|error| self.error("write", &name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("write", &name, StoreErrorKind::Content(error.to_string())))?;
         let mut metadata = self.metadata(name);
         if let Some(labels) = &mut metadata.labels {
             // A head belongs to the UID it names, also a retired one of an Organism that is gone.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 
-use super::{Head, Listed, Opened};
+use super::{Head, OpenedSegment, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Sealed, hex};
@@ -39,17 +39,17 @@ const SEGMENT_HEAD_BOUND: u64 = 64 * 1024;
 
 /// What is wrong with a folder, or with a file in it.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}", path.display())]
+#[error("{}: {kind}", path.display())]
 pub struct FolderError {
     /// The file or folder.
     pub path: PathBuf,
     /// What is wrong, and what to do.
-    pub why: Why,
+    pub kind: FolderErrorKind,
 }
 
 /// What is wrong, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
+pub enum FolderErrorKind {
     /// The system refused.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -85,9 +85,9 @@ pub enum Why {
     Seal(#[from] SealError),
 }
 
-impl Why {
+impl FolderErrorKind {
     fn at(self, path: impl Into<PathBuf>) -> FolderError {
-        FolderError { path: path.into(), why: self }
+        FolderError { path: path.into(), kind: self }
     }
 }
 
@@ -96,7 +96,7 @@ trait At<T> {
     fn at(self, path: &Path) -> Result<T, FolderError>;
 }
 
-impl<T, E: Into<Why>> At<T> for Result<T, E> {
+impl<T, E: Into<FolderErrorKind>> At<T> for Result<T, E> {
     fn at(self, path: &Path) -> Result<T, FolderError> {
         self.map_err(|error| error.into().at(path))
     }
@@ -142,52 +142,56 @@ impl Folder {
 
     /// Where a segment is.
     #[must_use]
-    pub fn segment_path(&self, listed: &Listed) -> PathBuf {
+    pub fn segment_path(&self, listed: &SegmentRef) -> PathBuf {
         self.segments_path().join(segment_name(listed.epoch, listed.first, listed.count))
     }
 
     /// Reads and checks the head.
     ///
     /// # Errors
-    /// [`FolderError`]; [`Why::NoLedger`] where there is nothing at all.
+    /// [`FolderError`]; [`FolderErrorKind::NoLedger`] where there is nothing at all.
     pub fn head(&self) -> Result<Head, FolderError> {
         let path = self.head_path();
         match fs::read(&path) {
-            Ok(bytes) => head_file::parse(&bytes).map_err(|why| why.at(path)),
+            Ok(bytes) => head_file::parse(&bytes).map_err(|kind| kind.at(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.without_head()?),
-            Err(error) => Err(Why::from(error).at(path)),
+            Err(error) => Err(FolderErrorKind::from(error).at(path)),
         }
     }
 
     /// What a folder without a head is.
     fn without_head(&self) -> Result<FolderError, FolderError> {
         if !self.0.try_exists().at(&self.0)? {
-            return Ok(Why::NoLedger.at(&self.0));
+            return Ok(FolderErrorKind::NoLedger.at(&self.0));
         }
         // The head comes before the first segment: where there are segments, there was one.
         if self.segments_path().is_dir() && !names(&self.segments_path())?.is_empty() {
-            return Ok(Why::HeadLost.at(self.head_path()));
+            return Ok(FolderErrorKind::HeadLost.at(self.head_path()));
         }
         let ours = |name: &String| [SEGMENTS, LOCK, HEAD_TEMP].contains(&name.as_str());
-        let why = if names(&self.0)?.iter().all(ours) { Why::NoLedger } else { Why::Strange };
-        Ok(why.at(&self.0))
+        let kind = if names(&self.0)?.iter().all(ours) {
+            FolderErrorKind::NoLedger
+        } else {
+            FolderErrorKind::Strange
+        };
+        Ok(kind.at(&self.0))
     }
 
     /// Reads a segment and checks it against what the head lists.
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn load(&self, listed: &Listed) -> Result<Sealed, FolderError> {
+    pub fn load(&self, listed: &SegmentRef) -> Result<Sealed, FolderError> {
         let path = self.segment_path(listed);
-        self.load_at(&path, listed).map_err(|why| why.at(path))
+        self.load_at(&path, listed).map_err(|kind| kind.at(path))
     }
 
-    fn load_at(&self, path: &Path, listed: &Listed) -> Result<Sealed, Why> {
+    fn load_at(&self, path: &Path, listed: &SegmentRef) -> Result<Sealed, FolderErrorKind> {
         let missing = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Why::Missing,
+            io::ErrorKind::NotFound => FolderErrorKind::Missing,
             _ => error.into(),
         };
-        let altered = |what: &str| Why::Altered(what.to_owned());
+        let altered = |what: &str| FolderErrorKind::Altered(what.to_owned());
         let size = fs::metadata(path).map_err(missing)?.len();
         if size > listed.bytes.saturating_add(SEGMENT_HEAD_BOUND) {
             return Err(altered("larger than head.json says"));
@@ -199,7 +203,8 @@ impl Folder {
         let line = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| altered("no line break"))?;
         let entries = bytes.split_off(line + 1);
         let text = std::str::from_utf8(&bytes[..line]).map_err(|_| altered("its head is not text"))?;
-        let sealed = Sealed::from_parts(text, entries).map_err(|error| Why::Altered(error.to_string()))?;
+        let sealed =
+            Sealed::from_parts(text, entries).map_err(|error| FolderErrorKind::Altered(error.to_string()))?;
         if sealed.head_text().is_ok_and(|canonical| canonical != text) {
             return Err(altered("its head is not in canonical form"));
         }
@@ -215,13 +220,17 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn open(&self, listed: &Listed, end: Option<&crate::ledger::Chain>) -> Result<Opened, FolderError> {
-        let opened = Opened::open(&self.load(listed)?)
-            .map_err(|error| Why::Altered(error.to_string()).at(self.segment_path(listed)))?;
+    pub fn open(
+        &self,
+        listed: &SegmentRef,
+        end: Option<&crate::ledger::Chain>,
+    ) -> Result<OpenedSegment, FolderError> {
+        let opened = OpenedSegment::open(&self.load(listed)?)
+            .map_err(|error| FolderErrorKind::Altered(error.to_string()).at(self.segment_path(listed)))?;
         match end {
             Some(end) if *end != opened.before => {
                 let what = format!("does not begin where entry {} ends", end.size().saturating_sub(1));
-                Err(Why::Altered(what).at(self.segment_path(listed)))
+                Err(FolderErrorKind::Altered(what).at(self.segment_path(listed)))
             }
             _ => Ok(opened),
         }

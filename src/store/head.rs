@@ -41,7 +41,7 @@ pub struct Head {
     /// Root over all entries since genesis.
     pub root: Hex,
     /// The segments, oldest first, without a gap.
-    pub segments: Vec<Listed>,
+    pub segments: Vec<SegmentRef>,
     /// Number of entries since genesis.
     pub size: u64,
     /// UID of the Organism; empty where there is no cluster.
@@ -52,7 +52,7 @@ pub struct Head {
 /// every commit and has to stay small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Row", into = "Row")]
-pub struct Listed {
+pub struct SegmentRef {
     /// Index of its first entry.
     pub first: u64,
     /// Number of its entries.
@@ -71,7 +71,7 @@ pub struct Listed {
 
 type Row = (u64, u64, u64, String, u64, u8, Option<(u64, f64)>);
 
-impl TryFrom<Row> for Listed {
+impl TryFrom<Row> for SegmentRef {
     type Error = &'static str;
 
     fn try_from((first, count, epoch, object, bytes, level, start): Row) -> Result<Self, Self::Error> {
@@ -83,14 +83,14 @@ impl TryFrom<Row> for Listed {
     }
 }
 
-impl From<Listed> for Row {
-    fn from(it: Listed) -> Self {
+impl From<SegmentRef> for Row {
+    fn from(it: SegmentRef) -> Self {
         let start = it.start.map(|start| (start.index, start.time));
         (it.first, it.count, it.epoch, it.object, it.bytes, it.level, start)
     }
 }
 
-impl Listed {
+impl SegmentRef {
     /// How a head lists `sealed`, stored as `object` by the writer of `epoch`.
     #[must_use]
     pub fn new(sealed: &Sealed, epoch: u64, object: String, level: u8) -> Self {
@@ -153,7 +153,7 @@ impl Head {
     }
 
     /// Adds a segment that ends where `chain` stands, with the index and the moment of each injection in it.
-    pub fn add(&mut self, listed: Listed, chain: &Chain, injections: &[(u64, f64)]) {
+    pub fn add(&mut self, listed: SegmentRef, chain: &Chain, injections: &[(u64, f64)]) {
         self.size = chain.size();
         self.last_hash = Hex(*chain.last_hash());
         self.root = Hex(chain.tree().root());
@@ -164,7 +164,7 @@ impl Head {
     }
 
     /// Takes the oldest `count` segments off the list. Returns them.
-    pub fn prune(&mut self, count: usize) -> Vec<Listed> {
+    pub fn prune(&mut self, count: usize) -> Vec<SegmentRef> {
         let pruned = self.segments.drain(..count).collect();
         self.floor = self.segments.first().map_or(self.size, |it| it.first);
         if self.floor > 0 {
@@ -196,8 +196,12 @@ impl Head {
     /// longest run of neighbours that may be one, whatever their level; of equal ones the smallest.
     /// Only segments that are `there` are looked at.
     #[must_use]
-    pub fn mergeable(&self, largest: u64, there: impl Fn(&Listed) -> bool) -> Option<std::ops::Range<usize>> {
-        let bytes = |run: &[Listed]| run.iter().map(|it| it.bytes).sum::<u64>();
+    pub fn mergeable(
+        &self,
+        largest: u64,
+        there: impl Fn(&SegmentRef) -> bool,
+    ) -> Option<std::ops::Range<usize>> {
+        let bytes = |run: &[SegmentRef]| run.iter().map(|it| it.bytes).sum::<u64>();
         let runs = |length: usize, largest: u64| {
             self.segments
                 .windows(length)
@@ -207,7 +211,7 @@ impl Head {
                 .filter(move |(_, run)| bytes(run) <= largest)
                 .filter(|(_, run)| run.iter().all(&there))
         };
-        let of_one_level = |run: &[Listed]| run.iter().all(|it| it.level == run[0].level);
+        let of_one_level = |run: &[SegmentRef]| run.iter().all(|it| it.level == run[0].level);
         if let Some((at, _)) = runs(MERGE, largest).find(|(_, run)| of_one_level(run)) {
             return Some(at..at + MERGE);
         }
@@ -268,7 +272,7 @@ mod tests {
         for &(bytes, level, start) in segments {
             let first = head.size;
             let start = start.then_some(Start { index: first, time: 0.0 });
-            head.segments.push(Listed {
+            head.segments.push(SegmentRef {
                 first,
                 count: 7,
                 epoch: 1,
@@ -295,7 +299,7 @@ mod tests {
     fn nothing_is_merged_across_a_gap() {
         let mut head = head(&[(100, 0, false); 8]);
         head.segments.remove(3);
-        head.segments.insert(3, Listed { first: 1_000, ..head.segments[3].clone() });
+        head.segments.insert(3, SegmentRef { first: 1_000, ..head.segments[3].clone() });
         assert_eq!(head.mergeable(u64::MAX, |_| true), None);
     }
 
@@ -361,9 +365,9 @@ mod tests {
     #[test]
     fn absurd_numbers_are_refused() {
         let row = |first: u64, count: u64| format!(r#"[{first},{count},1,"",1,0,null]"#);
-        assert!(serde_json::from_str::<Listed>(&row(7, 7)).is_ok());
+        assert!(serde_json::from_str::<SegmentRef>(&row(7, 7)).is_ok());
         for row in [row(u64::MAX, 1), row(1, u64::MAX), row(1 << 53, 1)] {
-            assert!(serde_json::from_str::<Listed>(&row).is_err(), "{row}");
+            assert!(serde_json::from_str::<SegmentRef>(&row).is_err(), "{row}");
         }
         let peaks = vec![[0; 32]; 64];
         assert!(Tree::from_peaks(u64::MAX, peaks).is_none());

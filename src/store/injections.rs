@@ -24,15 +24,15 @@ pub fn input(event: &Event) -> Input {
 }
 
 /// The injections of the last [`REMEMBER`], gathered from a ledger's segments: the newest segment first, and
-/// no further back than [`Recent::read`] asks for.
-pub struct Recent {
+/// no further back than [`RecentInjections::read`] asks for.
+pub struct RecentInjections {
     /// Since 1970.
     now: Duration,
     /// Newest first.
     known: Vec<Known>,
 }
 
-impl Recent {
+impl RecentInjections {
     /// For the ledger of `head`; nothing where its last injection is too old to matter.
     #[must_use]
     pub fn of(head: &Head) -> Option<Self> {
@@ -101,11 +101,11 @@ mod tests {
     fn what_is_recorded_is_known_again_as_far_back_as_it_matters() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let mut head = Head::empty("", 1, 1, "");
-        assert!(Recent::of(&head).is_none());
+        assert!(RecentInjections::of(&head).is_none());
         head.last_injection = Some((7, now - REMEMBER.as_secs_f64() - 1.0));
-        assert!(Recent::of(&head).is_none());
+        assert!(RecentInjections::of(&head).is_none());
         head.last_injection = Some((7, now));
-        let mut recent = Recent::of(&head).unwrap();
+        let mut recent = RecentInjections::of(&head).unwrap();
         let scale = Input::Scale(Scale { from: 1, p: 2 });
         let newer = [entry(6, now - 20.0, &scale), entry(7, now - 10.0, &input(&event("b")))];
         assert!(recent.read(&newer));
@@ -121,7 +121,7 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let mut head = Head::empty("", 1, 1, "");
         head.last_injection = Some((1, now + 86_400.0));
-        let mut recent = Recent::of(&head).unwrap();
+        let mut recent = RecentInjections::of(&head).unwrap();
         let segment =
             [entry(0, now + 86_400.0, &input(&event("a"))), entry(1, now - 4_000.0, &input(&event("b")))];
         assert!(recent.read(&segment), "its newest entry is young");

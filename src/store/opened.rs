@@ -9,7 +9,7 @@ use crate::ledger::{Chain, Entry, Sealed};
 
 /// An opened segment.
 #[derive(Clone, Debug)]
-pub struct Opened {
+pub struct OpenedSegment {
     /// Whose ledger it is part of.
     pub origin: Option<Origin>,
     /// The chain before its first entry, as its head states it.
@@ -20,7 +20,7 @@ pub struct Opened {
     pub after: Chain,
 }
 
-impl Opened {
+impl OpenedSegment {
     /// Decodes `sealed` and computes where it ends.
     ///
     /// # Errors

@@ -84,7 +84,7 @@ async fn retained_and_continued() {
         // The old one is there as it was, under a name of its own.
         let retired = world.maps.get("venom-ledger-g1").await.unwrap();
         assert_eq!(retired.immutable, Some(true));
-        let head = old_store.retired(1).await.unwrap().unwrap();
+        let head = old_store.archived_head(1).await.unwrap().unwrap();
         assert_eq!((&head.segments, head.root), (&left.head.segments, left.head.root));
         let old = Live::listed(&old_store, head).await.expect("a segment of the old generation is gone");
         assert_eq!(old.continues(&left), left.entries.len());

@@ -4,7 +4,7 @@ use venom::ledger::replay::Replay;
 use venom::ledger::sealed::Sealed;
 use venom::ledger::{Entry, hex};
 use venom::store::configmap::ConfigMaps;
-use venom::store::{Head, Listed};
+use venom::store::{Head, SegmentRef};
 
 use crate::harness::eventually;
 use crate::rederive::{Before, Summary, rederive};
@@ -13,7 +13,7 @@ use crate::rederive::{Before, Summary, rederive};
 pub struct Live {
     pub head: Head,
     /// What the head lists after the last gap, oldest first.
-    segments: Vec<(Listed, Sealed, std::ops::Range<usize>)>,
+    segments: Vec<(SegmentRef, Sealed, std::ops::Range<usize>)>,
     /// The entries in them.
     pub entries: Vec<Entry>,
     /// First and last index of each listed segment that is gone.
@@ -105,7 +105,7 @@ impl Live {
         summary
     }
 
-    fn check_segment(&self, listed: &Listed, sealed: &Sealed, its: std::ops::Range<usize>) {
+    fn check_segment(&self, listed: &SegmentRef, sealed: &Sealed, its: std::ops::Range<usize>) {
         let (head, entries) = (&sealed.head, &self.entries[its]);
         let name = format!("segment {} + {}", listed.first, listed.count);
         assert_eq!((head.first, head.count), (listed.first, listed.count), "{name}");

@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::sleep;
 use venom::api::{Organism, OrganismStatus};
-use venom::store::{Head, Listed};
+use venom::store::{Head, SegmentRef};
 
 use crate::harness::eventually;
 use crate::ledger::Live;
@@ -22,7 +22,7 @@ async fn head(world: &World, name: &str) -> Head {
 
 /// Removes a segment that stands neither first nor last and is still listed afterwards; `instead` is put in
 /// its place.
-async fn remove_segment(world: &World, name: &str, instead: bool) -> Listed {
+async fn remove_segment(world: &World, name: &str, instead: bool) -> SegmentRef {
     let store = world.store(name).await;
     eventually("a segment in the middle to remove", async || {
         let before = head(world, name).await;
@@ -51,7 +51,7 @@ async fn head_labels(world: &World, name: &str) -> std::collections::BTreeMap<St
     world.maps.get(&format!("{name}-ledger")).await.unwrap().labels().clone()
 }
 
-fn lost(status: &OrganismStatus, listed: &Listed) -> bool {
+fn lost(status: &OrganismStatus, listed: &SegmentRef) -> bool {
     let range = format!("Entries {} to {} ", listed.first, listed.end() - 1);
     condition(status, "LedgerIntact") == ("False".into(), "SegmentLost".into())
         && message(status, "LedgerIntact").starts_with(&range)

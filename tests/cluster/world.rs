@@ -7,8 +7,9 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use venom::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use venom::api::{Genome, Organism, OrganismStatus};
-use venom::store::configmap::{ConfigMaps, ORGANISM_LABEL, UID_LABEL};
+use venom::store::configmap::ConfigMaps;
 
 use crate::harness::{cluster, eventually, free_port, in_namespace};
 use crate::ledger::Live;

@@ -8,7 +8,7 @@ use super::super::source::{self, Lines, Source, Store};
 use super::super::{Error, stdout};
 use super::progress::Progress;
 use crate::ledger::{Chain, Entry, Hash, hex, unhex};
-use crate::store::{Head, Listed, Opened};
+use crate::store::{Head, OpenedSegment, SegmentRef};
 
 /// What `venom ledger verify` takes.
 #[derive(Debug, clap::Args)]
@@ -207,9 +207,9 @@ fn shape(name: &str, head: &Head, findings: &mut Vec<String>) {
     }
 }
 
-fn segment(store: &dyn Store, listed: &Listed, size: Option<u64>) -> Result<Checked, Error> {
+fn segment(store: &dyn Store, listed: &SegmentRef, size: Option<u64>) -> Result<Checked, Error> {
     let sealed = store.load(listed)?;
-    let opened = Opened::open(&sealed)
+    let opened = OpenedSegment::open(&sealed)
         .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))?;
     let inside = size.filter(|size| (listed.first..=listed.end()).contains(size));
     let at_size = inside.map(|size| {

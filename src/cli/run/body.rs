@@ -15,7 +15,7 @@ use crate::mesh::{Answers, Known};
 use crate::node::source::Source;
 use crate::node::{Node, Options, folder};
 use crate::store::directory::Writer;
-use crate::store::injections::Recent;
+use crate::store::injections::RecentInjections;
 
 /// Where the mesh of a folder's ledger is, unless somebody says otherwise.
 const FOLDER: &str = "venom-mesh";
@@ -98,7 +98,7 @@ async fn live(
 /// The injections that a retry must not bring in again.
 fn known(writer: &Writer) -> Result<Vec<Known>, Error> {
     let head = writer.head();
-    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
     for listed in head.segments.iter().rev() {
         if !recent.read(&writer.folder().open(listed, None)?.entries) {
             break;

@@ -4,7 +4,7 @@ use super::super::Error;
 use super::Store;
 use crate::ledger::Sealed;
 use crate::store::directory::{Folder, Stray};
-use crate::store::{Head, Listed};
+use crate::store::{Head, SegmentRef};
 
 impl Store for Folder {
     fn name(&self) -> String {
@@ -15,11 +15,11 @@ impl Store for Folder {
         Ok(Folder::head(self)?)
     }
 
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error> {
+    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error> {
         Ok(Folder::load(self, listed)?)
     }
 
-    fn segment_name(&self, listed: &Listed) -> String {
+    fn segment_name(&self, listed: &SegmentRef) -> String {
         self.segment_path(listed).display().to_string()
     }
 

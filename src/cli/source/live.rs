@@ -1,7 +1,6 @@
 //! The ledger of an Organism in a cluster.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -13,10 +12,7 @@ use super::{Cluster, Store};
 use crate::api::Organism;
 use crate::ledger::Sealed;
 use crate::store::configmap::ConfigMaps;
-use crate::store::{Head, Listed};
-
-/// Longest time a question to the API server may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+use crate::store::{CALL_TIMEOUT, Head, SegmentRef};
 
 /// An Organism's ledger, read through the API server.
 pub(super) struct Live {
@@ -47,7 +43,7 @@ impl Live {
             let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
             let client = Client::try_from(config).map_err(|error| failed("kubeconfig", &error))?;
             let organisms: Api<Organism> = Api::namespaced(client.clone(), &namespace);
-            let asked = tokio::time::timeout(CALL_LIMIT, organisms.get_opt(organism)).await;
+            let asked = tokio::time::timeout(CALL_TIMEOUT, organisms.get_opt(organism)).await;
             let found = asked
                 .map_err(|_| failed(&shown, &"the API server does not answer; check --context"))?
                 .map_err(|error| failed(&shown, &error))?;
@@ -94,7 +90,7 @@ impl Store for Live {
         }
     }
 
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error> {
+    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error> {
         let found =
             self.runtime.block_on(self.maps.listed(listed)).map_err(|error| failed(&self.name, &error))?;
         let wrong = |what: &str| Error::Failed(format!("{}: {what}", self.segment_name(listed)));
@@ -106,7 +102,7 @@ impl Store for Live {
         Ok(sealed)
     }
 
-    fn segment_name(&self, listed: &Listed) -> String {
+    fn segment_name(&self, listed: &SegmentRef) -> String {
         format!("{}: ConfigMap {}", self.name, self.maps.name_of(listed))
     }
 
@@ -115,7 +111,7 @@ impl Store for Live {
             self.runtime.block_on(self.maps.list(&head.uid)).map_err(|error| failed(&self.name, &error))?;
         let uids: BTreeMap<String, Option<String>> =
             objects.iter().map(|object| (object.name_any(), object.uid())).collect();
-        let is_there = |listed: &Listed| {
+        let is_there = |listed: &SegmentRef| {
             uids.get(&self.maps.name_of(listed)).is_some_and(|uid| uid.as_ref() == Some(&listed.object))
         };
         Ok(head.segments.iter().map(is_there).collect())

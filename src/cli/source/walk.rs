@@ -4,7 +4,7 @@ use super::super::{Error, complain};
 use super::{Lines, Source, Store, head};
 use crate::ledger::merkle::Tree;
 use crate::ledger::{Chain, Entry, Hash};
-use crate::store::{Head, Listed, Opened};
+use crate::store::{Head, OpenedSegment, SegmentRef};
 
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ fn walk_store(
 }
 
 /// Opens the segment that holds entry `index`, by a newer head if this one has been overtaken.
-fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<Opened, Error> {
+fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<OpenedSegment, Error> {
     let mut tries = 0;
     loop {
         let listed = holding(head, index).ok_or_else(|| {
@@ -105,7 +105,7 @@ fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<Opened, Err
             Error::Failed(format!("{}: entry {index} {what}", store.name()))
         })?;
         let read = store.load(listed).and_then(|sealed| {
-            Opened::open(&sealed)
+            OpenedSegment::open(&sealed)
                 .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))
         });
         match read {
@@ -122,7 +122,7 @@ fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<Opened, Err
     }
 }
 
-fn holding(head: &Head, index: u64) -> Option<&Listed> {
+fn holding(head: &Head, index: u64) -> Option<&SegmentRef> {
     head.segments.iter().find(|it| (it.first..it.end()).contains(&index))
 }
 

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 
 use super::autoscaling::Scaling;
 use super::build::{COMPONENT, COMPONENT_LABEL, Kind};
+use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::context::Context;
 use crate::operator::{Key, body};
-use crate::store::configmap::ORGANISM_LABEL;
 
 /// By this name the operator owns fields of the objects that it makes.
 pub const MANAGER: &str = "venom";

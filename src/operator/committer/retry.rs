@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Committer;
 use crate::operator::Key;
-use crate::store::configmap::{StoreError, Why};
+use crate::store::configmap::{StoreError, StoreErrorKind};
 use crate::store::head::Head;
 
 /// How long to wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
@@ -46,7 +46,7 @@ impl Committer {
     pub(super) async fn complain(&mut self, error: &StoreError, wait: &mut Duration) -> Result<(), Ended> {
         self.shared.metrics.api_error("ledger");
         let mut stopping = self.shared.stopping.clone();
-        if *stopping.borrow_and_update() && error.why.is_denied() {
+        if *stopping.borrow_and_update() && error.kind.is_denied() {
             tracing::warn!(
                 organism = %self.key,
                 %error,
@@ -54,7 +54,7 @@ impl Committer {
             );
             return Err(Ended::Dismissed);
         }
-        let full = matches!(error.why, Why::Full);
+        let full = matches!(error.kind, StoreErrorKind::Full);
         if full && !self.full {
             self.full = true;
             tracing::warn!(

@@ -18,10 +18,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::mesh::identity::{Authority, IdentityError, LIFE, new_key};
 use crate::mesh::{Credentials, Identity};
 use crate::operator::call::{CallError, call};
-use crate::store::configmap::{MANAGED_BY_LABEL, MANAGER};
 
 /// What comes before an organism's UID in every name.
 pub const TRUST_DOMAIN: &str = "venom";

@@ -10,9 +10,9 @@ use kube::ResourceExt;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 
+use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::Key;
 use crate::operator::body::build::MESH_SUFFIX;
-use crate::store::configmap::ORGANISM_LABEL;
 
 /// Kubernetes' own label: the Service that a slice belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";

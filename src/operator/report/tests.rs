@@ -1,5 +1,6 @@
 use super::*;
 use crate::operator::view::Decided;
+use crate::organism::Action;
 
 fn view() -> View {
     View {

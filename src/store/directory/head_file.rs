@@ -4,7 +4,7 @@ use serde_json::Value;
 use sha3::{Digest, Sha3_256};
 
 use super::super::Head;
-use super::Why;
+use super::FolderErrorKind;
 use crate::ledger::{canonical, hex};
 
 /// Version of the folder's layout.
@@ -20,8 +20,9 @@ pub(super) fn text(head: &Head) -> Result<String, canonical::NotCanonical> {
 
 /// The head that `bytes` are the text of. That they are as they were written is checked before anything in
 /// them is believed, the format too.
-pub(super) fn parse(bytes: &[u8]) -> Result<Head, Why> {
-    let altered = |what: &dyn std::fmt::Display| Why::Altered(format!("not as it was written: {what}"));
+pub(super) fn parse(bytes: &[u8]) -> Result<Head, FolderErrorKind> {
+    let altered =
+        |what: &dyn std::fmt::Display| FolderErrorKind::Altered(format!("not as it was written: {what}"));
     let text = std::str::from_utf8(bytes).map_err(|error| altered(&error))?;
     let mut value = canonical::parse(text).map_err(|error| altered(&error))?;
     let fields = value.as_object_mut().ok_or_else(|| altered(&"no object"))?;
@@ -32,7 +33,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Why> {
     let format = value.as_object_mut().and_then(|fields| fields.remove("format"));
     match format.as_ref().and_then(Value::as_u64) {
         Some(FORMAT) => {}
-        Some(newer) if newer > FORMAT => return Err(Why::Newer(newer)),
+        Some(newer) if newer > FORMAT => return Err(FolderErrorKind::Newer(newer)),
         _ => return Err(altered(&"no format")),
     }
     serde_json::from_value(value).map_err(|error| altered(&error))
@@ -56,7 +57,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
-                assert!(matches!(parse(&bytes), Err(Why::Altered(_))), "byte {at}, bit {bit}");
+                assert!(matches!(parse(&bytes), Err(FolderErrorKind::Altered(_))), "byte {at}, bit {bit}");
             }
             assert!(parse(&text.as_bytes()[..at]).is_err());
         }
@@ -71,6 +72,6 @@ mod tests {
         value["more"] = "of a later version".into();
         value["sha3"] = sum(&value).unwrap().into();
         let text = canonical::to_string(&value).unwrap();
-        assert!(matches!(parse(text.as_bytes()), Err(Why::Newer(2))));
+        assert!(matches!(parse(text.as_bytes()), Err(FolderErrorKind::Newer(2))));
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::Head;
-use super::super::head::{LARGEST_MERGE, Listed};
-use super::{At, Folder, FolderError, HEAD_TEMP, Stray, Why, file_hash, head_file};
+use super::super::head::{LARGEST_MERGE, SegmentRef};
+use super::{At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, file_hash, head_file};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
 use crate::ledger::sealed::{MergeError, SealError};
@@ -60,7 +60,7 @@ impl Writer {
             return Ok((writer, None));
         };
         let end = head.chain().ok_or_else(|| {
-            Why::Altered("its peaks, size and root do not fit".into()).at(folder.head_path())
+            FolderErrorKind::Altered("its peaks, size and root do not fit".into()).at(folder.head_path())
         })?;
         let (past, origin) = past(&folder, &head, &end)?;
         Ok((Self { folder, _lock: lock, head, end, origin, merges: true }, past))
@@ -132,7 +132,7 @@ impl Writer {
                 }
                 Err(error) => {
                     let path = self.folder.segment_path(&parts[0]);
-                    return Err(Why::Altered(format!("cannot be merged: {error}")).at(path));
+                    return Err(FolderErrorKind::Altered(format!("cannot be merged: {error}")).at(path));
                 }
             };
             let listed = self.write_segment(&merged, parts[0].level + 1)?;
@@ -147,12 +147,12 @@ impl Writer {
         Ok(())
     }
 
-    fn write_segment(&self, sealed: &Sealed, level: u8) -> Result<Listed, FolderError> {
+    fn write_segment(&self, sealed: &Sealed, level: u8) -> Result<SegmentRef, FolderError> {
         let text = sealed.head_text().map_err(SealError::from).at(self.folder.path())?;
         let mut bytes = text.into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(&sealed.entries);
-        let listed = Listed::new(sealed, self.head.epoch, file_hash(&bytes), level);
+        let listed = SegmentRef::new(sealed, self.head.epoch, file_hash(&bytes), level);
         let path = self.folder.segment_path(&listed);
         // One that is there already is of a commit that failed half-way, or its name would be listed.
         write_durably(&path, &bytes)?;
@@ -177,7 +177,7 @@ impl Writer {
 fn existing(folder: &Folder) -> Result<Option<Head>, FolderError> {
     match folder.head() {
         Ok(head) => Ok(Some(head)),
-        Err(FolderError { why: Why::NoLedger, .. }) => Ok(None),
+        Err(FolderError { kind: FolderErrorKind::NoLedger, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -188,7 +188,7 @@ fn past(folder: &Folder, head: &Head, end: &Chain) -> Result<(Option<Past>, Opti
         return Ok((None, None));
     }
     let from = head.segments.iter().rposition(|it| it.start.is_some());
-    let from = from.ok_or_else(|| Why::NoStart.at(folder.path()))?;
+    let from = from.ok_or_else(|| FolderErrorKind::NoStart.at(folder.path()))?;
     let mut origin = None;
     for listed in &head.segments[..from] {
         folder.load(listed)?;
@@ -204,9 +204,12 @@ fn past(folder: &Folder, head: &Head, end: &Chain) -> Result<(Option<Past>, Opti
         origin = opened.origin;
     }
     if chain.is_none_or(|chain| chain != *end) {
-        return Err(Why::Altered("its segments do not end where it says".into()).at(folder.head_path()));
+        return Err(
+            FolderErrorKind::Altered("its segments do not end where it says".into()).at(folder.head_path())
+        );
     }
-    let state = replay.finish().at(folder.path())?.ok_or_else(|| Why::NoStart.at(folder.path()))?;
+    let state =
+        replay.finish().at(folder.path())?.ok_or_else(|| FolderErrorKind::NoStart.at(folder.path()))?;
     Ok((Some(Past { state, chain: end.clone() }), origin))
 }
 
@@ -216,8 +219,8 @@ fn lock(path: &PathBuf) -> Result<File, FolderError> {
         match file.try_lock() {
             Ok(()) => break,
             Err(fs::TryLockError::WouldBlock) if attempt < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
-            Err(fs::TryLockError::WouldBlock) => return Err(Why::InUse.at(path)),
-            Err(fs::TryLockError::Error(error)) => return Err(Why::from(error).at(path)),
+            Err(fs::TryLockError::WouldBlock) => return Err(FolderErrorKind::InUse.at(path)),
+            Err(fs::TryLockError::Error(error)) => return Err(FolderErrorKind::from(error).at(path)),
         }
     }
     Ok(file)
