@@ -7,7 +7,6 @@
 //! 4. [`summary`]: read the folder again, check it, and say what came out.
 
 mod body;
-mod bounds;
 mod heart;
 mod keeper;
 mod progress;
