@@ -228,7 +228,7 @@ impl Committer {
             let range = listed.first..listed.end();
             let injections: Vec<_> =
                 job.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
-            head.add(listed, &after, &injections);
+            head.append(listed, &after, &injections);
             bytes += part.entries.len() as u64 + self.put(head).await?;
             let now = Instant::now();
             self.injections.extend(injections.into_iter().map(|(entry, _)| (entry, now)));
