@@ -103,10 +103,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
         let (node, _) = tokio::select! {
             started = Node::start(options, None) => started.map_err(|error| failed(&error))?,
             // It may be waiting for its first certificate.
-            () = stop.asked() => return Ok(()),
+            () = stop.requested() => return Ok(()),
         };
         complain(&listening(&node));
-        stop.asked().await;
+        stop.requested().await;
         node.stop().await;
         Ok(())
     })

@@ -72,7 +72,7 @@ fn commands_refuse_an_altered_folder() {
             let found = place.venom("ledger verify venom-ledger");
             assert_eq!(found.code, Some(1), "{found:?}");
             let told = place.fails("run --beats 1", 1);
-            assert!(told.contains("restore it from a copy"), "{told}");
+            assert!(told.contains("restore it from a backup"), "{told}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         fs::write(&path, &whole).unwrap();
@@ -88,8 +88,8 @@ fn what_is_missing_or_besides_is_named() {
     let ledger = place.ledger();
 
     for (name, told) in [
-        ("notes.txt", "no part of a ledger; move it away"),
-        ("segments/notes.txt", "no part of a ledger; move it away"),
+        ("notes.txt", "not part of a ledger; move it elsewhere"),
+        ("segments/notes.txt", "not part of a ledger; move it elsewhere"),
         ("segments/9-0-1.segment", "left by a writer that was killed"),
         ("head.json.tmp", "left by a writer that was killed"),
     ] {
@@ -166,7 +166,7 @@ fn json_lines_have_one_text() {
             "entry 4 expected, found 5",
         ),
         (whole[..whole.len() - 5].to_owned(), "altered.jsonl:85: not an entry"),
-        (String::new(), "holds no entry"),
+        (String::new(), "contains no entry"),
     ] {
         place.write("altered.jsonl", &text);
         let done = place.venom("ledger verify altered.jsonl");
@@ -215,7 +215,7 @@ fn an_expected_root_shows_a_cut_off_end() {
     let tail: String = whole.lines().skip(40).map(|line| format!("{line}\n")).collect();
     place.write("tail.jsonl", &tail);
     let verified = place.ok("ledger verify tail.jsonl");
-    assert!(verified.contains("no root: it covers entries 0 to 39 too"), "{verified}");
+    assert!(verified.contains("no root: it also covers entries 0 to 39"), "{verified}");
     let told = place.venom(&format!("ledger verify tail.jsonl --root {old}"));
     assert_eq!(told.code, Some(1));
     assert!(told.out.contains("cannot be computed"), "{told:?}");

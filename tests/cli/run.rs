@@ -158,7 +158,7 @@ fn two_cannot_write_one_folder() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let told = place.fails("run --beats 1", 1);
-    assert!(told.contains("in use by another venom"), "{told}");
+    assert!(told.contains("in use by another venom process"), "{told}");
     // A folder that is being written verifies.
     place.ok("ledger verify venom-ledger");
     child.kill().unwrap();

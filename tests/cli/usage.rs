@@ -17,10 +17,10 @@ fn wrong_usage_is_code_2_and_one_line() {
         ("ledger verify", "<SOURCE>"),
         ("ledger verify x --root abc", "64 hexadecimal digits"),
         ("ledger verfy x", "a similar subcommand exists: 'verify'"),
-        ("operator --write-budget fast", "write a number a second"),
+        ("operator --write-budget fast", "write a rate per second"),
         ("operator --write-budget 0", "must be above 0"),
-        ("operator --node-image venom:1", "--node-image needs --issuer-url"),
-        ("operator --issuer-url https://venom:1/v1/certificates", "give --node-image as well"),
+        ("operator --node-image venom:1", "--node-image requires --issuer-url"),
+        ("operator --issuer-url https://venom:1/v1/certificates", "--issuer-url requires --node-image"),
         (
             "operator --node-image venom:1 --issuer-url https://venom:1",
             "write https://HOST:PORT/v1/certificates",

@@ -1,4 +1,4 @@
-//! A folder as a source.
+//! A ledger in a folder.
 
 use super::super::Error;
 use super::Store;
@@ -24,21 +24,23 @@ impl Store for Folder {
     }
 
     fn present(&self, head: &Head) -> Result<Vec<bool>, Error> {
-        // Reading and hashing a file is little beside decoding it.
+        // Reading and hashing a file costs little compared to decoding it.
         Ok(head.segments.iter().map(|listed| Folder::load(self, listed).is_ok()).collect())
     }
 
-    /// What a writer at work has not committed yet, or not removed yet, is its own business.
+    /// Leftovers are ignored while a writer is active: it may be about to list or to remove them.
     fn strays(&self, head: &Head) -> Result<Vec<String>, Error> {
         let written = self.is_written();
-        let told = |stray: Stray| match stray {
+        let describe = |stray: Stray| match stray {
             Stray::Leftover(_) if written => None,
             Stray::Leftover(path) => Some(format!(
-                "{}: no part of the ledger, left by a writer that was killed; remove it, or the next venom run will",
+                "{}: not part of the ledger, left by a writer that was killed; remove it, or let the next venom run remove it",
                 path.display()
             )),
-            Stray::Foreign(path) => Some(format!("{}: no part of a ledger; move it away", path.display())),
+            Stray::Foreign(path) => {
+                Some(format!("{}: not part of a ledger; move it elsewhere", path.display()))
+            }
         };
-        Ok(Folder::strays(self, head)?.into_iter().filter_map(told).collect())
+        Ok(Folder::strays(self, head)?.into_iter().filter_map(describe).collect())
     }
 }
