@@ -1,4 +1,4 @@
-//! Every byte counts: altered, truncated, missing and stray files, altered lines.
+//! Detection of altered, truncated, missing and unexpected files, and of altered JSON lines.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use venom::store::directory::Folder;
 
 use super::{Place, files};
 
-/// What a check of the ledger's folder finds; the same as the command does, without a process for each byte.
+/// The findings for the ledger's folder. Calls the library, because a process for each byte would take too long.
 fn findings(place: &Place) -> Vec<String> {
     match verify::store(&Folder::new(place.ledger()), &Expected::default()) {
         Ok(report) => report.findings,
@@ -15,7 +15,7 @@ fn findings(place: &Place) -> Vec<String> {
     }
 }
 
-/// Flips a bit of each `step`th byte of each file, and cuts each file off at some places.
+/// Flips a bit in every `step`th byte of each file, and truncates each file at some places. Returns the number of flips.
 fn flip(place: &Place, step: usize) -> usize {
     assert_eq!(findings(place), [""; 0]);
     let mut flipped = 0;
@@ -41,7 +41,7 @@ fn flip(place: &Place, step: usize) -> usize {
 }
 
 #[test]
-fn every_flipped_byte_of_a_small_folder_is_found() {
+fn every_flipped_byte_of_a_small_folder_is_detected() {
     let place = Place::new();
     place.ok("run --beats 2");
     let flipped = flip(&place, 1);
@@ -49,7 +49,7 @@ fn every_flipped_byte_of_a_small_folder_is_found() {
 }
 
 #[test]
-fn flipped_bytes_of_a_larger_folder_are_found() {
+fn flipped_bytes_of_a_larger_folder_are_detected() {
     let place = Place::new();
     place.ok("run --beats 100");
     place.ok("run --beats 100 --p-nodes 4");
@@ -57,9 +57,9 @@ fn flipped_bytes_of_a_larger_folder_are_found() {
     assert!(flipped > 30, "{flipped}");
 }
 
-/// The commands on an altered folder: none goes on as if nothing were, and `run` changes nothing.
+/// `verify` and `run` fail on an altered folder, and `run` changes nothing.
 #[test]
-fn commands_refuse_an_altered_folder() {
+fn commands_fail_on_an_altered_folder() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
@@ -81,7 +81,7 @@ fn commands_refuse_an_altered_folder() {
 }
 
 #[test]
-fn what_is_missing_or_besides_is_named() {
+fn unexpected_files_are_named() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
@@ -108,9 +108,9 @@ fn what_is_missing_or_besides_is_named() {
     }
 }
 
-/// A gap: verify names it, export and replay begin after it.
+/// `verify` names a gap; `export` and `replay` begin after it.
 #[test]
-fn a_gap_is_named_and_passed_over() {
+fn a_gap_is_named_and_skipped() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
@@ -141,7 +141,7 @@ fn a_gap_is_named_and_passed_over() {
 }
 
 #[test]
-fn json_lines_have_one_text() {
+fn altered_json_lines_are_detected() {
     let place = Place::new();
     place.ok("run --beats 12");
     place.ok("ledger export venom-ledger -o whole.jsonl");
@@ -173,7 +173,7 @@ fn json_lines_have_one_text() {
         assert_eq!(done.code, Some(1), "{told}: {done:?}");
         assert!(done.out.contains(told), "{told}: {done:?}");
     }
-    // One altered content is one finding.
+    // One alteration is one finding.
     place.write("altered.jsonl", &with(6, lines[6].replace("NOOP", "ALERT")));
     assert_eq!(place.venom("ledger verify altered.jsonl").out.lines().count(), 1);
 
@@ -185,9 +185,9 @@ fn json_lines_have_one_text() {
     }
 }
 
-/// What a chain alone cannot show: that its end was cut off.
+/// A chain alone does not show that its end was cut off.
 #[test]
-fn an_expected_root_shows_a_cut_off_end() {
+fn an_expected_root_detects_truncation() {
     let place = Place::new();
     place.ok("run --beats 12");
     place.ok("ledger export venom-ledger -o whole.jsonl");
@@ -201,7 +201,7 @@ fn an_expected_root_shows_a_cut_off_end() {
     place.fails("ledger verify cut.jsonl --size 85", 1);
     place.fails(&format!("ledger verify cut.jsonl --root {old} --size 85"), 1);
 
-    // A root that was kept goes on being the root of as many entries.
+    // An earlier root stays the root of the entries that it covers.
     place.ok("run --beats 3");
     place.ok(&format!("ledger verify venom-ledger --root {old} --size 85"));
     place.fails(&format!("ledger verify venom-ledger --root {old}"), 1);
@@ -211,7 +211,7 @@ fn an_expected_root_shows_a_cut_off_end() {
     let new = root(place.ok("ledger verify longer.jsonl"));
     place.ok(&format!("ledger verify venom-ledger --root {new}"));
 
-    // Without index 0 links can be checked, the root cannot.
+    // Without the entries from index 0 on, links can be checked but the root cannot.
     let tail: String = whole.lines().skip(40).map(|line| format!("{line}\n")).collect();
     place.write("tail.jsonl", &tail);
     let verified = place.ok("ledger verify tail.jsonl");

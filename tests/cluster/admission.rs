@@ -1,7 +1,7 @@
-//! What the API server takes and what it refuses, with which words, by the schemas alone.
+//! Validation by the CRD schemas: which manifests the API server accepts, and the messages for those it rejects.
 //!
-//! Manifests are sent as kubectl sends them: created, with strict field validation. YAML goes over as it is
-//! written, so that nothing on our side reads a number or a null first.
+//! Manifests are created with strict field validation, as by kubectl. The YAML is sent unchanged, so that no client code
+//! interprets a number or a null first.
 use kube::core::Request;
 use kube::{Api, Client, Error, Resource};
 use serde_json::Value;
@@ -9,8 +9,8 @@ use venom::api::{Genome, GenomeSpec, Organism, OrganismSpec, read};
 
 use crate::harness::{API_VERSION, in_namespace};
 
-/// {what is wrong, manifest, what the message says}
-fn refused() -> Vec<(&'static str, String, &'static str)> {
+/// The problem, the manifest, and a part of the expected message.
+fn rejected() -> Vec<(&'static str, String, &'static str)> {
     vec![
         // Names.
         ("name too long", named("Organism", &"a".repeat(41)), "metadata.name must be at most 40 characters"),
@@ -25,7 +25,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("reference to nothing", organism("genomeRef: {name: ''}"), "spec.genomeRef.name must be"),
         ("reference without a name", organism("genomeRef: {}"), "spec.genomeRef.name: Required value"),
-        // Unknown fields and wrong types: the API server's own words.
+        // Unknown fields and wrong types, with messages of the API server.
         ("unknown field", organism("puls: {k: 4}"), r#"unknown field "spec.puls""#),
         (
             "unknown field below",
@@ -307,10 +307,10 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[tokio::test]
-async fn bad_manifests_are_refused_with_the_remedy() {
+async fn invalid_manifests_are_rejected_with_the_remedy() {
     in_namespace(async |client, namespace| {
         let mut failures = vec![];
-        for (what, manifest, fragment) in refused() {
+        for (what, manifest, fragment) in rejected() {
             match create(&client, namespace, &manifest, "&dryRun=All").await {
                 Ok(_) => failures.push(format!("{what}: accepted")),
                 Err(message) if !message.contains(fragment) => {
@@ -324,9 +324,9 @@ async fn bad_manifests_are_refused_with_the_remedy() {
     .await;
 }
 
-/// The edge of every bound, and all that may be written for one and the same thing.
+/// The limits of every bound, and every notation of a value.
 #[tokio::test]
-async fn good_manifests_are_taken() {
+async fn valid_manifests_are_accepted() {
     let accepted = [
         named("Organism", &"a".repeat(40)),
         named("Genome", "a"),
@@ -380,7 +380,7 @@ async fn good_manifests_are_taken() {
         for manifest in accepted {
             let stored = create(&client, namespace, &manifest, "&dryRun=All").await;
             let stored = stored.unwrap_or_else(|message| panic!("{manifest}\n{message}"));
-            // Whoever reads the manifest without an API server gets the same spec.
+            // Reading the manifest without an API server yields the same spec.
             let written: Value = serde_yaml::from_str(&manifest).unwrap();
             if stored["kind"] == "Organism" {
                 let offline = read::<Organism>(written).unwrap();
@@ -419,9 +419,9 @@ async fn the_smallest_objects_get_all_defaults() {
     .await;
 }
 
-/// A replay must not depend on the way that a number took: what was written comes back in the same bits.
+/// A replay needs the exact numbers: the API server returns the same bits.
 #[tokio::test]
-async fn numbers_come_back_bit_by_bit() {
+async fn numbers_round_trip_bit_for_bit() {
     in_namespace(async |client, namespace| {
         let organisms = Api::<Organism>::namespaced(client.clone(), namespace);
         let numbers = [
@@ -456,7 +456,7 @@ fn named(kind: &str, name: &str) -> String {
     format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata: {{name: {name}}}\n")
 }
 
-/// POSTs a manifest as it is written; the error is the API server's message.
+/// POSTs a manifest unchanged. The error is the API server's message.
 async fn create(client: &Client, namespace: &str, manifest: &str, query: &str) -> Result<Value, String> {
     let url = if manifest.contains("kind: Organism") {
         Organism::url_path(&(), Some(namespace))
@@ -464,7 +464,7 @@ async fn create(client: &Client, namespace: &str, manifest: &str, query: &str) -
         Genome::url_path(&(), Some(namespace))
     };
     let mut request = Request::new(url).create(&Default::default(), manifest.as_bytes().to_vec()).unwrap();
-    // kube's parameters know strict field validation for patches only.
+    // kube's parameters support strict field validation for patches only.
     *request.uri_mut() = format!("{}&fieldValidation=Strict{query}", request.uri()).parse().unwrap();
     request.headers_mut().insert("content-type", "application/yaml".parse().unwrap());
     match client.request(request).await {
