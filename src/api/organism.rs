@@ -184,8 +184,9 @@ impl Default for Pulse {
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Ledger::default", rename_all = "camelCase")]
 pub struct Ledger {
-    /// commitInterval is the longest time that beats without a change wait for their commit, 1ms to 24h, written
-    /// as a duration such as 500ms. A new decision and every input are committed at once. Defaults to 1s.
+    /// commitInterval is the interval at which beats without a change are committed, 1ms to 24h, written as a
+    /// duration such as 500ms. A new decision and every input are committed at once. The operator commits less often
+    /// while its write budget is exhausted. Defaults to 1s.
     #[x_kube(validation = bounds::COMMIT_INTERVAL.rule())]
     pub commit_interval: GoDuration,
     /// retain limits how much of the ledger stays in the cluster.
