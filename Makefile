@@ -1,4 +1,4 @@
-# The two commands of a fresh machine are `make demo` and `make test`. `make help` lists the rest.
+# Start with `make demo` and `make test`. `make help` lists all targets.
 
 CLUSTER := e2e/cluster/cluster
 TEST_CLUSTER := test
@@ -6,42 +6,42 @@ SCRIPTS := e2e/demo e2e/run e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster
 
 .PHONY: help demo test test-fast test-cluster e2e lint crds manifests bench cluster-down
 
-help: ## what there is to make
+help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-demo: ## a real cluster on this machine, an organism beating in it, an anomaly and what follows
+demo: ## run an organism on a real cluster on this machine, with an anomaly and the resulting decision
 	e2e/demo
 
-test: test-fast test-cluster ## every test, fast ones first
+test: test-fast test-cluster ## run all tests, fast ones first
 
-test-fast: ## tests that need no cluster
+test-fast: ## run the tests that need no cluster
 	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test cli --test mesh
 
-test-cluster: ## tests against a real API server: the one of KUBECONFIG, or one raised for them
+test-cluster: ## run the tests that need an API server: that of KUBECONFIG, or one started for them
 	cargo test --test cluster
 
-e2e: ## the operator as a pod, installed as users do; PROVIDER=kind takes kind instead of this machine (root)
+e2e: ## run the end-to-end tests on this machine (as root), or with PROVIDER=kind on kind
 	PROVIDER=$(PROVIDER) e2e/run
 
-lint: ## formatting, clippy, shell scripts
+lint: ## check formatting, clippy, shell scripts and the plain manifest
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --test e2e -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck -x -P SCRIPTDIR $(SCRIPTS); fi
 	@charts/manifest check
 
-crds: ## crds/ and the chart's copy of it made anew from src/api
+crds: ## generate crds/ and the chart's copy from src/api
 	cargo run --quiet -- crds --dir crds
 	cargo run --quiet -- crds --dir charts/venom/files/crds
 
-manifests: crds ## charts/venom.yaml made anew from the chart
+manifests: crds ## generate charts/venom.yaml from the chart
 	$(CLUSTER) build helm
 	charts/manifest >charts/venom.yaml.new && mv charts/venom.yaml.new charts/venom.yaml
 
-bench: ## ratios measured side by side (release build)
+bench: ## run the benchmarks (release build)
 	cargo bench --bench ledger
 	cargo bench --bench operator
 	cargo bench --bench mesh
 
-cluster-down: ## ends the cluster that the tests raised
+cluster-down: ## stop the cluster that the tests started
 	$(CLUSTER) down --name $(TEST_CLUSTER)

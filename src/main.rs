@@ -1,4 +1,4 @@
-//! `venom`, which also answers as `kubectl venom`.
+//! The `venom` binary, which is also the kubectl plug-in `kubectl venom`.
 
 use std::process::ExitCode;
 
@@ -15,19 +15,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Beat here, without a cluster, and write the ledger into a folder
+    /// Run an organism without a cluster and write its ledger to a folder
     Run(run::Args),
     /// Run the operator
     Operator(operator::Args),
-    /// Run a node: a peer of the mesh
+    /// Run a node, a peer of the mesh
     Node(node::Args),
     /// Inject anomalies or a model weight through a node
     Inject(inject::Args),
-    /// Make certificates for a mesh without a cluster
+    /// Create certificates for a mesh without a cluster
     Mesh(mesh::Args),
-    /// Print the two CustomResourceDefinitions as YAML
+    /// Print the CustomResourceDefinitions as YAML
     Crds(crds::Args),
-    /// Read a ledger and check it
+    /// Read and verify a ledger
     Ledger(ledger::Args),
 }
 
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     let name = cli::program_name();
     let command = Cli::command().name(name).bin_name(name);
     let parsed = command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let done = match parsed {
+    let result = match parsed {
         Ok(Cli { command: Command::Run(args) }) => run::run(&args),
         Ok(Cli { command: Command::Operator(args) }) => operator::run(&args),
         Ok(Cli { command: Command::Node(args) }) => node::run(&args),
@@ -45,5 +45,5 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Ledger(args) }) => ledger::run(&args),
         Err(error) => return cli::usage(name, &error),
     };
-    cli::exit_code(name, done)
+    cli::exit_code(name, result)
 }

@@ -1,5 +1,5 @@
-//! The schemas: what is committed is what the code makes, each default is the same in Rust and in the
-//! schema, and every rule speaks for itself.
+//! The CRD schemas: the committed files are up to date, defaults are the same in Rust and in the schema, and every field
+//! is bounded and described.
 #![allow(clippy::unwrap_used)] // clippy.toml's allowance does not reach a test's helpers
 
 use std::path::Path;
@@ -7,18 +7,17 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use venom::api::{self, GenomeSpec, OrganismSpec};
 
-/// crds/ is what users install, and the chart has a copy of it: a chart is packed from one folder. A change
-/// of src/api is not one until it is in both.
+/// Users install crds/ or the chart, which contains a copy because a chart is packaged from one folder.
 #[test]
-fn the_committed_crds_are_what_the_code_makes() {
+fn committed_crds_are_up_to_date() {
     let made = api::crds_yaml().unwrap();
     for folder in ["crds", "charts/venom/files/crds"] {
         let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for (name, text) in &made {
             let path = committed.join(format!("{name}.yaml"));
             let stale = std::fs::read_to_string(path).ok().as_deref() != Some(text);
-            assert!(!stale, "{folder}/{name}.yaml is not what src/api says: make crds manifests");
-            // The chart puts its annotation into the text, after this line.
+            assert!(!stale, "{folder}/{name}.yaml is stale; run make crds manifests");
+            // The chart inserts its annotation after this line.
             assert_eq!(text.matches("\nmetadata:\n").count(), 1, "{name}: one place for annotations");
         }
         assert_eq!(
@@ -29,8 +28,8 @@ fn the_committed_crds_are_what_the_code_makes() {
     }
 }
 
-/// What the API server fills in is what serde fills in, for an object without a spec and for one that
-/// gives a field of each level.
+/// The API server and serde fill in the same defaults, for an object without a spec and for one with a field of each
+/// level.
 #[test]
 fn schema_defaults_are_serde_defaults() {
     let organism = serde_json::to_value(OrganismSpec::default()).unwrap();
@@ -49,7 +48,7 @@ fn schema_defaults_are_serde_defaults() {
     assert_eq!(doubles(filled("Genome", given)), doubles(serde_json::to_value(read).unwrap()));
 }
 
-/// The mission's numbers, once more and by hand: the tests above would not notice a slip in them.
+/// The mission's numbers, written out: the tests above would not notice a wrong default.
 #[test]
 fn the_defaults_are_the_missions() {
     assert_eq!(
@@ -80,7 +79,7 @@ fn the_defaults_are_the_missions() {
     );
 }
 
-/// The API server's cost budget for rules needs bounds; a reader needs a message and a description.
+/// The API server's cost estimate for CEL rules requires bounds. Users need messages and descriptions.
 #[test]
 fn every_field_is_bounded_and_described() {
     for kind in ["Organism", "Genome"] {
@@ -96,7 +95,7 @@ fn every_field_is_bounded_and_described() {
                 let text = node["type"] == "string" && part == "spec";
                 assert!(!text || bounded, "{kind} {path}: a bounded string");
                 for rule in node["x-kubernetes-validations"].as_array().into_iter().flatten() {
-                    assert_eq!(part, "spec", "{kind} {path}: users' rules don't bind a status");
+                    assert_eq!(part, "spec", "{kind} {path}: a status has no rules");
                     assert!(rule["message"].is_string(), "{kind} {path}: {rule}");
                 }
                 let map = node.get("additionalProperties").is_some();
@@ -119,7 +118,7 @@ fn schema(kind: &str) -> Value {
     serde_json::to_value(&crd.spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
 }
 
-/// `spec` as the API server fills it in: defaults of missing properties, from the outside in.
+/// `spec` with defaults as the API server fills them in: missing properties, outer ones first.
 fn filled(kind: &str, spec: Value) -> Value {
     fn fill(schema: &Value, value: &mut Value) {
         let (Some(properties), Some(fields)) = (schema["properties"].as_object(), value.as_object_mut())
@@ -140,7 +139,7 @@ fn filled(kind: &str, spec: Value) -> Value {
     object["spec"].take()
 }
 
-/// Every number as a double: 1 given for a float stays 1 in the API server and is 1.0 in Rust.
+/// Converts every number to a double: an integer in a float field stays an integer in the API server.
 fn doubles(value: Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),

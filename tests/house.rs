@@ -96,7 +96,7 @@ fn only_committer_recovery_and_finalizer_write_ledger_objects() {
         ];
         let may = may.iter().any(|it| path.ends_with(it));
         for line in code(&text) {
-            let writes = [".put_head(", ".create_head(", ".create_segment(", ".retire_head("];
+            let writes = [".put_head(", ".create_head(", ".create_segment(", ".archive_head("];
             assert!(may || !writes.iter().any(|it| line.contains(it)), "{}: {line}", path.display());
         }
     }

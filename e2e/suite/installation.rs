@@ -1,4 +1,4 @@
-//! Installed, it works: from the chart for all namespaces or for some, and from the plain manifest.
+//! Installation: with the chart, cluster-wide or for some namespaces, and with the plain manifest.
 use serde_json::json;
 use venom::api::Organism;
 
@@ -6,11 +6,11 @@ use crate::harness::eventually;
 use crate::site::{SYSTEM, TEAM_A, TEAM_B, in_repository, on_site, run};
 use crate::world::World;
 
-/// The README's walk, in a namespace that admits restricted pods only.
+/// The steps of the README, in a namespace that enforces the restricted Pod Security Standard.
 #[tokio::test]
 async fn the_chart_installs() {
     on_site(async |site| {
-        // Were it admitted, this cluster would check no pod, and our pod's admission would say nothing.
+        // If this pod were admitted, the cluster would not enforce Pod Security, and the test would prove nothing.
         let image = format!("{}:{}", site.image.0, site.image.1);
         let loose = ["run", "loose", "-n", SYSTEM, "--image", &image, "--dry-run=server"];
         let refused = run("kubectl", &loose, "").unwrap_err();
@@ -21,8 +21,8 @@ async fn the_chart_installs() {
         let world = site.world(TEAM_A);
         world.beating("venom").await;
 
-        // The same Event once more is a patch of the first one, which needs a right of its own. Events of an
-        // Organism are a second apart; those between are left out.
+        // A repeated Event patches the first one, which needs the patch permission. Events of an Organism are at least
+        // a second apart; those in between are dropped.
         let apart = std::time::Duration::from_millis(1500);
         tokio::time::sleep(apart).await;
         quarantine(&world).await;
@@ -39,7 +39,7 @@ async fn the_chart_installs() {
             }
         })
         .await;
-        // Eight small segments become one, and are deleted. Slower than T_Λ, so that reading can keep up.
+        // Eight small segments are merged and deleted. Slower than T_Λ, so that reading keeps up.
         let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "500ms"}});
         world.patch_organism("venom", spec).await;
         eventually("a merged segment", async || {
@@ -56,12 +56,12 @@ async fn the_chart_installs() {
         world.delete_organism("venom").await;
         world.gone("venom").await;
         assert_eq!(world.ledger_objects("venom").await, Vec::<String>::new());
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }
 
-/// With `namespaces` it needs no right elsewhere, and does nothing there.
+/// With `namespaces`, the operator has no permissions in other namespaces and does nothing there.
 #[tokio::test]
 async fn the_chart_installs_for_some_namespaces() {
     on_site(async |site| {
@@ -70,7 +70,7 @@ async fn the_chart_installs_for_some_namespaces() {
         let (world, elsewhere) = (site.world(TEAM_A), site.world(TEAM_B));
         elsewhere.create::<Organism>("venom", json!({})).await;
         world.create::<Organism>("venom", json!({})).await;
-        // It starts all its watches before any of them is answered.
+        // All watches are started before the first one responds.
         world.beating("venom").await;
         let untouched = elsewhere.organisms.get("venom").await.unwrap();
         assert_eq!((untouched.metadata.finalizers, untouched.status.is_some()), (None, false));
@@ -78,7 +78,7 @@ async fn the_chart_installs_for_some_namespaces() {
         let roles = site.kubectl(&["get", "clusterroles,clusterrolebindings", "-o", "name"]);
         let own = ["/venom", "/venom-operator"];
         assert!(!roles.lines().any(|role| own.iter().any(|it| role.ends_with(it))), "{roles}");
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }
@@ -86,7 +86,7 @@ async fn the_chart_installs_for_some_namespaces() {
 #[tokio::test]
 async fn the_plain_manifest_installs() {
     on_site(async |site| {
-        // Its own namespace, as the manifest has it.
+        // The namespace of the manifest.
         site.kubectl(&["delete", "namespace", SYSTEM, "--timeout=60s"]);
         site.apply_manifest();
         let label = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
@@ -95,7 +95,7 @@ async fn the_plain_manifest_installs() {
         world.create::<Organism>("venom", json!({})).await;
         world.beating("venom").await;
         quarantine(&world).await;
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }

@@ -1,5 +1,4 @@
-//! What happens to Organisms while operators come and go: pods deleted, releases upgraded, uninstalled and
-//! installed again.
+//! Organisms across restarts of the operator: a deleted pod, an upgrade, an uninstallation and a new installation.
 use serde_json::json;
 use venom::api::Organism;
 
@@ -15,20 +14,20 @@ async fn a_deleted_pod_is_replaced() {
         site.release("install", &[]);
         let world = organism(site).await;
         let mut live = world.ledger("venom").await;
-        // With time to commit what is pending; then without, when the old one may still run beside the new one.
+        // With a grace period to commit; then without one, so that the old operator may still run beside the new one.
         for how in [&["--wait=true"][..], &["--grace-period=0", "--force"][..]] {
             let old = site.pod().await;
             site.kubectl(&[&["delete", "pod", &old, "-n", SYSTEM][..], how].concat());
             live = taken_over(&world, &live).await;
             assert_ne!(site.pod().await, old);
         }
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_upgrade_goes_on_and_an_uninstallation_keeps() {
+async fn ledgers_survive_upgrades_and_uninstallation() {
     on_site(async |site| {
         site.release("install", &[]);
         let world = organism(site).await;
@@ -38,7 +37,7 @@ async fn an_upgrade_goes_on_and_an_uninstallation_keeps() {
         let live = taken_over(&world, &live).await;
         let first = site.log().lines().next().unwrap_or_default().to_owned();
         assert!(first.starts_with('{'), "the new settings are in force: {first}");
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
 
         let before = world.organisms.get("venom").await.unwrap();
         site.helm(&["uninstall", "venom", "-n", SYSTEM, "--wait", "--timeout=60s"]);
@@ -56,15 +55,15 @@ async fn an_upgrade_goes_on_and_an_uninstallation_keeps() {
 
         site.release("install", &[]);
         taken_over(&world, &kept).await;
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }
 
-/// An Organism that beats.
+/// Creates an Organism and waits until it beats.
 async fn organism(site: &Site) -> World {
     let world = site.world(TEAM_A);
-    // Slower than T_Λ, so that checking takes less than beating.
+    // Slower than T_Λ, so that checking keeps up with beating.
     let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "100ms"}});
     world.create::<Organism>("venom", spec).await;
     world.beating("venom").await;
@@ -72,8 +71,8 @@ async fn organism(site: &Site) -> World {
     world
 }
 
-/// Waits until another operator has gone on with the ledger `before`, and checks that nothing committed is
-/// lost. Returns it as it is now.
+/// Waits until another operator has continued the ledger `before`, and checks that nothing committed is lost. Returns the
+/// current ledger.
 async fn taken_over(world: &World, before: &Live) -> Live {
     let epoch = before.head.epoch + 1;
     eventually(&format!("entries of epoch {epoch}"), async || {

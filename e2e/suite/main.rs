@@ -1,9 +1,9 @@
-//! VENOM as users install it: the image as a pod, from the chart or the plain manifest, on a cluster whose
-//! nodes run pods. `make e2e` raises one and builds the image; by hand:
+//! End-to-end tests: the operator as a pod, installed from the chart or the plain manifest, on a cluster that runs pods.
+//! `make e2e` starts a cluster and builds the image. By hand:
 //!
 //!     KUBECONFIG=… VENOM_IMAGE=… cargo test --test e2e
 //!
-//! What a cluster is needed for but no pod is in tests/cluster, from where the helpers come.
+//! Tests that need a cluster but no pods are in tests/cluster, whose helpers are used here.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
 
 #[allow(dead_code)] // what tests/cluster asks of it

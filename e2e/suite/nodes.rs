@@ -1,5 +1,4 @@
-//! An Organism with its pods: it grows, it is injected through any of them, and what kills pods or the operator
-//! loses nothing.
+//! An Organism with its pods: certificates, scaling, and injections while pods and the operator are killed.
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -15,16 +14,16 @@ use crate::harness::{eventually, within};
 use crate::site::{SYSTEM, Site, TEAM_A, in_repository, on_site, run};
 use crate::world::{World, condition};
 
-/// Pods of the Organism venom.
+/// Label selector of the pods of the Organism venom.
 const PODS: &str = "genesis.venom.dev/organism=venom,app.kubernetes.io/component=node";
-/// Injections, and clients that inject at once.
+/// Number of injections, and of concurrent clients.
 const INJECTIONS: usize = 1_000;
 const CLIENTS: usize = 6;
 
-/// The README's walk with pods: they get certificates, find one another, and P follows; what was made goes with
-/// the Organism.
+/// The steps of the README with pods: they get certificates, connect to each other, and P follows. All objects are deleted
+/// with the Organism.
 #[tokio::test]
-async fn an_organism_grows_nodes() {
+async fn nodes_get_certificates_and_form_a_mesh() {
     on_site(async |site| {
         site.kubectl(&[
             "label",
@@ -67,7 +66,7 @@ async fn an_organism_grows_nodes() {
         world.condition("venom", "AutoscalingActive", "False", "Disabled").await;
         site.kubectl(&["scale", "org/venom", "-n", TEAM_A, "--replicas=3"]);
         whole(site, &world, 3).await;
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
 
         world.delete_organism("venom").await;
         world.gone("venom").await;
@@ -83,13 +82,13 @@ async fn an_organism_grows_nodes() {
     .await;
 }
 
-/// A pod of the same namespace with a token of its own, for the same audience.
+/// A foreign pod in the same namespace, with a token for the same audience.
 async fn a_stranger_gets_no_certificate(site: &Site) {
     let printed = site.kubectl(&["get", "deployment", "venom", "-n", TEAM_A, "-o", "json"]);
     let mut pod: Value = serde_json::from_str::<Value>(&printed).unwrap()["spec"]["template"].take();
     pod["apiVersion"] = json!("v1");
     pod["kind"] = json!("Pod");
-    // Not the Organism's labels: nothing is to count it, or to kill it.
+    // Without the Organism's labels, so that the pod is neither counted nor deleted.
     pod["metadata"] = json!({"name": "stranger", "namespace": TEAM_A});
     pod["spec"]["restartPolicy"] = json!("Never");
     run("kubectl", &["create", "-f", "-"], &pod.to_string()).unwrap();
@@ -103,9 +102,9 @@ async fn a_stranger_gets_no_certificate(site: &Site) {
     site.kubectl(&["delete", "pod", "stranger", "-n", TEAM_A, "--now"]);
 }
 
-/// CPU load in pods: the autoscaler adds nodes, P and T_Λ follow, and each step is in the ledger.
+/// Under CPU load the autoscaler adds nodes, P and T_Λ follow, and each step is recorded.
 #[tokio::test]
-async fn load_makes_it_grow() {
+async fn load_scales_the_nodes_up() {
     on_site(async |site| {
         site.release("install", &[]);
         let world = site.world(TEAM_A);
@@ -131,18 +130,18 @@ async fn load_makes_it_grow() {
         println!("scale entries {steps:?}");
         assert!(steps.windows(2).all(|pair| pair[0].1 == pair[1].0), "{steps:?}");
         assert_eq!(steps.last().unwrap().1, 6);
-        // What the autoscaler did and why is told of the Organism itself.
+        // The autoscaler's Events refer to the Organism.
         let events = site.kubectl(&["get", "events", "-n", TEAM_A, "--field-selector", "reason=SuccessfulRescale"]);
         assert!(events.contains("cpu resource utilization"), "{events}");
-        site.nothing_was_refused();
+        site.assert_nothing_was_forbidden();
     })
     .await;
 }
 
-/// Nodes die at random, then the operator is rolled, while clients inject through any node: each acknowledged
-/// injection is in the ledger once, and the mesh of the nodes stays up while the operator is away.
+/// Nodes are killed at random, then the operator is restarted, while clients inject through any node. Each acknowledged
+/// injection is in the ledger exactly once, and the mesh of the nodes stays connected without the operator.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_dies_loses_no_injection() {
+async fn killed_pods_lose_no_injection() {
     on_site(async |site| {
         site.release("install", &[]);
         let world = site.world(TEAM_A);
@@ -163,7 +162,7 @@ async fn what_dies_loses_no_injection() {
         while !clients.iter().all(tokio::task::JoinHandle::is_finished) {
             let pods = nodes();
             if let Some(pod) = pods.get(killed % pods.len().max(1)) {
-                // Without a word of farewell.
+                // Without a grace period.
                 let _ =
                     run("kubectl", &["delete", "pod", pod, "-n", TEAM_A, "--grace-period=0", "--force"], "");
                 killed += 1;
@@ -204,8 +203,8 @@ async fn what_dies_loses_no_injection() {
     .await;
 }
 
-/// Injects as long as there is something left of [`INJECTIONS`]: each with an id of its own, through one node
-/// after the other until one acknowledges it. Returns the entries by id.
+/// Injects until [`INJECTIONS`] are sent, each with its own id and through one node after the other until one acknowledges
+/// it. Returns the indices of the entries by id.
 fn client(sent: &AtomicUsize) -> BTreeMap<String, u64> {
     let mut told = BTreeMap::new();
     while sent.fetch_add(1, Ordering::Relaxed) < INJECTIONS {
@@ -225,7 +224,7 @@ fn client(sent: &AtomicUsize) -> BTreeMap<String, u64> {
     told
 }
 
-/// `venom inject` in a pod: the entry that is told.
+/// Runs `venom inject` in a pod. Returns the acknowledged index.
 fn inject(pod: &str, args: &[&str]) -> Result<u64, String> {
     let exec = ["exec", "-n", TEAM_A, pod, "--", "/usr/bin/venom", "inject"];
     let printed = run("kubectl", &[&exec[..], args].concat(), "")?;
@@ -233,7 +232,7 @@ fn inject(pod: &str, args: &[&str]) -> Result<u64, String> {
     entry.ok_or(printed)
 }
 
-/// Names of the node pods that are ready and stay.
+/// Names of the node pods that are ready and not being deleted.
 fn nodes() -> Vec<String> {
     try_nodes().unwrap_or_else(|why| panic!("{why}"))
 }
@@ -254,7 +253,7 @@ fn try_nodes() -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// Waits until so many nodes are ready, each is linked to all others, and P is their number.
+/// Waits until `count` nodes are ready and connected to all others, and P is `count`.
 async fn whole(site: &Site, world: &World, count: usize) {
     within(Duration::from_secs(120), &format!("{count} nodes, linked"), async || {
         let status = world.status("venom").await;
@@ -270,21 +269,21 @@ async fn whole(site: &Site, world: &World, count: usize) {
             let line = metrics.lines().find_map(|line| line.strip_prefix("venom_mesh_links "));
             links.push(line.and_then(|it| it.parse::<usize>().ok()).unwrap_or_default());
         }
-        // One of them has the operator as well.
+        // One node is connected to the operator as well.
         let all = count * (count - 1) + 1;
         if links.iter().sum::<usize>() == all { Ok(()) } else { Err(format!("links {links:?}")) }
     })
     .await;
 }
 
-/// More beats in a pod than its limit of CPU allows, for as long as the pod lives.
+/// CPU load in a pod: `venom run` at full pace. It ends with the pod at the latest.
 struct Load(Child);
 
 impl Load {
     fn on(pod: &str) -> Self {
         let mut command = Command::new("kubectl");
         command.args(["exec", "-n", TEAM_A, pod, "--", "/usr/bin/venom", "run"]);
-        // A file system in memory: the pod's own is read-only.
+        // /dev/shm: the root file system of the pod is read-only.
         command.args(["--t1", "0.00001", "--ledger", "/dev/shm/load"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())

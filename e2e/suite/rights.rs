@@ -1,11 +1,11 @@
-//! Who may do what: the operator, and users.
+//! Permissions of the operator and of users.
 use std::collections::BTreeSet;
 
 use crate::harness::eventually;
 use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
 
-/// All that it may where it looks after Organisms. What it needs is seen where it works: see
-/// `nothing_was_refused`.
+/// The operator's permissions in the namespaces that it watches. That they suffice is checked by
+/// `assert_nothing_was_forbidden`.
 const OPERATOR: [&str; 16] = [
     "organisms.genesis.venom.dev get list watch patch",
     "organisms.genesis.venom.dev/status patch",
@@ -25,13 +25,13 @@ const OPERATOR: [&str; 16] = [
     TOKENS,
 ];
 
-/// What it may anywhere.
+/// The operator's cluster-wide permissions.
 const TOKENS: &str = "tokenreviews.authentication.k8s.io create";
-/// What it may where it lives.
+/// The operator's permissions in its own namespace.
 const AUTHORITY: [&str; 2] = ["secrets [venom-mesh-ca] get", "secrets create"];
 
 #[tokio::test]
-async fn everybody_may_do_what_they_do_and_no_more() {
+async fn operator_and_users_have_exactly_their_permissions() {
     on_site(async |site| {
         site.release("install", &[]);
         users(site).await;
@@ -49,7 +49,7 @@ async fn everybody_may_do_what_they_do_and_no_more() {
     .await;
 }
 
-/// The roles for users, by themselves and as parts of the cluster's own.
+/// The roles for users, alone and aggregated to the cluster's default roles.
 async fn users(site: &Site) {
     for role in ["venom-viewer", "venom-injector", "venom-editor", "view", "edit"] {
         let (name, user) = (format!("--clusterrole={role}"), format!("--user=of-{role}"));
@@ -70,7 +70,7 @@ async fn users(site: &Site) {
         let (kind, part) = kind.split_once('/').unwrap_or((kind, ""));
         let (kind, part) = (format!("{kind}.genesis.venom.dev"), format!("--subresource={part}"));
         let user = format!("--as=of-{role}");
-        // The cluster adds aggregated rules in its own time.
+        // Aggregation is asynchronous.
         eventually(&format!("{role} {verb} {kind} {part}: {may}"), async || {
             let told = site.can_i(&[verb, &kind, &part, "-n", TEAM_A, &user]);
             if told == may { Ok(()) } else { Err(told.to_string()) }
@@ -79,12 +79,12 @@ async fn users(site: &Site) {
     }
 }
 
-/// What the operator may do there, apart from what everybody may.
+/// The operator's permissions in a namespace, without those of every authenticated user.
 fn rights(site: &Site, namespace: &str) -> BTreeSet<String> {
     let user = format!("--as=system:serviceaccount:{SYSTEM}:venom");
     let printed = site.kubectl(&["auth", "can-i", "--list", "--no-headers", "-n", namespace, &user]);
     let everybodys = ["authorization.k8s.io", "selfsubjectreviews.", "certificates.k8s.io"];
-    // Columns: resources, URLs, names, verbs; of a rule about URLs the first is empty.
+    // Columns: resources, URLs, names, verbs. The first is empty in a rule about URLs.
     let rules = printed.lines().filter(|line| !line.starts_with([' ', '[']));
     rules
         .filter(|line| !everybodys.iter().any(|group| line.contains(group)))

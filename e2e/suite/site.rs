@@ -1,4 +1,4 @@
-//! The cluster that the suite is given: helm and kubectl on it, and its way back to what it was.
+//! The cluster of the suite: helm and kubectl on it, and the cleanup after each test.
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::Path;
@@ -11,24 +11,23 @@ use tokio::sync::Mutex;
 use crate::harness::eventually;
 use crate::world::World;
 
-/// Where the operator lives: the plain manifest says so, and the chart does as well here.
+/// Namespace of the operator: that of the plain manifest, used for the chart as well.
 pub const SYSTEM: &str = "venom-system";
-/// Two namespaces of users.
+/// Two namespaces for Organisms.
 pub const TEAM_A: &str = "venom-e2e-a";
 pub const TEAM_B: &str = "venom-e2e-b";
 
-/// What is cluster-wide and stays after an uninstallation.
+/// Cluster-wide objects that remain after an uninstallation.
 const CRDS: [&str; 2] = ["organisms.genesis.venom.dev", "genomes.genesis.venom.dev"];
 
-/// A cluster without VENOM.
+/// A cluster without an installation of VENOM.
 pub struct Site {
     client: Client,
-    /// The image that its nodes have or can pull: repository and tag.
+    /// Repository and tag of the image, which the cluster's nodes have or can pull.
     pub image: (String, String),
 }
 
-/// Runs `case` on the cluster, one at a time: CRDs are there once. Afterwards nothing of it is left, failed
-/// or not.
+/// Runs `case` on the cluster, one at a time because CRDs are cluster-wide. Cleans up afterwards, even if it failed.
 pub async fn on_site(case: impl AsyncFnOnce(&Site)) {
     static TURN: Mutex<()> = Mutex::const_new(());
     let _turn = TURN.lock().await;
@@ -58,7 +57,7 @@ impl Site {
         for program in ["helm", "kubectl"] {
             run(program, &["version"], "").map_err(|why| format!("{program}: {why}"))?;
         }
-        // Deleting CRDs deletes every Organism: never those of somebody else.
+        // The cleanup deletes the CRDs and with them every Organism, so there must be none beforehand.
         let there = run("kubectl", &["get", "crds", "-o", "name"], "")?;
         if there.contains("genesis.venom.dev") {
             let command = format!("kubectl delete crd {}", CRDS.join(" "));
@@ -75,14 +74,14 @@ impl Site {
         Ok(site)
     }
 
-    /// Takes off all that a case can have put on. Nothing here fails a test: what it left would fail the next.
+    /// Deletes everything that a test may have created. Errors are ignored here: leftovers would fail the next test.
     fn clean(&self) {
         let quietly = |program: &str, args: &[&str]| {
             if let Err(why) = run(program, args, "") {
                 println!("cleaning up: {program} {}: {why}", args.join(" "));
             }
         };
-        // While the operator is there to put their ledgers away.
+        // While the operator still runs, so that it can remove the finalizers.
         for namespace in [TEAM_A, TEAM_B] {
             let _ = run("kubectl", &["delete", "organisms", "--all", "-n", namespace, "--timeout=20s"], "");
         }
@@ -96,7 +95,7 @@ impl Site {
             "kubectl",
             &["delete", "deployment", "--all", "-n", SYSTEM, "--cascade=foreground", "--timeout=60s"],
         );
-        // The operator that put finalizers on has ended.
+        // The operator that added the finalizers has ended.
         for namespace in [TEAM_A, TEAM_B] {
             let names = run("kubectl", &["get", "organisms", "-n", namespace, "-o", "name"], "");
             for name in names.unwrap_or_default().lines() {
@@ -108,22 +107,22 @@ impl Site {
         quietly("kubectl", &["delete", "namespace", SYSTEM, TEAM_A, TEAM_B, "--timeout=60s"]);
     }
 
-    /// Runs kubectl and returns what it printed.
+    /// Runs kubectl and returns its output.
     pub fn kubectl(&self, args: &[&str]) -> String {
         run("kubectl", args, "").unwrap_or_else(|why| panic!("kubectl {}: {why}", args.join(" ")))
     }
 
-    /// What `kubectl auth can-i` answers, which exits with 1 for no.
+    /// Whether `kubectl auth can-i` answers yes. It exits with 1 for no.
     pub fn can_i(&self, args: &[&str]) -> bool {
         run("kubectl", &[&["auth", "can-i"], args].concat(), "").is_ok_and(|said| said == "yes")
     }
 
-    /// Runs helm and returns what it printed.
+    /// Runs helm and returns its output.
     pub fn helm(&self, args: &[&str]) -> String {
         run("helm", args, "").unwrap_or_else(|why| panic!("helm {}: {why}", args.join(" ")))
     }
 
-    /// `helm install` or `helm upgrade` of the chart, and waits until the operator is ready.
+    /// Runs `helm install` or `helm upgrade` with the chart and waits until the operator is ready.
     pub fn release(&self, verb: &str, more: &[&str]) {
         let chart = in_repository("charts/venom");
         let (repository, tag) = &self.image;
@@ -135,23 +134,23 @@ impl Site {
         self.helm(&args);
     }
 
-    /// Applies the plain manifest, the image named in it.
+    /// Applies the plain manifest with the image of the suite.
     pub fn apply_manifest(&self) {
         let text = std::fs::read_to_string(in_repository("charts/venom.yaml")).unwrap();
         let (repository, tag) = &self.image;
-        // As its head says.
+        // The substitution that the comment at its top describes.
         let named = text.replace(": venom:0.1.0", &format!(": {repository}:{tag}"));
         assert_ne!(named, text, "the manifest names an image");
         run("kubectl", &["apply", "-f", "-"], &named).unwrap_or_else(|why| panic!("kubectl apply: {why}"));
         self.kubectl(&["rollout", "status", "deployment/venom", "-n", SYSTEM, "--timeout=60s"]);
     }
 
-    /// A namespace with what its users do in it.
+    /// The operations of a user in a namespace.
     pub fn world(&self, namespace: &str) -> World {
         World::new(self.client.clone(), namespace, None)
     }
 
-    /// Name of the operator's pod, once there is one that is ready and no other.
+    /// Waits until there is exactly one pod of the operator and it is ready. Returns its name.
     pub async fn pod(&self) -> String {
         let format = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status} \
                       {.metadata.deletionTimestamp}{'\\n'}{end}";
@@ -167,7 +166,7 @@ impl Site {
         .await
     }
 
-    /// What the operator's pod has said.
+    /// The log of the operator's pod.
     pub fn log(&self) -> String {
         self.kubectl(&["logs", "deployment/venom", "-n", SYSTEM, "--tail=-1"])
     }
@@ -177,9 +176,8 @@ impl Site {
             .unwrap_or_else(|why| why)
     }
 
-    /// Checks that the API server refused the operator nothing: neither its log nor its counters say so. A
-    /// refused Event is only counted.
-    pub fn nothing_was_refused(&self) {
+    /// Checks by the operator's log and metrics that the API server forbade it nothing. A forbidden Event is only counted.
+    pub fn assert_nothing_was_forbidden(&self) {
         let log = self.log();
         let said =
             log.lines().find(|line| line.to_lowercase().contains("forbidden") || line.contains("ERROR"));
@@ -192,7 +190,7 @@ impl Site {
     }
 }
 
-/// Runs a program, with `input` on its stdin; its stderr is the error.
+/// Runs a program with `input` on stdin. Returns stdout; the error is stderr.
 pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new(program)
         .args(args)
@@ -201,14 +199,14 @@ pub fn run(program: &str, args: &[&str], input: &str) -> Result<String, String> 
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
-    // It may end without reading: what it says is the answer then.
+    // The program may exit without reading stdin. Its output is the result then.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().map_err(|error| error.to_string())?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim_end().to_owned();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
-/// The path of something in this repository.
+/// The absolute path of a file in this repository.
 pub fn in_repository(path: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
 }

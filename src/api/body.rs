@@ -1,4 +1,4 @@
-//! The fields of the body: the pods of an Organism, what scales them, and where they are reached.
+//! The part of an Organism's spec that describes its body: pods, autoscaling, mesh and metrics.
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,40 +6,42 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::rules;
+use super::{bounds, rules};
 
-/// The pods of an Organism.
+/// Configuration of the pods.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Nodes::default", rename_all = "camelCase")]
 pub struct Nodes {
-    /// How many pods, 0 to 1000. Default 5. This is what /scale sets; leave it out where an autoscaler
-    /// sets it.
-    #[x_kube(validation = rules::integer("spec.nodes.replicas", 0, 1000))]
+    /// replicas is the desired number of pods, 0 to 1000. The scale subresource sets this field. With
+    /// spec.autoscaling.enabled, leave it out: applying a manifest that contains it overrides the autoscaler.
+    /// Defaults to 5.
+    #[x_kube(validation = bounds::REPLICAS.rule())]
     pub replicas: u32,
-    /// What each pod asks for and what it may use.
+    /// resources are the compute resources of each pod.
     pub resources: Resources,
-    /// Labels that a node of the cluster must have to run these pods. At most 32.
+    /// nodeSelector is the set of labels that a cluster node must have to run these pods. At most 32 labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "selector")]
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that these pods bear. At most 16.
+    /// tolerations are the node taints that these pods tolerate. At most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
-    /// How the pods are spread over the cluster. At most 8; the pods counted are those of this Organism.
+    /// topologySpreadConstraints spread the pods over the topology domains of the cluster. At most 8. The label
+    /// selector is set by the operator and matches the pods of this Organism.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend(
         "x-kubernetes-list-type" = "map",
         "x-kubernetes-list-map-keys" = ["topologyKey", "whenUnsatisfiable"],
     ))]
     pub topology_spread_constraints: Vec<TopologySpread>,
-    /// PriorityClass of the pods. Default: the cluster's own.
+    /// priorityClassName is the PriorityClass of the pods. Defaults to the cluster's default class.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(validation = rules::rule(
         "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
         "spec.nodes.priorityClassName must be the name of a PriorityClass: lower-case letters, digits, '-' and '.'; \
-         leave it out for the cluster's default",
+         correct it, or leave it out for the cluster's default",
     ))]
     pub priority_class_name: Option<String>,
 }
@@ -57,137 +59,143 @@ impl Default for Nodes {
     }
 }
 
-/// Amounts of resources by name, such as cpu and memory.
-pub type Amounts = BTreeMap<String, IntOrString>;
+/// Quantities by resource name, such as cpu and memory.
+pub type Quantities = BTreeMap<String, IntOrString>;
 
-/// What each pod asks for and what it may use. A list that is given stands for itself: what it leaves out is
-/// not asked for, or not limited.
+/// Compute resources of each pod. A given map replaces the default as a whole: a resource that it leaves out is not
+/// requested, or not limited.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Resources::default")]
 #[x_kube(validation = rules::rule(
     "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) \
      || !isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) \
      || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
-    "spec.nodes.resources.requests must not be above the limits of the same name; raise the limit or lower the request",
+    "spec.nodes.resources.requests must not exceed the limits of the same resource; raise the limit or lower the request",
 ))]
 pub struct Resources {
-    /// What the scheduler sets aside for each pod. Default cpu 100m, memory 256Mi.
-    #[schemars(schema_with = "amounts")]
-    #[x_kube(validation = rules::amounts("spec.nodes.resources.requests"))]
-    pub requests: Amounts,
-    /// What each pod may use. Default cpu 500m, memory 512Mi.
-    #[schemars(schema_with = "amounts")]
-    #[x_kube(validation = rules::amounts("spec.nodes.resources.limits"))]
-    pub limits: Amounts,
+    /// requests are the resources that the scheduler reserves for each pod. Defaults to cpu 100m and memory 256Mi.
+    #[schemars(schema_with = "quantities")]
+    #[x_kube(validation = rules::quantities("spec.nodes.resources.requests"))]
+    pub requests: Quantities,
+    /// limits are the resources that each pod may use at most. Defaults to cpu 500m and memory 512Mi.
+    #[schemars(schema_with = "quantities")]
+    #[x_kube(validation = rules::quantities("spec.nodes.resources.limits"))]
+    pub limits: Quantities,
 }
 
 impl Default for Resources {
     fn default() -> Self {
-        let amounts = |cpu: &str, memory: &str| {
-            let of = |name: &str, amount: &str| (name.to_owned(), IntOrString::String(amount.to_owned()));
-            [of("cpu", cpu), of("memory", memory)].into()
+        let quantities = |cpu: &str, memory: &str| {
+            [("cpu", cpu), ("memory", memory)]
+                .map(|(name, quantity)| (name.to_owned(), IntOrString::String(quantity.to_owned())))
+                .into()
         };
-        Self { requests: amounts("100m", "256Mi"), limits: amounts("500m", "512Mi") }
+        Self { requests: quantities("100m", "256Mi"), limits: quantities("500m", "512Mi") }
     }
 }
 
-/// A taint that is borne.
+/// A toleration of node taints, as in a pod.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Toleration::default", rename_all = "camelCase")]
 #[x_kube(validation = rules::rule(
     "self.key != '' || self.operator == 'Exists'",
-    "spec.nodes.tolerations: without a key the operator must be Exists; give the taint's key, or operator: Exists for \
+    "spec.nodes.tolerations: operator must be Exists when key is empty; set the key, or operator: Exists to tolerate \
      every taint",
 ))]
 #[x_kube(validation = rules::rule(
     "self.value == '' || self.operator == 'Equal'",
-    "spec.nodes.tolerations: a value goes with operator Equal only; remove the value or write operator: Equal",
+    "spec.nodes.tolerations: value is allowed only with operator Equal; remove it, or set operator: Equal",
 ))]
 #[x_kube(validation = rules::rule(
     "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-    "spec.nodes.tolerations: tolerationSeconds goes with effect NoExecute only; write effect: NoExecute or remove it",
+    "spec.nodes.tolerations: tolerationSeconds is allowed only with effect NoExecute; remove it, or set effect: NoExecute",
 ))]
 pub struct Toleration {
-    /// Key of the taint; empty, with operator Exists, is every taint.
+    /// key is the key of the taint. Empty, together with operator Exists, matches every taint. Defaults to empty.
     #[schemars(length(max = 317))]
     pub key: String,
-    /// Equal (the default): key and value are the taint's. Exists: any value.
+    /// operator is Equal to match key and value of the taint, or Exists to match any value. Defaults to Equal.
     pub operator: TolerationOperator,
-    /// Value of the taint.
+    /// value is the value of the taint. Must be empty with operator Exists. Defaults to empty.
     #[schemars(length(max = 63))]
     pub value: String,
-    /// Effect of the taint; every effect if it is left out.
+    /// effect is the effect of the taint: NoSchedule, PreferNoSchedule or NoExecute. Defaults to every effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<TaintEffect>,
-    /// How long a NoExecute taint is borne, in seconds; for ever if it is left out.
+    /// tolerationSeconds is how long a NoExecute taint is tolerated, 0 to 31536000 seconds. Allowed only with
+    /// effect NoExecute. Defaults to no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::integer("spec.nodes.tolerations: tolerationSeconds", 0, 31_536_000))]
+    #[x_kube(validation = bounds::TOLERATION_SECONDS.rule())]
     pub toleration_seconds: Option<u32>,
 }
 
-/// How a toleration is compared with a taint.
+/// How a toleration matches a taint.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum TolerationOperator {
-    /// Key and value are the same.
+    /// Key and value must be equal.
     #[default]
     Equal,
-    /// The key is the same.
+    /// The key must be equal; the value may be any.
     Exists,
 }
 
-/// What a taint does.
+/// The effect of a taint on pods that do not tolerate it.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum TaintEffect {
-    /// No new pods.
+    /// They are not scheduled onto the node.
     NoSchedule,
-    /// No new pods where there is another node.
+    /// They are scheduled onto the node only if no other node fits.
     PreferNoSchedule,
-    /// Pods there are evicted.
+    /// They are not scheduled onto the node, and evicted from it.
     NoExecute,
 }
 
-/// One rule of spreading the pods.
+/// A topology spread constraint, as in a pod.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TopologySpread {
-    /// By how many pods two domains may differ, 1 to 1000.
-    #[x_kube(validation = rules::integer("spec.nodes.topologySpreadConstraints: maxSkew", 1, 1000))]
+    /// maxSkew is the largest allowed difference in the number of pods between two topology domains, 1 to 1000.
+    #[x_kube(validation = bounds::MAX_SKEW.rule())]
     pub max_skew: u32,
-    /// Label of the cluster's nodes that makes the domains, such as topology.kubernetes.io/zone.
+    /// topologyKey is the node label whose values are the topology domains, such as topology.kubernetes.io/zone.
     #[schemars(length(min = 1, max = 317))]
     pub topology_key: String,
-    /// DoNotSchedule, or ScheduleAnyway where it cannot be had.
+    /// whenUnsatisfiable is DoNotSchedule to keep a pod pending that would violate the constraint, or
+    /// ScheduleAnyway to prefer nodes that violate it least.
     pub when_unsatisfiable: WhenUnsatisfiable,
 }
 
-/// What becomes of a pod that would break the rule.
+/// What happens to a pod that would violate a topology spread constraint.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum WhenUnsatisfiable {
-    /// It waits.
+    /// The pod stays pending.
     DoNotSchedule,
-    /// It runs where it breaks the rule least.
+    /// The pod runs where it violates the constraint least.
     ScheduleAnyway,
 }
 
-/// A HorizontalPodAutoscaler for the body: it sets spec.nodes.replicas by way of /scale.
+/// Configuration of the HorizontalPodAutoscaler, which sets spec.nodes.replicas through the scale subresource.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Autoscaling::default", rename_all = "camelCase")]
 #[x_kube(validation = rules::rule(
     "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
-    "spec.autoscaling.minReplicas must not be above maxReplicas; lower it or raise maxReplicas",
+    "spec.autoscaling.minReplicas must not exceed maxReplicas; lower it or raise maxReplicas",
 ))]
 pub struct Autoscaling {
-    /// Default true. With false spec.nodes.replicas is yours: `kubectl scale org NAME --replicas=3`.
+    /// enabled creates a HorizontalPodAutoscaler for the pods. With false, set spec.nodes.replicas or use
+    /// `kubectl scale org NAME --replicas=3`. Defaults to true.
     pub enabled: bool,
-    /// Never fewer pods, 1 to 1000. Default 1.
-    #[x_kube(validation = rules::integer("spec.autoscaling.minReplicas", 1, 1000))]
+    /// minReplicas is the lower limit for the number of pods, 1 to 1000. Must not exceed maxReplicas. Defaults
+    /// to 1.
+    #[x_kube(validation = bounds::MIN_REPLICAS.rule())]
     pub min_replicas: u32,
-    /// Never more pods, 1 to 1000. Default 10.
-    #[x_kube(validation = rules::integer("spec.autoscaling.maxReplicas", 1, 1000))]
+    /// maxReplicas is the upper limit for the number of pods, 1 to 1000. Defaults to 10.
+    #[x_kube(validation = bounds::MAX_REPLICAS.rule())]
     pub max_replicas: u32,
-    /// CPU use to aim at, in per cent of what a pod requests, 1 to 1000. Default 50.
+    /// targetCPUUtilization is the target average CPU utilization, in percent of the requested CPU, 1 to 1000.
+    /// Defaults to 50.
     #[serde(rename = "targetCPUUtilization")]
-    #[x_kube(validation = rules::integer("spec.autoscaling.targetCPUUtilization", 1, 1000))]
+    #[x_kube(validation = bounds::TARGET_CPU_UTILIZATION.rule())]
     pub target_cpu_utilization: u32,
 }
 
@@ -197,11 +205,12 @@ impl Default for Autoscaling {
     }
 }
 
-/// How the pods talk to one another.
+/// Configuration of the mesh, the mTLS connections between the pods.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Mesh::default")]
 pub struct Mesh {
-    /// Port of the mesh, 1 to 65535. Default 9000.
+    /// port is the port on which each pod accepts its peers, 1 to 65535 except 8001. Must differ from
+    /// spec.metrics.port. Defaults to 9000.
     #[x_kube(validation = rules::port("spec.mesh.port"))]
     pub port: u16,
 }
@@ -212,14 +221,15 @@ impl Default for Mesh {
     }
 }
 
-/// Where the pods show their metrics.
+/// Configuration of the pods' metrics endpoint.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Metrics::default")]
 pub struct Metrics {
-    /// Port of /metrics, 1 to 65535. Default 8000.
+    /// port is the port on which each pod serves /metrics, 1 to 65535 except 8001. Must differ from
+    /// spec.mesh.port. Defaults to 8000.
     #[x_kube(validation = rules::port("spec.metrics.port"))]
     pub port: u16,
-    /// The Service in front of it.
+    /// service configures the Service that exposes the metrics port.
     pub service: MetricsService,
 }
 
@@ -229,45 +239,46 @@ impl Default for Metrics {
     }
 }
 
-/// The Service in front of the pods' metrics.
+/// Configuration of the metrics Service.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "MetricsService::default", rename_all = "camelCase")]
 #[x_kube(validation = rules::rule(
     "!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.size() == 0 || self.type == 'LoadBalancer'",
-    "spec.metrics.service.loadBalancerSourceRanges goes with type LoadBalancer only; remove it or write type: LoadBalancer",
+    "spec.metrics.service.loadBalancerSourceRanges is allowed only with type LoadBalancer; remove it, or set type: LoadBalancer",
 ))]
 pub struct MetricsService {
-    /// ClusterIP, NodePort or LoadBalancer (the default).
+    /// type is the type of the Service: ClusterIP, NodePort or LoadBalancer. Defaults to LoadBalancer.
     #[serde(rename = "type")]
     pub type_: ServiceType,
-    /// Annotations of the Service, which load balancers are set up by. At most 32.
+    /// annotations are added to the Service, for example to configure a cloud load balancer. At most 32.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     pub annotations: BTreeMap<String, String>,
-    /// Who may reach the load balancer, as ranges such as 10.0.0.0/8. At most 64; everybody if there is none.
+    /// loadBalancerSourceRanges are the client address ranges that may use the load balancer, in CIDR notation
+    /// such as 10.0.0.0/8. At most 64. Allowed only with type LoadBalancer. Defaults to all addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 43)))]
     #[x_kube(validation = rules::rule(
         "self.all(range, isCIDR(range))",
-        "spec.metrics.service.loadBalancerSourceRanges must be address ranges; write them such as 10.0.0.0/8",
+        "spec.metrics.service.loadBalancerSourceRanges must be in CIDR notation; write ranges such as 10.0.0.0/8",
     ))]
     pub load_balancer_source_ranges: Vec<String>,
 }
 
-/// What kind of Service.
+/// The type of a Service.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum ServiceType {
-    /// An address within the cluster.
+    /// Reachable within the cluster only.
     ClusterIP,
-    /// And a port of every node of the cluster.
+    /// Reachable on a port of every cluster node too.
     NodePort,
-    /// And a load balancer, where the cluster has any.
+    /// Reachable through a load balancer too, if the cluster provides one.
     #[default]
     LoadBalancer,
 }
 
 impl ServiceType {
-    /// As Kubernetes writes it.
+    /// The value of `spec.type` of a Service.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -278,24 +289,24 @@ impl ServiceType {
     }
 }
 
-fn texts(most: u32, longest: u32) -> Schema {
+fn string_map(max_properties: u32, max_length: u32) -> Schema {
     json_schema!({
         "type": "object",
-        "maxProperties": most,
-        "additionalProperties": {"type": "string", "maxLength": longest},
+        "maxProperties": max_properties,
+        "additionalProperties": {"type": "string", "maxLength": max_length},
     })
 }
 
 fn selector(_: &mut SchemaGenerator) -> Schema {
-    texts(32, 63)
+    string_map(32, 63)
 }
 
 fn annotations(_: &mut SchemaGenerator) -> Schema {
-    texts(32, 4096)
+    string_map(32, 4096)
 }
 
-/// Numbers as well as texts, as in every pod: `cpu: 2` and `cpu: 500m`.
-fn amounts(_: &mut SchemaGenerator) -> Schema {
+/// Integers as well as strings, as in a pod: `cpu: 2` and `cpu: 500m`.
+fn quantities(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": 8,

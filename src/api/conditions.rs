@@ -1,10 +1,10 @@
-//! The schema of `status.conditions`: metav1.Condition with the bounds that Go's CRDs give it.
+//! The schema of `status.conditions`: metav1.Condition with the bounds of its Go type.
 //!
-//! k8s-openapi's own schema for it has no bounds, and its feature would compile one for every type of
+//! k8s-openapi's schema for it has no bounds, and its `schemars` feature compiles a schema for every type of
 //! Kubernetes.
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// A list-map by `type`, so that several writers may each keep their own conditions.
+/// A map list keyed by `type`, so that server-side apply merges the conditions of several field managers.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -16,36 +16,36 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": {
-                    "description": "Name of the condition.",
+                    "description": "type is the name of the condition.",
                     "type": "string",
                     "maxLength": 316,
                     "pattern": r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
                 },
                 "status": {
-                    "description": "True, False or Unknown.",
+                    "description": "status is True, False or Unknown.",
                     "type": "string",
                     "enum": ["True", "False", "Unknown"],
                 },
                 "observedGeneration": {
-                    "description": "The metadata.generation that this condition speaks of.",
+                    "description": "observedGeneration is the metadata.generation that this condition reflects.",
                     "type": "integer",
                     "format": "int64",
                     "minimum": 0,
                 },
                 "lastTransitionTime": {
-                    "description": "When the status last changed.",
+                    "description": "lastTransitionTime is the time at which the status last changed.",
                     "type": "string",
                     "format": "date-time",
                 },
                 "reason": {
-                    "description": "Why the status is what it is, in one word for programs.",
+                    "description": "reason is a machine-readable reason for the status, in CamelCase.",
                     "type": "string",
                     "minLength": 1,
                     "maxLength": 1024,
                     "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
                 },
                 "message": {
-                    "description": "The same for people, with what to do about it.",
+                    "description": "message is a human-readable explanation, with the remedy if something is wrong.",
                     "type": "string",
                     "maxLength": 32768,
                 },
@@ -54,7 +54,7 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A moment, RFC 3339 in UTC.
+/// A timestamp in RFC 3339.
 pub(super) fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
 }

@@ -1,8 +1,8 @@
-//! Durations as Go writes them.
+//! Durations in the format of Go's `time.Duration`.
 //!
-//! kube has a type for this, but it takes negative durations, multiplies in f64 and panics when that
-//! overflows. A duration from an object or a file must never take the process down, so it is parsed here,
-//! in whole nanoseconds, by the very grammar that the schema's rule allows.
+//! kube has a type for this, but it accepts negative durations, multiplies in f64 and panics on overflow. A
+//! duration from an object or a file must not panic, so this module parses it in whole nanoseconds, by the
+//! grammar that the schema's rule allows.
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A duration as Go writes it, such as `500ms`, `1.5s` or `1h30m`.
+/// A non-negative duration in Go's format, such as `500ms`, `1.5s` or `1h30m`.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct GoDuration(Duration);
 
-/// What was given is not a duration, and what one looks like.
+/// A text that is not a duration.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0:?} is not a duration: write numbers with a unit (ns, us, ms, s, m or h), such as 500ms or 1h30m")]
 pub struct InvalidDuration(String);
@@ -26,12 +26,12 @@ impl GoDuration {
         Self(Duration::from_secs(secs))
     }
 
-    /// The same as Rust's own duration, for timers.
+    /// The standard library's duration.
     pub const fn get(self) -> Duration {
         self.0
     }
 
-    /// Seconds, as the ledger and the engine count.
+    /// Seconds, the unit of the ledger and the engine.
     pub fn as_secs_f64(self) -> f64 {
         self.0.as_secs_f64()
     }
@@ -51,9 +51,9 @@ impl FromStr for GoDuration {
     }
 }
 
-/// One or more of: digits, perhaps a point and digits, a unit. Whole nanoseconds, the rest cut off.
+/// Parses one or more of: digits, an optional fraction, a unit. Returns whole nanoseconds, rounded down.
 fn parse(text: &str) -> Option<u64> {
-    /// Far below a nanosecond even for hours, and 10^18 hours in nanoseconds fit into a u128.
+    /// Enough: the last digit of an hour is far below a nanosecond, and 10^18 hours in nanoseconds fit into a u128.
     const FRACTION_DIGITS: usize = 18;
     let mut rest = text;
     let mut total: u64 = 0;
@@ -76,15 +76,15 @@ fn parse(text: &str) -> Option<u64> {
     }
 }
 
-/// The digits that `text` begins with (at least one), and what follows them.
+/// Splits `text` after its leading digits, of which there must be one.
 fn digits(text: &str) -> Option<(&str, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     (end > 0).then(|| text.split_at(end))
 }
 
-/// The unit that `text` begins with, in nanoseconds, and what follows it.
+/// Splits `text` after its leading unit, which is returned in nanoseconds.
 fn unit(text: &str) -> Option<(u128, &str)> {
-    // Longer names first: "ms" is not a minute and an "s".
+    // Before "m": "ms" is not a minute followed by an "s".
     const UNITS: [(&str, u128); 7] = [
         ("ns", 1),
         ("us", 1_000),
@@ -97,7 +97,7 @@ fn unit(text: &str) -> Option<(u128, &str)> {
     UNITS.iter().find_map(|(name, nanos)| Some((*nanos, text.strip_prefix(name)?)))
 }
 
-/// Rust prints a duration with its largest unit up to seconds (`1ms`, `1.5s`, `3600s`), which Go reads too.
+/// Rust formats a duration in one unit, at most seconds (`1ms`, `1.5s`, `3600s`), which Go parses too.
 impl fmt::Display for GoDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
@@ -116,7 +116,7 @@ impl<'de> Deserialize<'de> for GoDuration {
     }
 }
 
-/// The bounds are the fields': see `rules::duration`.
+/// The bounds depend on the field: see [`bounds`](super::bounds).
 impl JsonSchema for GoDuration {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_go_reads() {
+    fn parses_what_go_parses() {
         for (text, nanos) in [
             ("0s", 0),
             ("1ms", 1_000_000),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_without_a_panic() {
+    fn rejects_other_texts_without_a_panic() {
         for text in [
             "",
             "0",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_what_it_reads() {
+    fn prints_what_it_parsed() {
         for text in ["0ns", "1ms", "1.5ms", "1s", "60s", "86400s", "1.000001ms"] {
             assert_eq!(text.parse::<GoDuration>().unwrap().to_string(), text);
         }

@@ -1,18 +1,18 @@
-//! The Genome: what an organism is like.
+//! The Genome custom resource.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::conditions;
-use super::{Action, GoDuration, rules, schema};
+use super::{Action, GoDuration, bounds, rules, schema};
 
-const ABOUT: &str = "A Genome holds what an Organism is like: the weights of its four cores, its PID controller, \
-its risk, its threat model and its thresholds. It is bound to at most one Organism, which evolves the weights; \
-the evolved ones are in the status.";
+const DESCRIPTION: &str = "A Genome configures how an Organism decides: the weights of the four cores, the PID \
+controller, the known risk, the threat model and the thresholds of the actions. At most one Organism is bound to a \
+Genome. The weights evolve while the Organism beats; the evolved weights are in the status.";
 
-/// What the user sets. Every field may be left out.
-#[allow(clippy::duplicated_attributes)] // clippy takes the columns for one another
+/// spec is the desired state of the Genome. Every field is optional.
+#[allow(clippy::duplicated_attributes)] // clippy considers the print columns duplicates of one another
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "genesis.venom.dev",
@@ -24,7 +24,7 @@ the evolved ones are in the status.";
     status = "GenomeStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "What an Organism is like: weights, PID, risk, model, thresholds.",
+    doc = "How an Organism decides: weights, PID controller, risk, threat model, thresholds.",
     schema = "manual",
     printcolumn(name = "Organism", type_ = "string", json_path = ".status.boundTo.name"),
     printcolumn(name = "R", type_ = "number", json_path = ".status.weights.regen"),
@@ -38,18 +38,20 @@ the evolved ones are in the status.";
 )]
 #[serde(default = "GenomeSpec::default", rename_all = "camelCase")]
 pub struct GenomeSpec {
-    /// Weights that evolution starts from. Changing one sets all four anew; otherwise the evolved weights
-    /// (see status.weights) stay, through restarts and re-applying too.
+    /// weights are the weights of the four cores that evolution starts from. Changing one of them resets all four
+    /// to this field. Otherwise the evolved weights (status.weights) are kept, also across restarts and when the
+    /// same manifest is applied again.
     pub weights: Weights,
-    /// The controller that moves the weight of Optimize with every beat.
+    /// pid configures the controller that adjusts the weight of Optimize at every beat.
     pub pid: Pid,
-    /// Anomalies that are known and how long injected and sensed ones count.
+    /// risk sets the standing anomalies, and how long injected and sensed ones count.
     pub risk: Risk,
-    /// The threat model: threat = sigmoid(mlWeight · anomalies + bias).
+    /// ml sets the parameters of the threat model: threat = sigmoid(mlWeight · anomalies + bias).
     pub ml: Ml,
-    /// Where each action begins.
+    /// thresholds are the scores at which each action is decided.
     pub thresholds: Thresholds,
-    /// Whether the weights evolve: Enabled (the default), or Frozen for a fixed policy.
+    /// evolution is Enabled to evolve the weights at every beat, or Frozen to keep them for a fixed policy.
+    /// Defaults to Enabled.
     pub evolution: Evolution,
 }
 
@@ -59,26 +61,26 @@ impl JsonSchema for Genome {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        schema::root::<GenomeSpec, GenomeStatus>(generator, ABOUT)
+        schema::root::<GenomeSpec, GenomeStatus>(generator, DESCRIPTION)
     }
 }
 
-/// The weights of the four cores, each 0 to 1, together 1.
+/// Weights of the four cores. Each is 0 to 1, and they must sum to 1 (±0.000001).
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Weights::default")]
-#[x_kube(validation = rules::weights_sum())]
+#[x_kube(validation = bounds::weight_sum_rule())]
 pub struct Weights {
-    /// R, Regeneration. Default 0.25.
-    #[x_kube(validation = rules::number("spec.weights.regen", 0.0, 1.0, ""))]
+    /// regen is the weight of Regeneration (R), 0 to 1. Defaults to 0.25.
+    #[x_kube(validation = bounds::REGEN.rule())]
     pub regen: f64,
-    /// B, Balance. Default 0.25.
-    #[x_kube(validation = rules::number("spec.weights.balance", 0.0, 1.0, ""))]
+    /// balance is the weight of Balance (B), 0 to 1. Defaults to 0.25.
+    #[x_kube(validation = bounds::BALANCE.rule())]
     pub balance: f64,
-    /// E, Entropy (the threat). Default 0.15.
-    #[x_kube(validation = rules::number("spec.weights.entropy", 0.0, 1.0, ""))]
+    /// entropy is the weight of Entropy (E), which scores the threat, 0 to 1. Defaults to 0.15.
+    #[x_kube(validation = bounds::ENTROPY.rule())]
     pub entropy: f64,
-    /// O, Optimize. Default 0.35.
-    #[x_kube(validation = rules::number("spec.weights.optimize", 0.0, 1.0, ""))]
+    /// optimize is the weight of Optimize (O), 0 to 1. The PID controller adjusts it. Defaults to 0.35.
+    #[x_kube(validation = bounds::OPTIMIZE.rule())]
     pub optimize: f64,
 }
 
@@ -88,21 +90,21 @@ impl Default for Weights {
     }
 }
 
-/// A PID controller on the beat's period T_Λ.
+/// A PID controller whose process variable is T_Λ.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Pid::default")]
 pub struct Pid {
-    /// Proportional gain, 0 to 100. Default 0.6.
-    #[x_kube(validation = rules::number("spec.pid.kp", 0.0, 100.0, ""))]
+    /// kp is the proportional gain, 0 to 100. Defaults to 0.6.
+    #[x_kube(validation = bounds::KP.rule())]
     pub kp: f64,
-    /// Integral gain, 0 to 100. Default 0.1.
-    #[x_kube(validation = rules::number("spec.pid.ki", 0.0, 100.0, ""))]
+    /// ki is the integral gain, 0 to 100. Defaults to 0.1.
+    #[x_kube(validation = bounds::KI.rule())]
     pub ki: f64,
-    /// Derivative gain, 0 to 100. Default 0.05.
-    #[x_kube(validation = rules::number("spec.pid.kd", 0.0, 100.0, ""))]
+    /// kd is the derivative gain, 0 to 100. Defaults to 0.05.
+    #[x_kube(validation = bounds::KD.rule())]
     pub kd: f64,
-    /// The T_Λ that the controller steers towards, in seconds, 0 to 60. Default 0.02.
-    #[x_kube(validation = rules::number("spec.pid.threshold", 0.0, 60.0, " (seconds of T_Λ)"))]
+    /// threshold is the setpoint: the target for T_Λ in seconds, 0 to 60. Defaults to 0.02.
+    #[x_kube(validation = bounds::SETPOINT.rule())]
     pub threshold: f64,
 }
 
@@ -112,17 +114,18 @@ impl Default for Pid {
     }
 }
 
-/// Anomalies that are known.
+/// The anomalies that the threat model counts.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Risk::default")]
 pub struct Risk {
-    /// Standing number of anomalies, 0 to 1000000: they count until this field says otherwise. Patch it to
-    /// inject. Default 0.
-    #[x_kube(validation = rules::integer("spec.risk.anoms", 0, 1_000_000))]
+    /// anoms is the number of standing anomalies, 0 to 1000000. They count until this field is changed,
+    /// whatever the window. Patch it to inject anomalies. Defaults to 0.
+    #[x_kube(validation = bounds::ANOMS.rule())]
     pub anoms: u64,
-    /// How long an injected or sensed anomaly counts, in the organism's own time: 1ms to 24h, or 0s for
-    /// ever. Default 60s.
-    #[x_kube(validation = rules::duration_or_zero("spec.risk.window"))]
+    /// window is how long an injected or sensed anomaly counts, in the ledger's own time, which excludes
+    /// outages and suspension: 1ms to 24h, written as a duration such as 90s, or 0s for no expiry.
+    /// Defaults to 60s.
+    #[x_kube(validation = bounds::WINDOW.rule())]
     pub window: GoDuration,
 }
 
@@ -132,17 +135,19 @@ impl Default for Risk {
     }
 }
 
-/// The threat model's two parameters.
+/// Parameters of the threat model.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Ml::default", rename_all = "camelCase")]
 pub struct Ml {
-    /// How much each anomaly adds, -100 to 100. Default 0.12.
-    #[x_kube(validation = rules::number("spec.ml.mlWeight", -100.0, 100.0, ""))]
+    /// mlWeight is what each anomaly adds to the argument of the sigmoid, -100 to 100. An injection may override
+    /// it within injectable. Defaults to 0.12.
+    #[x_kube(validation = bounds::ML_WEIGHT.rule())]
     pub ml_weight: f64,
-    /// What is added without any anomaly, -100 to 100: 0 means a threat of 0.5 when calm. Default 0.
-    #[x_kube(validation = rules::number("spec.ml.bias", -100.0, 100.0, ""))]
+    /// bias is the argument of the sigmoid without anomalies, -100 to 100. With 0 the threat is 0.5 when there
+    /// are no anomalies. Defaults to 0.
+    #[x_kube(validation = bounds::BIAS.rule())]
     pub bias: f64,
-    /// Which mlWeight an injection may set; others are refused.
+    /// injectable is the range of mlWeight that an injection may set. Injections outside it are rejected.
     pub injectable: Injectable,
 }
 
@@ -152,19 +157,19 @@ impl Default for Ml {
     }
 }
 
-/// Which mlWeight an injection may set.
+/// The range of mlWeight that an injection may set, inclusive.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Injectable::default")]
 #[x_kube(validation = rules::rule(
     "!has(self.min) || self.min <= self.max",
-    "spec.ml.injectable.min must not be above max; lower it or raise max",
+    "spec.ml.injectable.min must not exceed max; lower it or raise max",
 ))]
 pub struct Injectable {
-    /// The least, -100 to 100. Default 0.01.
-    #[x_kube(validation = rules::number("spec.ml.injectable.min", -100.0, 100.0, ""))]
+    /// min is the lower bound, -100 to 100. Must not be above max. Defaults to 0.01.
+    #[x_kube(validation = bounds::INJECTABLE_MIN.rule())]
     pub min: f64,
-    /// The most, -100 to 100. Default 1.
-    #[x_kube(validation = rules::number("spec.ml.injectable.max", -100.0, 100.0, ""))]
+    /// max is the upper bound, -100 to 100. Defaults to 1.
+    #[x_kube(validation = bounds::INJECTABLE_MAX.rule())]
     pub max: f64,
 }
 
@@ -174,25 +179,27 @@ impl Default for Injectable {
     }
 }
 
-/// Where each action begins. The first that applies is decided, from the top.
+/// Scores at which each action is decided. The rules are tried in the order of these fields and the first that
+/// holds is decided; if none holds, the action is NOOP.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Thresholds::default")]
 pub struct Thresholds {
-    /// QUARANTINE from this raw threat on, 0 to 1. Default 0.85.
-    #[x_kube(validation = rules::number("spec.thresholds.quarantine", 0.0, 1.0, ""))]
+    /// quarantine is the raw threat at or above which QUARANTINE is decided, 0 to 1. Defaults to 0.85.
+    #[x_kube(validation = bounds::QUARANTINE.rule())]
     pub quarantine: f64,
-    /// ALERT from this raw threat on, 0 to 1. Default 0.6.
-    #[x_kube(validation = rules::number("spec.thresholds.alert", 0.0, 1.0, ""))]
+    /// alert is the raw threat at or above which ALERT is decided, 0 to 1. Defaults to 0.6.
+    #[x_kube(validation = bounds::ALERT.rule())]
     pub alert: f64,
-    /// APPLY_BALANCE above this weighted stability, 0 to 1, while the repair score is below `repair`.
-    /// Default 0.25, which the default weights never reach.
-    #[x_kube(validation = rules::number("spec.thresholds.stability", 0.0, 1.0, ""))]
+    /// stability is the weighted stability above which APPLY_BALANCE is decided, 0 to 1, provided that the repair
+    /// score is below repair. Defaults to 0.25, which the default weights never reach.
+    #[x_kube(validation = bounds::STABILITY.rule())]
     pub stability: f64,
-    /// APPLY_BALANCE only below this weighted repair score, 0 to 1. Default 0.1.
-    #[x_kube(validation = rules::number("spec.thresholds.repair", 0.0, 1.0, ""))]
+    /// repair is the weighted repair score below which APPLY_BALANCE may be decided, 0 to 1. Defaults to 0.1.
+    #[x_kube(validation = bounds::REPAIR.rule())]
     pub repair: f64,
-    /// APPLY_OPTIMIZE above this weighted gain, 0 to 1. Default 0.1, which the gain formula never reaches.
-    #[x_kube(validation = rules::number("spec.thresholds.gain", 0.0, 1.0, ""))]
+    /// gain is the weighted expected gain above which APPLY_OPTIMIZE is decided, 0 to 1. Defaults to 0.1, which
+    /// the default weights never reach.
+    #[x_kube(validation = bounds::GAIN.rule())]
     pub gain: f64,
 }
 
@@ -205,41 +212,41 @@ impl Default for Thresholds {
 /// Whether the weights evolve.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum Evolution {
-    /// Every beat moves them.
+    /// Every beat adjusts the weights.
     #[default]
     Enabled,
-    /// They stay as they are; the PID controller runs and is recorded.
+    /// The weights are kept. The PID controller still runs, and its output is recorded.
     Frozen,
 }
 
-/// What the operator reports. Numbers are rounded to four digits: the ledger has the exact
-/// ones.
+/// status is the observed state of the Genome. Numbers are rounded to four digits; the ledger has the exact values.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct GenomeStatus {
-    /// The weights as they have evolved.
+    /// weights are the evolved weights of the four cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Weights>,
-    /// The last raw threat, 0 to 1.
+    /// threat is the raw threat score at the last beat, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threat: Option<f64>,
-    /// All anomalies that counted at the last beat: standing, injected and sensed ones.
+    /// anoms is the number of anomalies that counted at the last beat: standing, injected and sensed ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anoms: Option<u64>,
-    /// Injections committed to the organism's ledger since its genesis.
+    /// injectedTotal is the number of injections committed to the Organism's ledger since its genesis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injected_total: Option<u64>,
-    /// The last decision: QUARANTINE, ALERT, APPLY_BALANCE, APPLY_OPTIMIZE or NOOP.
+    /// action is the last decided action: QUARANTINE, ALERT, APPLY_BALANCE, APPLY_OPTIMIZE or NOOP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
-    /// The Organism that this Genome is bound to. A bound Genome cannot be used by another Organism.
+    /// boundTo is the Organism that uses this Genome. No other Organism can use it until that one is deleted or
+    /// refers to another Genome.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bound_to: Option<BoundTo>,
-    /// Conditions of this Genome.
+    /// conditions are the observed conditions of the Genome.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// The metadata.generation that the organism acts on.
+    /// observedGeneration is the metadata.generation that the Organism acts on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
@@ -248,8 +255,8 @@ pub struct GenomeStatus {
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct BoundTo {
-    /// Its name, in the Genome's namespace.
+    /// name is the name of the Organism, in the namespace of the Genome.
     pub name: String,
-    /// Its UID: another Organism of the same name is another one.
+    /// uid is the UID of the Organism. It tells an Organism from a later one with the same name.
     pub uid: String,
 }

@@ -1,22 +1,26 @@
-//! The two custom resources, [`Organism`] and [`Genome`]: their fields, defaults, bounds and columns.
+//! The custom resources [`Organism`] and [`Genome`]: fields, defaults, bounds, printer columns and labels.
 //!
-//! No behaviour lives here. The doc comments of fields are what `kubectl explain` shows, so they speak to
-//! the user. Each default stands once, in the `Default` of its type: serde takes it for a missing field,
-//! and the schema is generated from it.
+//! The doc comments of fields become the descriptions in the CRDs, which `kubectl explain` prints: they are
+//! written for users. Each default is stated once, in the `Default` of its type: serde uses it for a missing
+//! field, and the schema is generated from it. Each bound is stated once, in `bounds`: the schema's rules and
+//! [`validate`] use it.
 mod action;
 mod body;
+mod bounds;
 mod conditions;
 mod duration;
 mod genome;
+pub mod labels;
 mod organism;
 mod quantity;
 mod read;
 mod rules;
 mod schema;
+pub mod validate;
 
 pub use action::Action;
 pub use body::{
-    Amounts, Autoscaling, Mesh, Metrics, MetricsService, Nodes, Resources, ServiceType, TaintEffect,
+    Autoscaling, Mesh, Metrics, MetricsService, Nodes, Quantities, Resources, ServiceType, TaintEffect,
     Toleration, TolerationOperator, TopologySpread, WhenUnsatisfiable,
 };
 pub use duration::{GoDuration, InvalidDuration};
@@ -36,22 +40,22 @@ use kube::{CustomResourceExt, ResourceExt};
 /// The API group of both kinds.
 pub const GROUP: &str = "genesis.venom.dev";
 
-/// The one version served.
+/// The only version of the group.
 pub const VERSION: &str = "v1alpha1";
 
-/// Both CustomResourceDefinitions, as they are installed.
+/// Both CustomResourceDefinitions.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![Genome::crd(), Organism::crd()]
 }
 
-/// Both CustomResourceDefinitions as YAML, each with its name, such as `genomes.genesis.venom.dev`; `crds/`
-/// holds each text as `<name>.yaml`.
+/// Both CustomResourceDefinitions as pairs of name, such as `genomes.genesis.venom.dev`, and YAML. The
+/// repository holds each as `crds/<name>.yaml`.
 pub fn crds_yaml() -> Result<Vec<(String, String)>, serde_yaml::Error> {
     crds()
         .iter()
         .map(|crd| {
             let text = serde_yaml::to_string(crd)?;
-            Ok((crd.name_any(), format!("# Made from src/api by `venom crds`: change it there.\n{text}")))
+            Ok((crd.name_any(), format!("# Generated from src/api by `make crds`. DO NOT EDIT.\n{text}")))
         })
         .collect()
 }

@@ -1,18 +1,18 @@
-//! The Organism: a pulse, a body of nodes, a ledger.
+//! The Organism custom resource.
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::{conditions, time};
-use super::{Action, Autoscaling, ByteSize, GoDuration, Mesh, Metrics, Nodes, rules, schema};
+use super::{Action, Autoscaling, ByteSize, GoDuration, Mesh, Metrics, Nodes, bounds, rules, schema};
 
-const ABOUT: &str = "An Organism is a group of pods with an autopilot: it beats, senses anomalies, scores the threat, \
-decides one of five actions, acts, and writes every step into a ledger from which each decision can be re-derived. \
-All of spec may be left out.";
+const DESCRIPTION: &str = "An Organism is a group of pods with an autopilot: it beats, senses anomalies, scores the \
+threat, decides one of five actions, acts, and records every step in a ledger from which each decision can be \
+re-derived. Every field of spec is optional.";
 
-/// What the user sets. Every field may be left out.
-#[allow(clippy::duplicated_attributes)] // clippy takes the columns for one another
+/// spec is the desired state of the Organism. Every field is optional.
+#[allow(clippy::duplicated_attributes)] // clippy considers the print columns duplicates of one another
 #[derive(Clone, CustomResource, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[kube(
     group = "genesis.venom.dev",
@@ -24,7 +24,7 @@ All of spec may be left out.";
     status = "OrganismStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "A group of pods with an autopilot: a pulse, a body of nodes, a ledger.",
+    doc = "A group of pods with an autopilot: a pulse, a body of nodes and a ledger.",
     schema = "manual",
     scale(
         spec_replicas_path = ".spec.nodes.replicas",
@@ -68,38 +68,37 @@ All of spec may be left out.";
 #[serde(default = "OrganismSpec::default", rename_all = "camelCase")]
 #[x_kube(validation = rules::rule(
     "!has(self.mesh) || self.mesh.port != self.metrics.port",
-    "spec.mesh.port and spec.metrics.port must not be the same; change one of them",
+    "spec.mesh.port and spec.metrics.port must differ; change one of them",
 ))]
 #[x_kube(validation = rules::rule(
     "!has(self.autoscaling) || !self.autoscaling.enabled || 'cpu' in self.nodes.resources.requests \
      || 'cpu' in self.nodes.resources.limits",
-    "spec.nodes.resources.requests.cpu is what autoscaling measures by; write it, or set spec.autoscaling.enabled: false",
+    "spec.nodes.resources.requests.cpu is required for autoscaling on CPU; set it, or set spec.autoscaling.enabled: false",
 ))]
 pub struct OrganismSpec {
-    /// The Genome to live by, in the same namespace. Default: the one of the Organism's own name, which is
-    /// made if it does not exist.
+    /// genomeRef names the Genome that this Organism uses. It must be in the same namespace, and no other
+    /// Organism may use it. Defaults to the Genome with the Organism's own name, which the operator creates
+    /// if it does not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub genome_ref: Option<GenomeRef>,
-    /// Stop after this many beats, counted from genesis across restarts; raising it goes on. -1, the
-    /// default, is for ever.
-    #[x_kube(validation = rules::rule(
-        "self == -1 || self >= 1",
-        "spec.beats must be -1 (for ever) or at least 1; to keep it from beating, set spec.suspend: true",
-    ))]
+    /// beats is the number of beats after which the Organism completes, counted from genesis and across
+    /// restarts. Raising it resumes beating. Must be -1 (no limit) or at least 1. Defaults to -1.
+    #[x_kube(validation = bounds::beats_rule())]
     pub beats: i64,
-    /// Hold beating; the body stays. Default false.
+    /// suspend stops the beat. The pods and the ledger remain. Defaults to false.
     pub suspend: bool,
-    /// How fast it beats: T_Λ = t1 · ln(u) / (1 − 1/(k·P)) seconds, P being the number of ready nodes.
+    /// pulse sets the period between beats: T_Λ = t1 · ln(u) / (1 − 1/(k·P)) seconds, where P is the number of
+    /// ready pods, and at least 1.
     pub pulse: Pulse,
-    /// The body: the pods of this Organism.
+    /// nodes configures the pods of this Organism.
     pub nodes: Nodes,
-    /// What sets the number of pods.
+    /// autoscaling configures the HorizontalPodAutoscaler that sets the number of pods.
     pub autoscaling: Autoscaling,
-    /// How the pods talk to one another.
+    /// mesh configures the mTLS connections between the pods.
     pub mesh: Mesh,
-    /// Where the pods show their metrics.
+    /// metrics configures how the pods expose Prometheus metrics.
     pub metrics: Metrics,
-    /// Where every input, decision and action is recorded.
+    /// ledger configures the record of every input, decision and action.
     pub ledger: Ledger,
 }
 
@@ -120,17 +119,17 @@ impl Default for OrganismSpec {
 }
 
 impl OrganismSpec {
-    /// How many beats to make since genesis, or `None` for no end.
+    /// The number of beats since genesis after which the organism completes; `None` for no limit.
     pub fn beats_limit(&self) -> Option<u64> {
         u64::try_from(self.beats).ok()
     }
 }
 
 impl Organism {
-    /// The name of the Genome to live by: the one referred to, else the Organism's own.
+    /// The name of this Organism's Genome: that of `spec.genomeRef`, or else the Organism's own.
     pub fn genome_name(&self) -> &str {
-        let named = self.spec.genome_ref.as_ref().map(|genome| genome.name.as_str());
-        named.or(self.metadata.name.as_deref()).unwrap_or_default()
+        let referenced = self.spec.genome_ref.as_ref().map(|genome| genome.name.as_str());
+        referenced.or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 }
 
@@ -140,14 +139,14 @@ impl JsonSchema for Organism {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        schema::root::<OrganismSpec, OrganismStatus>(generator, ABOUT)
+        schema::root::<OrganismSpec, OrganismStatus>(generator, DESCRIPTION)
     }
 }
 
-/// Names a Genome of the same namespace.
+/// A reference to a Genome in the same namespace.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, KubeSchema, PartialEq, Serialize)]
 pub struct GenomeRef {
-    /// The Genome's name.
+    /// name is the name of the Genome. Required.
     #[schemars(length(max = 253))]
     #[x_kube(validation = rules::name("self", "spec.genomeRef.name"))]
     pub name: String,
@@ -157,25 +156,21 @@ pub struct GenomeRef {
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Pulse::default", rename_all = "camelCase")]
 pub struct Pulse {
-    /// Parallel flows, 2 to 1000. Default 4.
-    #[x_kube(validation = rules::rule(
-        "self >= 2",
-        "k must be at least 2: with one ready node k·P would be 1 and T_Λ undefined",
-    ))]
-    #[x_kube(validation = rules::rule("self <= 1000", "spec.pulse.k must be at most 1000; write 2 to 1000"))]
+    /// k is the number of parallel flows per pod, 2 to 1000. Higher values shorten T_Λ. Defaults to 4.
+    #[x_kube(validation = bounds::k_min_rule())]
+    #[x_kube(validation = bounds::k_max_rule())]
     pub k: u32,
-    /// Base time in seconds, 1e-9 to 60. Default 0.001.
-    #[x_kube(validation = rules::number("spec.pulse.t1", 1e-9, 60.0, " (seconds)"))]
+    /// t1 is the base time in seconds, 1e-9 to 60. T_Λ is proportional to it. Defaults to 0.001.
+    #[x_kube(validation = bounds::T1.rule())]
     pub t1: f64,
-    /// Compression, above 1 and at most 1000000. Default 54.598150033144236, which is e^4.
-    #[x_kube(validation = rules::rule(
-        "self > 1.0 && self <= 1000000.0",
-        "spec.pulse.u must be above 1 (ln(u) must be positive) and at most 1000000; e^4 is 54.598150033144236",
-    ))]
+    /// u is the compression factor, above 1 and at most 1000000. T_Λ is proportional to its natural logarithm.
+    /// Defaults to 54.598150033144236, which is e^4.
+    #[x_kube(validation = bounds::u_rule())]
     pub u: f64,
-    /// Never beat more often than this, 1ms to 24h; it slows the beat, T_Λ stays what it is. Default: none.
+    /// minPeriod is the shortest time between two beats, 1ms to 24h, written as a duration such as 500ms. It
+    /// delays beats but does not change T_Λ. Defaults to no minimum.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = rules::duration("spec.pulse.minPeriod"))]
+    #[x_kube(validation = bounds::MIN_PERIOD.rule())]
     pub min_period: Option<GoDuration>,
 }
 
@@ -185,18 +180,19 @@ impl Default for Pulse {
     }
 }
 
-/// Where every input, decision and action is recorded.
+/// Configuration of the ledger.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Ledger::default", rename_all = "camelCase")]
 pub struct Ledger {
-    /// How often calm beats are stored, 1ms to 24h. A decision that changes and every input are stored at
-    /// once. Default 1s.
-    #[x_kube(validation = rules::duration("spec.ledger.commitInterval"))]
+    /// commitInterval is the interval at which beats without a change are committed, 1ms to 24h, written as a
+    /// duration such as 500ms. A new decision and every input are committed at once. The operator commits less often
+    /// while its write budget is exhausted. Defaults to 1s.
+    #[x_kube(validation = bounds::COMMIT_INTERVAL.rule())]
     pub commit_interval: GoDuration,
-    /// How much of the ledger stays in the cluster.
+    /// retain limits how much of the ledger stays in the cluster.
     pub retain: Retain,
-    /// What becomes of the ledger when the Organism is deleted: Delete (the default), or Retain to leave it
-    /// for a later Organism of this name to continue.
+    /// onDelete is what happens to the ledger when the Organism is deleted. Delete removes it. Retain keeps it,
+    /// and a later Organism with the same name continues it. Defaults to Delete.
     pub on_delete: OnDelete,
 }
 
@@ -210,13 +206,13 @@ impl Default for Ledger {
     }
 }
 
-/// How much of the ledger stays in the cluster. Older entries are pruned; its Merkle root goes on covering
-/// them.
+/// Limit of the ledger in the cluster. Older entries are pruned; the Merkle root still covers them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Retain::default")]
 pub struct Retain {
-    /// Stored size to keep, 256Ki to 16Mi, as a quantity (always a string). Default 4Mi.
-    #[x_kube(validation = rules::byte_size("spec.ledger.retain.bytes"))]
+    /// bytes is the stored size to retain, 256Ki to 16Mi, written as a quantity in a string, such as 4Mi. The
+    /// operator may retain less to keep the ledgers of all Organisms within its own limit. Defaults to 4Mi.
+    #[x_kube(validation = bounds::RETAIN_BYTES.rule())]
     pub bytes: ByteSize,
 }
 
@@ -226,98 +222,99 @@ impl Default for Retain {
     }
 }
 
-/// What becomes of the ledger when its Organism is deleted.
+/// What happens to the ledger when its Organism is deleted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum OnDelete {
-    /// It is deleted with the Organism.
+    /// The ledger is deleted with the Organism.
     #[default]
     Delete,
-    /// It stays, marked as retained.
+    /// The ledger stays for a later Organism with the same name.
     Retain,
 }
 
-/// What the operator reports; never ahead of what its ledger has committed. Numbers are
-/// rounded to four digits: the ledger has the exact ones.
+/// status is the observed state of the Organism. It is never ahead of what the ledger has committed. Numbers are
+/// rounded to four digits; the ledger has the exact values.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct OrganismStatus {
-    /// Ready, Beating, PulseStable, CoresHealthy, LedgerIntact, AutoscalingActive.
+    /// conditions are Ready, Beating, PulseStable, CoresHealthy, LedgerIntact and AutoscalingActive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
-    /// Beats since genesis.
+    /// beats is the number of beats since genesis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beats: Option<u64>,
-    /// T_Λ at the last beat, in seconds.
+    /// tLambda is T_Λ at the last beat, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub t_lambda: Option<f64>,
-    /// The decision in force.
+    /// decision is the decision in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
-    /// The body as it is.
+    /// nodes is the observed state of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodesStatus>,
-    /// The ledger as it is committed.
+    /// ledger is the committed state of the ledger.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<LedgerStatus>,
-    /// The metadata.generation that the organism acts on, or deliberately holds.
+    /// observedGeneration is the metadata.generation that this status reflects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
 
-/// A decision, and where in the ledger it stands.
+/// A decision and its place in the ledger.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct Decision {
-    /// QUARANTINE, ALERT, APPLY_BALANCE, APPLY_OPTIMIZE or NOOP.
+    /// action is the decided action: QUARANTINE, ALERT, APPLY_BALANCE, APPLY_OPTIMIZE or NOOP.
     pub action: Action,
-    /// The raw threat at the last beat, 0 to 1.
+    /// threat is the raw threat score at the last beat, 0 to 1.
     pub threat: f64,
-    /// When this action was first decided.
+    /// since is the time at which this action was first decided.
     #[schemars(schema_with = "time")]
     pub since: Time,
-    /// Index of the ledger's entry that first decided it.
+    /// entry is the index of the ledger entry that first decided this action.
     pub entry: u64,
 }
 
-/// The body as it is.
+/// Observed state of the pods.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default)]
 pub struct NodesStatus {
-    /// Pods that are ready. At least one is assumed for T_Λ.
+    /// ready is the number of ready pods. T_Λ is computed with at least 1.
     pub ready: u32,
-    /// Pods that there are.
+    /// replicas is the number of existing pods.
     pub replicas: u32,
-    /// Label selector of the pods, for autoscalers.
+    /// selector is the label selector of the pods in string form, for the scale subresource.
     pub selector: String,
 }
 
-/// The ledger as it is committed.
+/// Committed state of the ledger.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LedgerStatus {
-    /// Which ledger of this name it is, counted from 1: indices and sizes mean nothing without it.
+    /// generation counts the ledgers of this name, from 1. Indices and sizes refer to this generation only. It is
+    /// not metadata.generation.
     pub generation: u64,
-    /// Entries since genesis.
+    /// size is the number of entries since genesis, pruned ones included.
     pub size: u64,
-    /// Merkle root over all of them, SHA3-256 in hexadecimal.
+    /// merkleRoot is the Merkle root over all entries since genesis, SHA3-256 in hexadecimal.
     pub merkle_root: String,
-    /// Hash of the last entry, SHA3-256 in hexadecimal.
+    /// lastHash is the hash of the last entry, SHA3-256 in hexadecimal.
     pub last_hash: String,
-    /// ConfigMaps that hold what is retained.
+    /// segments is the number of ConfigMaps that hold the retained entries.
     pub segments: u32,
-    /// What they hold together, in bytes.
+    /// bytes is the stored size of all retained segments.
     pub bytes: u64,
-    /// The first snapshot in what is retained: a replay starts there.
+    /// replayableFrom is the first genesis or snapshot entry that is retained. A replay starts there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayable_from: Option<ReplayableFrom>,
 }
 
-/// Where a replay starts.
+/// The entry at which a replay starts.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct ReplayableFrom {
-    /// Index of the entry.
+    /// index is the index of the entry.
     pub index: u64,
-    /// Its timestamp.
+    /// time is the time at which the entry was recorded.
     #[schemars(schema_with = "time")]
     pub time: Time,
 }

@@ -1,4 +1,4 @@
-//! Byte sizes, in the part of Kubernetes' quantities that makes sense for them.
+//! Byte sizes: the Kubernetes quantities that are a whole number of bytes.
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A number of bytes as a quantity: whole numbers, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`.
+/// A size in bytes as a quantity: a whole number, plain or with `k`, `M`, `G`, `Ki`, `Mi` or `Gi`.
 ///
-/// It is a string in YAML too (`"4194304"`, `4Mi`): one type in the schema, so that the API server's own
-/// message says what is wrong with a bare number.
+/// It is always a string (`"4194304"`, `4Mi`). With a single type in the schema, the API server's message for a bare
+/// number names the expected type.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct ByteSize(u64);
 
-/// What was given is not a size in bytes, and what one looks like.
+/// A text that is not a size in bytes.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0:?} is not a size in bytes: write a whole number, plain or with Ki or Mi, such as 4Mi")]
 pub struct InvalidByteSize(String);
@@ -22,6 +22,11 @@ const SUFFIXES: [(&str, u64); 6] =
     [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
 impl ByteSize {
+    /// `count` kibibytes.
+    pub const fn kibibytes(count: u32) -> Self {
+        Self((count as u64) << 10)
+    }
+
     /// `count` mebibytes.
     pub const fn mebibytes(count: u32) -> Self {
         Self((count as u64) << 20)
@@ -47,7 +52,7 @@ impl FromStr for ByteSize {
             .iter()
             .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit)))
             .unwrap_or((text, 1));
-        // u64's own parser would take a leading plus.
+        // Rust's parser accepts a leading plus, the schema does not.
         let number = if number.starts_with('+') { None } else { number.parse::<u64>().ok() };
         number
             .and_then(|number| number.checked_mul(unit))
@@ -56,7 +61,7 @@ impl FromStr for ByteSize {
     }
 }
 
-/// The largest binary suffix that leaves a whole number.
+/// Formats with the largest binary suffix that leaves a whole number.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match SUFFIXES[..3].iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {
@@ -78,7 +83,7 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
-/// The bounds are the field's: see `rules::byte_size`.
+/// The bounds depend on the field: see [`bounds`](super::bounds).
 impl JsonSchema for ByteSize {
     fn schema_name() -> Cow<'static, str> {
         "ByteSize".into()
@@ -98,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_and_prints() {
+    fn parses_and_prints() {
         for (text, bytes, printed) in [
             ("4Mi", 4 << 20, "4Mi"),
             ("256Ki", 256 << 10, "256Ki"),
@@ -114,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest_without_a_panic() {
+    fn rejects_other_texts_without_a_panic() {
         for text in ["", "Mi", "-1", "+1", "1.5Mi", "1 Mi", "4mi", "4MiB", "1e6", "18446744073709551615Ki"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }

@@ -1,22 +1,25 @@
-//! From a file to an object without an API server, with what the API server would have done to it.
+//! Reads objects from files as the API server would: with defaults filled in and unknown fields rejected.
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// An object in a file could not be read.
+/// Why an object in a file is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A value has a wrong type or does not parse.
+    /// A value has the wrong type or cannot be parsed.
     #[error(transparent)]
     Value(#[from] serde_json::Error),
-    /// There is no such field.
+    /// The kind has no such field.
     #[error("unknown field {0}: correct its spelling or remove it")]
     UnknownField(String),
 }
 
-/// Reads an [`Organism`](super::Organism) or a [`Genome`](super::Genome) as a user writes it: nulls and
-/// missing fields, `spec` among them, take their defaults; unknown fields are refused, as kubectl does.
-/// The rules of the schema (CEL) are not evaluated.
+/// Reads an [`Organism`](super::Organism) or a [`Genome`](super::Genome) from a user's manifest. Missing and null
+/// fields, `spec` included, take their defaults. Unknown fields are rejected, as with kubectl's strict validation.
+/// The bounds of the schema are checked separately, by [`validate`](super::validate).
+///
+/// # Errors
+/// [`ReadError`] names the field.
 pub fn read<K: DeserializeOwned + Serialize>(mut object: Value) -> Result<K, ReadError> {
     drop_nulls(&mut object);
     if let Value::Object(fields) = &mut object {
@@ -30,7 +33,7 @@ pub fn read<K: DeserializeOwned + Serialize>(mut object: Value) -> Result<K, Rea
     }
 }
 
-/// The API server drops them too, before it fills in defaults: no field of ours can be null.
+/// Removes nulls. The API server does the same before it fills in defaults, because no field is nullable.
 fn drop_nulls(value: &mut Value) {
     if let Value::Object(fields) = value {
         fields.retain(|_, value| !value.is_null());
@@ -38,8 +41,8 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// The first field of `given` that left no trace in `read`. Fields that are given but empty may well not
-/// be written again (`labels: {}`), so they do not count.
+/// The path of the first field of `given` that `read` does not have. Empty fields are ignored, because serde may skip
+/// them (`labels: {}`).
 fn unknown(given: &Value, read: &Value) -> Option<String> {
     let fields = given.as_object()?;
     fields.iter().find_map(|(name, value)| match read.get(name) {
@@ -57,7 +60,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_smallest_organism_has_no_spec() {
+    fn spec_is_optional() {
         for spec in [json!({}), json!({"spec": null}), json!({"spec": {"pulse": {"k": null}, "beats": null}})]
         {
             let mut object = json!({"apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism",
@@ -68,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_field_is_not_a_default() {
+    fn a_misspelt_field_is_an_error() {
         let object = json!({"metadata": {"name": "venom"}, "spec": {"pulse": {"minperiod": "1s"}}});
         let error = read::<Organism>(object).unwrap_err();
         assert_eq!(

@@ -1,12 +1,11 @@
-//! From Rust types to the two CRD schemas.
+//! The CRD schemas, generated from the Rust types.
 use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::rules;
 
-/// The schema of one kind. It is put together here and not derived, because only so `spec` may be left
-/// out: derived roots list it as required.
+/// The schema of one kind. It is built by hand because a derived root schema lists `spec` as required.
 pub(super) fn root<Spec: JsonSchema, Status: JsonSchema>(
     generator: &mut SchemaGenerator,
     description: &str,
@@ -21,7 +20,7 @@ pub(super) fn root<Spec: JsonSchema, Status: JsonSchema>(
         "description": description,
         "type": "object",
         "properties": {
-            // The name is declared so that the rule's fieldPath may point to it.
+            // The name is declared because the rule's fieldPath refers to it.
             "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
             "spec": spec,
             "status": status,
@@ -32,8 +31,9 @@ pub(super) fn root<Spec: JsonSchema, Status: JsonSchema>(
     root
 }
 
-/// Objects default to `{}`: the API server then fills their fields one by one, and each default stands in
-/// the schema once. A map has no fields: its default stays. Bounds of unsigned integers are rules of ours.
+/// Adapts the schema of a spec. Objects default to `{}`, so that the API server fills in their fields one by one and
+/// the schema states each default once; a map keeps its default because it has no fields. Integers lose the bounds of
+/// their Rust type, because the CEL rules state the bounds of the field.
 fn for_input(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_object) && schema.get("additionalProperties").is_none() {
         schema.insert("default".into(), json!({}));
@@ -44,15 +44,14 @@ fn for_input(schema: &mut Schema) {
     }
 }
 
-/// A status is published as it is: nothing is filled in and the user's rules do not bind it (its weights
-/// are rounded and need not sum to 1).
+/// Adapts the schema of a status: no defaults, and no rules, because rounded weights need not sum to 1.
 fn for_status(schema: &mut Schema) {
     schema.remove("default");
     schema.remove("x-kubernetes-validations");
 }
 
-/// What Kubernetes knows of JSON schema: no null beside a type (a null is dropped like a missing field),
-/// no formats for unsigned integers. Descriptions are paragraphs, not lines.
+/// Reduces a schema to what Kubernetes supports: no null as a second type (the API server drops nulls) and no formats
+/// for unsigned integers. Line breaks within a paragraph of a description become spaces.
 fn plain(schema: &mut Schema) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");

@@ -1,4 +1,4 @@
-//! `venom crds`: the two CustomResourceDefinitions.
+//! `venom crds`: prints the CustomResourceDefinitions.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use super::{Error, stdout};
 use crate::api;
 
-/// What `venom crds` takes.
+/// Arguments of `venom crds`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Write each into this folder as <name>.yaml instead of printing them
+    /// Write each one to this folder as <name>.yaml instead of printing it
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Prints or writes them.
+/// Prints the CRDs to stdout, or writes them to `--dir`.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the output cannot be written.
 pub fn run(args: &Args) -> Result<(), Error> {
     let crds = api::crds_yaml().map_err(|error| Error::Failed(error.to_string()))?;
     let Some(dir) = &args.dir else {

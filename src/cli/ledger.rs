@@ -1,4 +1,4 @@
-//! `venom ledger`: reading a ledger, and checking it.
+//! `venom ledger`: reads and verifies a ledger.
 
 pub mod export;
 mod progress;
@@ -8,7 +8,7 @@ pub mod verify;
 
 use super::Error;
 
-/// What `venom ledger` takes.
+/// Arguments of `venom ledger`.
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct Args {
@@ -20,18 +20,18 @@ pub struct Args {
 enum Command {
     /// List entries
     Show(show::Args),
-    /// Check every hash, every link and the root
+    /// Verify every hash, every link and the Merkle root
     Verify(verify::Args),
-    /// Derive every number anew from the recorded inputs
+    /// Re-derive every number from the recorded inputs
     Replay(replay::Args),
     /// Write the entries as JSON lines
     Export(export::Args),
 }
 
-/// Does it.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] of the subcommand.
 pub fn run(args: &Args) -> Result<(), Error> {
     match &args.command {
         Command::Show(args) => show::run(args),

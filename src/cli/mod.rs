@@ -1,7 +1,7 @@
-//! The command line: one module a subcommand.
+//! The command line: one module per subcommand.
 //!
-//! Results go to stdout, everything else to stderr. An error is one line: what, and what to do. The exit code
-//! is 2 for wrong usage, 1 for a check that failed or anything else that did not work, 0 else.
+//! Results go to stdout, everything else to stderr. An error is one line that states the problem and the remedy. The
+//! exit code is 0 for success, 2 for wrong usage, and 1 for a failed check and every other error.
 
 pub mod crds;
 pub mod inject;
@@ -18,47 +18,47 @@ use std::process::ExitCode;
 
 use crate::store::directory::FolderError;
 
-/// Why a command did not do what it was to do.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line, or a file that it names, asks for what cannot be.
+    /// Invalid arguments, or an invalid file that they name. Exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// A check failed, or something else did not work.
+    /// A failed check, or any other error. Exit code 1.
     #[error("{0}")]
     Failed(String),
-    /// A ledger's folder.
+    /// An error about a ledger's folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// stdout cannot be written.
+    /// Writing to stdout failed.
     #[error("stdout: {0}")]
     Output(#[from] io::Error),
 }
 
-/// stdout, buffered. A reader that has gone is no panic but an [`Error::Output`].
+/// Buffered stdout. Unlike with `println!`, a closed pipe is an [`Error::Output`] and not a panic.
 pub type Out = BufWriter<StdoutLock<'static>>;
 
-/// stdout, buffered.
+/// Locks stdout for buffered output. The caller must flush it.
 #[must_use]
 pub fn stdout() -> Out {
     BufWriter::new(io::stdout().lock())
 }
 
-/// The name this program was called by, as a user types it.
+/// The name of this program as the user typed it: `venom` or `kubectl venom`.
 #[must_use]
 pub fn program_name() -> &'static str {
-    let called = std::env::args_os().next().unwrap_or_default();
-    let stem = std::path::Path::new(&called).file_stem().unwrap_or_default();
-    // kubectl finds a plug-in by its file's name.
+    let path = std::env::args_os().next().unwrap_or_default();
+    let stem = std::path::Path::new(&path).file_stem().unwrap_or_default();
+    // kubectl runs a plug-in by its file name.
     if stem == "kubectl-venom" { "kubectl venom" } else { "venom" }
 }
 
-/// Reports how a command ended.
+/// Prints the error of a command, if any, and returns its exit code.
 #[must_use]
-pub fn exit_code(name: &str, done: Result<(), Error>) -> ExitCode {
-    match done {
+pub fn exit_code(name: &str, result: Result<(), Error>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        // `venom ledger show | head`: the reader has what it wanted.
+        // The reader closed the pipe, as in `venom ledger show | head`.
         Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("{name}: {error}"));
@@ -67,7 +67,7 @@ pub fn exit_code(name: &str, done: Result<(), Error>) -> ExitCode {
     }
 }
 
-/// Reports a command line that cannot be understood, or prints the help that it asks for.
+/// Prints clap's error in one line, or the requested help, and returns the exit code.
 #[must_use]
 pub fn usage(name: &str, error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
@@ -81,28 +81,28 @@ pub fn usage(name: &str, error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
         _ => {
-            // clap's first paragraphs say what is wrong and perhaps what was meant; then follows the usage.
-            let said = text.split("\n\nUsage:").next().unwrap_or_default();
-            let said = said.split("\n\nFor more information").next().unwrap_or_default();
-            let said = said.strip_prefix("error: ").unwrap_or(said).trim_end();
+            // The usage follows clap's paragraphs about the problem and similar arguments.
+            let message = text.split("\n\nUsage:").next().unwrap_or_default();
+            let message = message.split("\n\nFor more information").next().unwrap_or_default();
+            let message = message.strip_prefix("error: ").unwrap_or(message).trim_end();
             let line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-            let said = said.split("\n\n").map(line).collect::<Vec<_>>().join("; ");
-            complain(&format!("{name}: {said}; see --help"));
+            let message = message.split("\n\n").map(line).collect::<Vec<_>>().join("; ");
+            complain(&format!("{name}: {message}; see --help"));
             ExitCode::from(2)
         }
     }
 }
 
-/// Writes a line to stderr; where that fails there is nobody to tell.
+/// Writes a line to stderr. An error is ignored: there is no other place to report it.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// The name of this machine, for records.
+/// The host name of this machine, for the ledger's records.
 #[must_use]
 pub fn host_name() -> Option<String> {
-    let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    told.or_else(|| std::env::var("HOSTNAME").ok())
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    name.or_else(|| std::env::var("HOSTNAME").ok())
         .map(|name| name.trim().to_owned())
         .filter(|it| !it.is_empty())
 }

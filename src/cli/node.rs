@@ -103,11 +103,11 @@ pub fn run(args: &Args) -> Result<(), Error> {
         let mut stop = signals::Stop::new().map_err(|error| failed(&error))?;
         let (node, _) = tokio::select! {
             started = Node::start(options, None) => started.map_err(|error| failed(&error))?,
-            // It may still be waiting for its first certificate.
-            () = stop.asked() => return Ok(()),
+            // It may be waiting for its first certificate.
+            () = stop.requested() => return Ok(()),
         };
         complain(&listening(&node));
-        stop.asked().await;
+        stop.requested().await;
         node.stop().await;
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! `venom operator`: its flags.
+//! `venom operator`: flags and start-up of the operator.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -16,57 +16,57 @@ const WRITE_BUDGET: RangeInclusive<f64> = 0.1..=1e6;
 /// Bounds of --write-bytes.
 const WRITE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
 
-/// What `venom operator` takes.
+/// Arguments of `venom operator`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Namespaces to look after, repeated or separated by commas; all if there is none
+    /// Namespaces to watch; repeat it or separate names by commas [default: all]
     #[arg(long = "namespace", short, value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// Periodic writes to the API server, at most so many a second
+    /// Limit for periodic writes to the API server, per second
     #[arg(long, value_name = "RATE", default_value = "50/s", value_parser = per_second::<f64>)]
     pub write_budget: f64,
-    /// Bytes of ledgers, at most so many a second
+    /// Limit for the bytes of ledgers written, per second
     #[arg(long, value_name = "RATE", default_value = "512Ki/s", value_parser = per_second::<ByteSize>)]
     pub write_bytes: ByteSize,
-    /// What all ledgers together may keep in the cluster
+    /// Limit for the size of all ledgers together in the cluster
     #[arg(long, value_name = "SIZE", default_value = "256Mi")]
     pub ledger_total_bytes: ByteSize,
-    /// Image of the node pods, the operator's own; needs --issuer-url. Without one no pods, Services or
-    /// autoscalers are made, and P is spec.nodes.replicas
+    /// Image of the node pods, the same as the operator's; requires --issuer-url. Without it the operator creates no
+    /// pods, Services or autoscalers, and P is spec.nodes.replicas
     #[arg(long, value_name = "IMAGE", env = "VENOM_NODE_IMAGE")]
     pub node_image: Option<String>,
-    /// Where node pods reach this operator for their certificates: https://HOST:PORT/v1/certificates. It listens on
-    /// that port
+    /// URL at which node pods request certificates from this operator: https://HOST:PORT/v1/certificates. The
+    /// operator listens on that port
     #[arg(long, value_name = "URL", env = "VENOM_ISSUER_URL")]
     pub issuer_url: Option<String>,
-    /// Where /metrics, /healthz and /readyz are served
+    /// Address that serves /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     pub metrics_addr: SocketAddr,
-    /// How log lines are written
+    /// Format of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// The name by which ledgers call this operator; the host's if there is none
+    /// Identity of this operator in ledgers [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub identity: Option<String>,
 }
 
-/// How log lines are written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     Text,
-    /// For programs.
+    /// One JSON object per line.
     Json,
 }
 
-/// A number a second: `50/s`, or `50`.
+/// Parses a rate per second: `50/s`, or `50`.
 fn per_second<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
-    number.parse().map_err(|_| "write a number a second, such as 50/s or 512Ki/s".to_owned())
+    number.parse().map_err(|_| "write a rate per second, such as 50/s or 512Ki/s".to_owned())
 }
 
 impl Args {
-    /// The name by which ledgers call this operator.
+    /// The identity of this operator in ledgers: `--identity`, or else the host name.
     #[must_use]
     pub fn identity(&self) -> String {
         self.identity.clone().or_else(host_name).unwrap_or_else(|| "venom operator".into())
@@ -87,11 +87,11 @@ impl Args {
         Ok(())
     }
 
-    /// What bodies are made of: both flags or none.
+    /// The options for bodies. The two flags are given together or not at all.
     fn bodies(&self) -> Result<Option<BodyOptions>, Error> {
-        // As a chart writes it where there is none.
-        let given = |value: &Option<String>| value.clone().filter(|it| !it.is_empty());
-        match (given(&self.node_image), given(&self.issuer_url)) {
+        // The chart sets an empty environment variable for a missing value.
+        let non_empty = |value: &Option<String>| value.clone().filter(|it| !it.is_empty());
+        match (non_empty(&self.node_image), non_empty(&self.issuer_url)) {
             (None, None) => Ok(None),
             (Some(node_image), Some(url)) => {
                 let issuer_url = url.parse();
@@ -100,19 +100,19 @@ impl Args {
                 Ok(Some(BodyOptions { node_image, issuer_url }))
             }
             (Some(_), None) => Err(Error::Usage(format!(
-                "--node-image needs --issuer-url for the pods' certificates; {NoUrl}"
+                "--node-image requires --issuer-url for the certificates of the pods; {NoUrl}"
             ))),
-            (None, Some(_)) => Err(Error::Usage(
-                "--issuer-url is for node pods: give --node-image as well, or leave both out".into(),
-            )),
+            (None, Some(_)) => {
+                Err(Error::Usage("--issuer-url requires --node-image; set both, or neither".into()))
+            }
         }
     }
 }
 
-/// Runs the operator until it is told to stop.
+/// Runs the operator until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the arguments are invalid or the operator fails.
 pub fn run(args: &Args) -> Result<(), Error> {
     args.check()?;
     let bodies = args.bodies()?;
@@ -130,14 +130,14 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let runtime = tokio::runtime::Runtime::new().map_err(|error| failed(&error))?;
     let done = runtime.block_on(async {
         let mut stop = signals::Stop::new().map_err(|error| failed(&error))?;
-        operator::run(options, stop.asked()).await.map_err(|error| failed(&error))
+        operator::run(options, stop.requested()).await.map_err(|error| failed(&error))
     });
     // A call that hangs must not keep the process from ending.
     runtime.shutdown_background();
     done
 }
 
-/// Log lines go to stderr; RUST_LOG chooses which.
+/// Starts logging to stderr. `RUST_LOG` sets the filter.
 pub(super) fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -7,7 +7,6 @@
 //! 4. [`summary`]: read the folder again, verify it, and print the figures of the run.
 
 mod beat_loop;
-mod bounds;
 mod committer;
 mod mesh_node;
 mod progress;

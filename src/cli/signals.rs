@@ -1,29 +1,29 @@
-//! SIGINT and SIGTERM.
+//! Shutdown on SIGINT and SIGTERM.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Exit code of a process that was asked to stop a second time.
+/// Exit code after a second signal, that of a process ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// SIGINT and SIGTERM, to be waited for.
+/// Receives SIGINT and SIGTERM.
 pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Stop {
-    /// From here on the signals no longer end the process by themselves. Needs a tokio runtime.
+    /// Installs the handlers: from now on the signals no longer end the process. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// If a handler cannot be installed.
     pub fn new() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Ends when the process is asked to stop.
-    pub async fn asked(&mut self) {
+    /// Completes at the next signal.
+    pub async fn requested(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -31,22 +31,21 @@ impl Stop {
     }
 }
 
-/// For loops without a runtime: `told` is called when the process is asked to stop. Asked twice, it ends at
-/// once.
+/// Calls `stop` at the first signal and ends the process at the second. For programs without a tokio runtime.
 ///
 /// # Errors
-/// When the system gives no thread or no signals.
-pub fn on_stop(told: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// If the handlers or the thread that waits for them cannot be created.
+pub fn on_stop(stop: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let mut stop = {
+    let mut signals = {
         let _entered = runtime.enter();
         Stop::new()?
     };
     std::thread::Builder::new().name("venom-signals".into()).spawn(move || {
         runtime.block_on(async {
-            stop.asked().await;
-            told();
-            stop.asked().await;
+            signals.requested().await;
+            stop();
+            signals.requested().await;
             std::process::exit(INTERRUPTED);
         });
     })?;

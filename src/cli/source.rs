@@ -1,7 +1,7 @@
-//! Where a ledger is read from: a folder, JSON lines, or the cluster.
+//! Sources of a ledger: a folder, JSON lines, or a cluster.
 //!
-//! A [`Store`] is a head and segments, checkable side by side. [`Lines`] can only be read once, from the
-//! front. [`walk`] gives the entries of either in order, one segment in memory at a time.
+//! A [`Store`] has a head and segments that can be verified in parallel. [`Lines`] can be read only once and in order.
+//! [`walk`] iterates over the entries of both, with one segment in memory at a time.
 
 mod folder;
 mod lines;
@@ -11,26 +11,26 @@ mod walk;
 use std::path::PathBuf;
 
 pub use lines::Lines;
-pub use walk::{From, end_at, walk};
+pub use walk::{WalkFrom, end_at, walk};
 
 use super::Error;
 use crate::ledger::Sealed;
 use crate::store::directory::Folder;
-use crate::store::{Head, Listed};
+use crate::store::{Head, SegmentRef};
 use live::Live;
 
-/// Which ledger to read.
+/// Arguments that select a ledger.
 #[derive(Debug, clap::Args)]
 #[group(id = "ledger")]
 pub struct Args {
-    /// A folder, a file of JSON lines, - for stdin, or organism/NAME for the cluster's
+    /// A folder, a file of JSON lines, - for stdin, or organism/NAME for an Organism in the cluster
     #[arg(value_name = "SOURCE")]
     source: String,
     #[command(flatten)]
     cluster: Cluster,
 }
 
-/// Which cluster, as kubectl has it.
+/// Arguments that select a cluster, as with kubectl.
 #[derive(Debug, clap::Args)]
 pub struct Cluster {
     /// Namespace of the Organism [default: the context's]
@@ -44,49 +44,49 @@ pub struct Cluster {
     kubeconfig: Option<PathBuf>,
 }
 
-/// A ledger kept as a head and segments.
+/// A ledger stored as a head and segments.
 pub trait Store: Sync {
-    /// What to call it in messages.
+    /// The name of the store in messages.
     fn name(&self) -> String;
     /// Reads the head.
     ///
     /// # Errors
-    /// [`Error`], one line.
+    /// [`Error`] in one line.
     fn head(&self) -> Result<Head, Error>;
-    /// Reads a segment and checks that it is the one that the head lists.
+    /// Reads a segment and checks it against its entry in the head.
     ///
     /// # Errors
-    /// [`Error`], one line that names it.
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error>;
-    /// What to call a segment in messages.
-    fn segment_name(&self, listed: &Listed) -> String;
-    /// For each segment of `head` whether it is there; where that is cheap, whether it is intact.
+    /// [`Error`] in one line that names the segment.
+    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error>;
+    /// The name of a segment in messages.
+    fn segment_name(&self, listed: &SegmentRef) -> String;
+    /// Whether each segment of `head` exists and, if that is cheap to find out, is intact.
     ///
     /// # Errors
-    /// [`Error`] when that cannot be found out.
+    /// [`Error`] if the store cannot be listed.
     fn present(&self, head: &Head) -> Result<Vec<bool>, Error>;
-    /// One line for each thing beside the ledger that has no business there.
+    /// One line for each unexpected object in the store.
     ///
     /// # Errors
-    /// [`Error`] when that cannot be found out.
+    /// [`Error`] if the store cannot be listed.
     fn strays(&self, head: &Head) -> Result<Vec<String>, Error>;
 }
 
-/// No ledger has nearly as many entries: an index beyond is not believed, and no sum of two overflows.
+/// Indices from here on are rejected: no ledger has nearly as many entries, and the sum of two cannot overflow.
 pub const INDEX_BOUND: u64 = 1 << 60;
 
-/// Reads the head of `store`. Its numbers are such that one can count with them.
+/// Reads the head of `store` and checks that its numbers are below [`INDEX_BOUND`] and consistent.
 ///
 /// # Errors
-/// [`Error`], one line.
+/// [`Error`] in one line.
 pub fn head(store: &dyn Store) -> Result<Head, Error> {
     let head = store.head()?;
-    let small = |it: &Listed| it.first < INDEX_BOUND && it.count < INDEX_BOUND && it.end() <= head.size;
+    let small = |it: &SegmentRef| it.first < INDEX_BOUND && it.count < INDEX_BOUND && it.end() <= head.size;
     if head.size < INDEX_BOUND && head.floor <= head.size && head.segments.iter().all(small) {
         Ok(head)
     } else {
         Err(Error::Failed(format!(
-            "{}: the head's numbers make no sense; restore it from a copy",
+            "{}: the head's numbers are invalid; restore it from a backup",
             store.name()
         )))
     }
@@ -101,7 +101,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// What to call it in messages.
+    /// The name of the source in messages.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -115,7 +115,7 @@ impl Args {
     /// Opens the source.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`] if the source does not exist or the cluster cannot be reached.
     pub fn open(&self) -> Result<Source, Error> {
         if self.source == "-" {
             return Ok(Source::Lines(Lines::stdin()));

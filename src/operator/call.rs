@@ -1,11 +1,8 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
-use std::time::Duration;
+use crate::store::CALL_TIMEOUT;
 
-/// Longest time one call may take: the client's own retries can take minutes.
-pub const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why an API call failed.
+/// StoreErrorKind an API call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The API server refused it, or it could not be sent.
@@ -19,7 +16,7 @@ pub enum CallError {
         source: Box<kube::Error>,
     },
     /// There was no answer in time.
-    #[error("{verb} {object}: no answer within {} s", CALL_LIMIT.as_secs())]
+    #[error("{verb} {object}: no answer within {} s", CALL_TIMEOUT.as_secs())]
     TimeOut {
         /// Its verb.
         verb: &'static str,
@@ -67,7 +64,7 @@ pub async fn call<T>(
     object: &str,
     call: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_LIMIT, call).await {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(source)) => Err(CallError::Api { verb, object: object.to_owned(), source: Box::new(source) }),
         Err(_) => Err(CallError::TimeOut { verb, object: object.to_owned() }),

@@ -19,9 +19,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
 use super::call::{CallError, call};
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::mesh::identity::{Authority, CERTIFICATE_LIFETIME, IdentityError, generate_key_and_csr};
 use crate::mesh::{Credentials, Identity};
-use crate::store::configmap::{MANAGED_BY_LABEL, MANAGER};
 
 /// What comes before an organism's UID in every name.
 pub const TRUST_DOMAIN: &str = "venom";
@@ -34,7 +34,7 @@ const KEY: &str = "ca.key";
 /// asks then gets a new one.
 const HANDED_OUT: Duration = Duration::from_secs(6 * 3600);
 
-/// Why there is no authority.
+/// StoreErrorKind there is no authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The Secret could not be read or made.

@@ -30,6 +30,12 @@ impl Readiness {
         self.lock().remove(list);
     }
 
+    /// Whether a list has not arrived.
+    #[must_use]
+    pub fn is_waiting_for(&self, list: &str) -> bool {
+        self.lock().contains(list)
+    }
+
     /// Makes the operator unready for good.
     pub fn stop(&self) {
         self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::body::build::MESH_SUFFIX;
 use super::key::Key;
-use crate::store::configmap::ORGANISM_LABEL;
+use crate::api::labels::ORGANISM_LABEL;
 
 /// Kubernetes' own label: the Service that a slice belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";

@@ -1,11 +1,10 @@
-//! A ledger in a cluster: immutable ConfigMaps for segments, one mutable ConfigMap for the head.
+//! A ledger in a cluster: one immutable ConfigMap per segment, and one mutable ConfigMap for the head.
 //!
-//! Every call here makes one attempt under a time limit. Whether to try again, and what a conflict means,
-//! is the caller's business: a hidden retry could commit behind the back of a writer that gave up.
+//! Every call makes a single attempt with a timeout. The caller decides whether to retry and what a conflict means: a
+//! hidden retry could commit after the writer has given up.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -13,56 +12,45 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
-use super::{Head, Listed};
+use super::{CALL_TIMEOUT, Head, SegmentRef};
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::ledger::Sealed;
 
-/// Label of every object of a ledger: the Organism's name.
-pub const ORGANISM_LABEL: &str = "genesis.venom.dev/organism";
-/// Label of every object of a ledger: the Organism's UID.
-pub const UID_LABEL: &str = "genesis.venom.dev/organism-uid";
-/// Label of every object that an operator made.
-pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY_LABEL`].
-pub const MANAGER: &str = "venom";
-
-/// Longest time one API call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why a call on a ledger's object did not do what it was to do.
+/// A failed call for an object of a ledger.
 #[derive(Debug, thiserror::Error)]
-#[error("{verb} ConfigMap {name}: {why}")]
+#[error("{verb} ConfigMap {name}: {kind}")]
 pub struct StoreError {
     verb: &'static str,
     /// `namespace/name` of the object.
     pub name: String,
-    /// What went wrong.
-    pub why: Why,
+    /// The cause.
+    pub kind: StoreErrorKind,
 }
 
-/// What went wrong with a call.
+/// The cause of a [`StoreError`].
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
-    /// Somebody else changed or made the object, or its UID is not the one meant.
+pub enum StoreErrorKind {
+    /// Another writer changed or created the object, or a precondition on its UID failed.
     #[error("conflict")]
     Conflict,
-    /// It is not there.
+    /// The object does not exist.
     #[error("not found")]
     Missing,
-    /// The store's database is full.
-    #[error("etcd's database space is exceeded")]
+    /// etcd's space quota is used up. No write succeeds until there is room.
+    #[error("etcd's database space is exceeded; free space or raise its quota")]
     Full,
-    /// No answer in time; whether it happened is not known.
-    #[error("no answer within {} s", CALL_LIMIT.as_secs())]
+    /// No answer within [`CALL_TIMEOUT`]. The call may or may not have taken effect.
+    #[error("no answer within {} s", CALL_TIMEOUT.as_secs())]
     TimeOut,
-    /// Refused, or no answer.
+    /// Any other error of the API server or of the connection.
     #[error(transparent)]
     Api(kube::Error),
-    /// It does not hold what it has to.
+    /// The content of the object is invalid.
     #[error("{0}")]
     Content(String),
 }
 
-impl From<kube::Error> for Why {
+impl From<kube::Error> for StoreErrorKind {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
@@ -73,26 +61,27 @@ impl From<kube::Error> for Why {
     }
 }
 
-impl Why {
-    /// Whether we may not: our rights were taken away, or our account with them.
+impl StoreErrorKind {
+    /// Whether authentication or authorization failed, as it does after the operator's RBAC rules or its service
+    /// account were deleted.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 401 | 403))
     }
 }
 
-/// The head as it was found.
+/// A head as stored in the cluster.
 #[derive(Clone, Debug)]
-pub struct Found {
-    /// The head; nothing when the object is not a ledger's head but a stranger's.
+pub struct StoredHead {
+    /// The head, or `None` if an object of this name exists that is not managed by VENOM.
     pub head: Option<Head>,
-    /// To write it only as it was read.
+    /// The precondition for writing the head back.
     pub resource_version: String,
-    /// The object's own UID.
+    /// UID of the ConfigMap.
     pub uid: String,
 }
 
-/// The objects of one Organism's ledger.
+/// The ConfigMaps of one Organism's ledger.
 #[derive(Clone)]
 pub struct ConfigMaps {
     api: Api<ConfigMap>,
@@ -102,33 +91,33 @@ pub struct ConfigMaps {
 }
 
 impl ConfigMaps {
-    /// The ledger of the Organism `organism` with this UID. `client` should not retry by itself.
+    /// The ledger of the Organism `organism` with this UID. `client` should not retry: see the module.
     #[must_use]
     pub fn new(client: Client, namespace: &str, organism: &str, uid: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), organism: organism.to_owned(), uid: uid.to_owned() }
     }
 
-    /// Name of the head.
+    /// Name of the head: `<organism>-ledger`.
     #[must_use]
     pub fn head_name(&self) -> String {
         format!("{}-ledger", self.organism)
     }
 
-    /// Name of a segment.
+    /// Name of a segment: `<organism>-ledger-<epoch>-<first>-<count>`.
     #[must_use]
     pub fn segment_name(&self, epoch: u64, first: u64, count: u64) -> String {
         format!("{}-ledger-{epoch}-{first}-{count}", self.organism)
     }
 
-    /// Name of a listed segment.
+    /// Name of a segment that a head lists.
     #[must_use]
-    pub fn name_of(&self, listed: &Listed) -> String {
+    pub fn name_of(&self, listed: &SegmentRef) -> String {
         self.segment_name(listed.epoch, listed.first, listed.count)
     }
 
-    /// Name under which the head of an earlier generation stays.
+    /// Name of an archived head: `<organism>-ledger-g<generation>`.
     #[must_use]
-    pub fn retired_name(&self, generation: u64) -> String {
+    pub fn archived_head_name(&self, generation: u64) -> String {
         format!("{}-ledger-g{generation}", self.organism)
     }
 
@@ -138,43 +127,43 @@ impl ConfigMaps {
         name: &str,
         call: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, StoreError> {
-        let why = match tokio::time::timeout(CALL_LIMIT, call).await {
+        let kind = match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error.into(),
-            Err(_) => Why::TimeOut,
+            Err(_) => StoreErrorKind::TimeOut,
         };
-        Err(self.error(verb, name, why))
+        Err(self.error(verb, name, kind))
     }
 
-    fn error(&self, verb: &'static str, name: &str, why: Why) -> StoreError {
+    fn error(&self, verb: &'static str, name: &str, kind: StoreErrorKind) -> StoreError {
         let namespace = self.api.namespace().unwrap_or_default();
-        StoreError { verb, name: format!("{namespace}/{name}"), why }
+        StoreError { verb, name: format!("{namespace}/{name}"), kind }
     }
 
-    /// The error of an object that has to be there and is not.
+    /// The error for an object that must exist and does not.
     #[must_use]
     pub fn missing(&self, name: &str) -> StoreError {
-        self.error("get", name, Why::Missing)
+        self.error("get", name, StoreErrorKind::Missing)
     }
 
     /// Reads the head.
     ///
     /// # Errors
-    /// [`StoreError`]; a missing head is `None`.
-    pub async fn head(&self) -> Result<Option<Found>, StoreError> {
+    /// [`StoreError`]. A missing head is `Ok(None)`.
+    pub async fn head(&self) -> Result<Option<StoredHead>, StoreError> {
         self.head_named(self.head_name()).await
     }
 
-    /// Reads the head of an ended generation.
+    /// Reads the archived head of an earlier generation.
     ///
     /// # Errors
-    /// [`StoreError`]; a missing one is `None`.
-    pub async fn retired(&self, generation: u64) -> Result<Option<Head>, StoreError> {
-        let found = self.head_named(self.retired_name(generation)).await?;
+    /// [`StoreError`]. A missing object is `Ok(None)`.
+    pub async fn archived_head(&self, generation: u64) -> Result<Option<Head>, StoreError> {
+        let found = self.head_named(self.archived_head_name(generation)).await?;
         Ok(found.and_then(|found| found.head))
     }
 
-    async fn head_named(&self, name: String) -> Result<Option<Found>, StoreError> {
+    async fn head_named(&self, name: String) -> Result<Option<StoredHead>, StoreError> {
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
         };
@@ -183,21 +172,21 @@ impl ConfigMaps {
         let head = match text {
             Some(text) if ours => Some(
                 serde_json::from_str(text)
-                    .map_err(|error| self.error("read", &name, Why::Content(error.to_string())))?,
+                    .map_err(|error| self.error("read", &name, StoreErrorKind::Content(error.to_string())))?,
             ),
             _ => None,
         };
-        Ok(Some(Found {
+        Ok(Some(StoredHead {
             head,
             resource_version: object.resource_version().unwrap_or_default(),
             uid: object.uid().unwrap_or_default(),
         }))
     }
 
-    /// Makes the head. Returns its resourceVersion.
+    /// Creates the head. Returns its resourceVersion.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when one is there already.
+    /// [`StoreErrorKind::Conflict`] if an object of this name exists.
     pub async fn create_head(&self, head: &Head) -> Result<String, StoreError> {
         let object = self.head_object(self.head_name(), head)?;
         let made =
@@ -205,10 +194,12 @@ impl ConfigMaps {
         Ok(made.resource_version().unwrap_or_default())
     }
 
-    /// Writes the head if it is still at `resource_version`. Returns the new one. This is what commits.
+    /// Replaces the head if it is still at `resource_version`. Returns the new resourceVersion. This call commits:
+    /// a segment belongs to the ledger once the head lists it.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when it was written since; [`Why::TimeOut`] when nobody knows.
+    /// [`StoreErrorKind::Conflict`] if the head was written since. After [`StoreErrorKind::TimeOut`] the head may or
+    /// may not have been replaced: read it to find out.
     pub async fn put_head(&self, head: &Head, resource_version: &str) -> Result<String, StoreError> {
         let name = self.head_name();
         let mut object = self.head_object(name.clone(), head)?;
@@ -218,30 +209,31 @@ impl ConfigMaps {
         Ok(self.call("update", &name, put).await?.resource_version().unwrap_or_default())
     }
 
-    /// Stores the head of an ended generation for good. One that is there already stands: a retry.
+    /// Stores the head of an ended generation as an immutable object. An existing one is kept, so that a retry
+    /// succeeds.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn retire_head(&self, head: &Head) -> Result<(), StoreError> {
-        let name = self.retired_name(head.generation);
+    pub async fn archive_head(&self, head: &Head) -> Result<(), StoreError> {
+        let name = self.archived_head_name(head.generation);
         let mut object = self.head_object(name.clone(), head)?;
         object.immutable = Some(true);
         match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
-            Ok(_) | Err(StoreError { why: Why::Conflict, .. }) => Ok(()),
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Stores a segment. Returns the UID of its object. One of this name that holds the same bytes is the
-    /// trace of an earlier try whose answer was lost.
+    /// Stores a segment. Returns the UID of its object. An existing object with the same bytes counts as success: it
+    /// comes from an earlier attempt whose answer was lost.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when an object of this name holds something else.
+    /// [`StoreErrorKind::Conflict`] if an object of this name has another content.
     pub async fn create_segment(&self, sealed: &Sealed, epoch: u64) -> Result<String, StoreError> {
         let name = self.segment_name(epoch, sealed.head.first, sealed.head.count);
         let head = sealed
             .head_text()
-            .map_err(|error| self.error("create", &name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("create", &name, StoreErrorKind::Content(error.to_string())))?;
         let object = ConfigMap {
             metadata: self.metadata(name.clone()),
             data: Some(BTreeMap::from([("head".into(), head)])),
@@ -250,9 +242,9 @@ impl ConfigMaps {
         };
         match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
             Ok(made) => Ok(made.uid().unwrap_or_default()),
-            Err(error) if matches!(error.why, Why::Conflict | Why::TimeOut) => {
+            Err(error) if matches!(error.kind, StoreErrorKind::Conflict | StoreErrorKind::TimeOut) => {
                 match self.segment(&name).await? {
-                    Some((uid, there)) if there == *sealed => Ok(uid),
+                    Some((uid, stored)) if stored == *sealed => Ok(uid),
                     _ => Err(error),
                 }
             }
@@ -260,22 +252,22 @@ impl ConfigMaps {
         }
     }
 
-    /// Reads a segment: the UID of its object, and what it holds.
+    /// Reads a segment. Returns the UID of its object and the content.
     ///
     /// # Errors
-    /// [`StoreError`]; a missing one is `None`.
+    /// [`StoreError`]. A missing object is `Ok(None)`.
     pub async fn segment(&self, name: &str) -> Result<Option<(String, Sealed)>, StoreError> {
         let Some(object) = self.call("get", name, self.api.get_opt(name)).await? else {
             return Ok(None);
         };
-        self.understood(name, object).map(Some)
+        self.parse_segment(name, object).map(Some)
     }
 
-    /// Reads the segment that a head lists; nothing where it is gone or another object has its name.
+    /// Reads the segment that a head lists. Returns `None` if it is gone or was replaced by another object.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn listed(&self, listed: &Listed) -> Result<Option<Sealed>, StoreError> {
+    pub async fn listed(&self, listed: &SegmentRef) -> Result<Option<Sealed>, StoreError> {
         let name = self.name_of(listed);
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
@@ -283,54 +275,55 @@ impl ConfigMaps {
         if object.uid().as_ref() != Some(&listed.object) {
             return Ok(None);
         }
-        self.understood(&name, object).map(|(_, sealed)| Some(sealed))
+        self.parse_segment(&name, object).map(|(_, sealed)| Some(sealed))
     }
 
-    fn understood(&self, name: &str, object: ConfigMap) -> Result<(String, Sealed), StoreError> {
+    fn parse_segment(&self, name: &str, object: ConfigMap) -> Result<(String, Sealed), StoreError> {
         let uid = object.uid().unwrap_or_default();
         let head = object.data.unwrap_or_default().remove("head").unwrap_or_default();
         let entries = object.binary_data.unwrap_or_default().remove("entries").unwrap_or_default().0;
         let sealed = Sealed::from_parts(&head, entries)
-            .map_err(|error| self.error("read", name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("read", name, StoreErrorKind::Content(error.to_string())))?;
         Ok((uid, sealed))
     }
 
-    /// Deletes the object of this name if its UID is the one meant. One that is gone is fine.
+    /// Deletes the object of this name if it has this UID. A missing object counts as deleted.
     ///
     /// # Errors
-    /// [`Why::Conflict`] when another object has that name.
+    /// [`StoreErrorKind::Conflict`] if the object has another UID.
     pub async fn delete(&self, name: &str, uid: &str) -> Result<(), StoreError> {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.call("delete", name, self.api.delete(name, &params)).await {
-            Ok(_) | Err(StoreError { why: Why::Missing, .. }) => Ok(()),
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::Missing, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Deletes all objects of ledgers of this Organism's UID, heads too.
+    /// Deletes every ledger object, heads included, of the Organism with this UID.
     ///
     /// # Errors
-    /// [`Why::Content`] when some are there still: somebody's finalizer holds them, or a write under way made
-    /// one more.
+    /// [`StoreErrorKind::Content`] if an object remains, because of a finalizer or a concurrent write.
     pub async fn delete_all(&self, uid: &str) -> Result<(), StoreError> {
-        let every = format!("{}*", self.head_name());
-        let (params, of_this_uid) = (DeleteParams::default(), ListParams::default().labels(&label_of(uid)));
-        self.call("delete", &every, self.api.delete_collection(&params, &of_this_uid)).await?;
+        let pattern = format!("{}*", self.head_name());
+        let (params, selector) = (DeleteParams::default(), ListParams::default().labels(&uid_selector(uid)));
+        self.call("delete", &pattern, self.api.delete_collection(&params, &selector)).await?;
         match self.list(uid).await?.first() {
             None => Ok(()),
-            Some(left) => {
-                Err(self.error("delete", &left.name_any(), Why::Content("it is still there".into())))
-            }
+            Some(remaining) => Err(self.error(
+                "delete",
+                &remaining.name_any(),
+                StoreErrorKind::Content("still exists after its deletion; check its finalizers".into()),
+            )),
         }
     }
 
-    /// All objects of ledgers of this Organism's UID, heads too.
+    /// Lists every ledger object, heads included, of the Organism with this UID. Metadata only.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, uid: &str) -> Result<Vec<PartialObjectMeta<ConfigMap>>, StoreError> {
-        let mut params = ListParams::default().labels(&label_of(uid)).limit(500);
+        let mut params = ListParams::default().labels(&uid_selector(uid)).limit(500);
         let mut items = vec![];
         loop {
             let page = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
@@ -344,10 +337,10 @@ impl ConfigMaps {
 
     fn head_object(&self, name: String, head: &Head) -> Result<ConfigMap, StoreError> {
         let text = serde_json::to_string(head)
-            .map_err(|error| self.error("write", &name, Why::Content(error.to_string())))?;
+            .map_err(|error| self.error("write", &name, StoreErrorKind::Content(error.to_string())))?;
         let mut metadata = self.metadata(name);
         if let Some(labels) = &mut metadata.labels {
-            // A head belongs to the UID it names, also a retired one of an Organism that is gone.
+            // An archived head keeps the label of the Organism that wrote it, which may be deleted.
             labels.insert(UID_LABEL.into(), head.uid.clone());
         }
         Ok(ConfigMap {
@@ -371,11 +364,11 @@ impl ConfigMaps {
     }
 }
 
-fn label_of(uid: &str) -> String {
+fn uid_selector(uid: &str) -> String {
     format!("{UID_LABEL}={uid}")
 }
 
-/// Index range that the name of a segment states, and the epoch of its writer: `<organism>-ledger-<epoch>-<first>-<count>`.
+/// Parses the name of a segment, `<organism>-ledger-<epoch>-<first>-<count>`, into epoch, first index and count.
 #[must_use]
 pub fn parse_segment_name(organism: &str, name: &str) -> Option<(u64, u64, u64)> {
     let mut numbers = name.strip_prefix(organism)?.strip_prefix("-ledger-")?.split('-');

@@ -3,16 +3,16 @@
 //! ```text
 //! head.json                                   the head, canonical JSON
 //! segments/<epoch>-<first>-<count>.segment    a segment: its head, a line break, its entries
-//! lock                                        empty; locked while somebody writes
+//! lock                                        empty; locked by the writer
 //! ```
 //!
-//! `head.json` holds the fields of [`Head`], with the SHA3-256 of each segment file as what proves it, the
-//! `format` of the folder, and under `sha3` the SHA3-256 over the canonical JSON of all its other fields. So
-//! every byte of the folder hangs on `head.json`, which checks itself.
+//! `head.json` contains the fields of [`Head`], the `format` of the folder, and under `sha3` the SHA3-256 of the
+//! canonical JSON of all its other fields. It lists each segment with the SHA3-256 of its file. So `head.json` covers
+//! every byte of the folder, its own included.
 //!
-//! Replacing `head.json` is what commits. A segment that it does not list was being written when its writer
-//! was killed, or was merged into another: it is no part of the ledger. The next writer removes it; until
-//! then a check of the folder reports it, like any other file that has no business there.
+//! Replacing `head.json` commits. A segment that it does not list is left from a writer that was killed during a commit
+//! or a merge, and does not belong to the ledger. The next writer removes it. Until then verification reports it, like
+//! every other unexpected file.
 
 mod head_file;
 mod writer;
@@ -23,95 +23,95 @@ use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 
-use super::{Head, Listed, Opened};
+use super::{Head, OpenedSegment, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Sealed, hex};
 
-pub use writer::{Past, Writer};
+pub use writer::{ResumePoint, Writer};
 
 const HEAD: &str = "head.json";
 const HEAD_TEMP: &str = "head.json.tmp";
 const SEGMENTS: &str = "segments";
 const LOCK: &str = "lock";
-/// A segment's readable head is some hundred bytes: no file may be larger than its entries and this.
+/// Upper bound for the readable head of a segment, which has a few hundred bytes. A larger file is not read.
 const SEGMENT_HEAD_BOUND: u64 = 64 * 1024;
 
-/// What is wrong with a folder, or with a file in it.
+/// An error about a ledger's folder, or a file in it.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}", path.display())]
+#[error("{}: {kind}", path.display())]
 pub struct FolderError {
     /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong, and what to do.
-    pub why: Why,
+    /// The cause and the remedy.
+    pub kind: FolderErrorKind,
 }
 
-/// What is wrong, and what to do.
+/// The cause of a [`FolderError`] and its remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
-    /// The system refused.
+pub enum FolderErrorKind {
+    /// An error of the file system.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// There is no folder, or it is empty.
+    /// The folder is missing or empty.
     #[error("no ledger here; name a folder that holds head.json")]
     NoLedger,
-    /// There are files, but no head.
+    /// The folder contains files but no ledger.
     #[error("not empty, and not a ledger: head.json is missing; name another folder")]
     Strange,
-    /// Segments without a head.
-    #[error("missing, but there are segments; restore it from a copy, or name another folder")]
+    /// The folder contains segments but no head.
+    #[error("missing, but there are segments; restore it from a backup, or name another folder")]
     HeadLost,
-    /// The head was written by a later version.
-    #[error("format {0} is not known to this version; use a newer venom")]
+    /// The head has a format that a later version introduced.
+    #[error("unsupported format {0}; use a newer version of venom")]
     Newer(u64),
-    /// The file is not what was written.
-    #[error("{0}; restore it from a copy")]
+    /// The file was altered, truncated or replaced.
+    #[error("{0}; restore it from a backup")]
     Altered(String),
-    /// A file that the head lists is not there.
-    #[error("missing; restore it from a copy")]
+    /// A file that the head lists is missing.
+    #[error("missing; restore it from a backup")]
     Missing,
-    /// The entries do not follow from one another.
+    /// An entry does not follow from those before it.
     #[error("{0}; this ledger cannot be continued, name another folder")]
     Mismatch(#[from] Mismatch),
-    /// No genesis or snapshot is left.
+    /// The ledger contains no genesis and no snapshot.
     #[error("no snapshot to continue from; name another folder")]
     NoStart,
-    /// Another process writes here.
-    #[error("in use by another venom; stop it, or name another folder")]
+    /// Another process is writing to the folder.
+    #[error("in use by another venom process; stop it, or name another folder")]
     InUse,
-    /// Cannot be written as a segment.
+    /// The entries cannot be encoded as a segment.
     #[error(transparent)]
     Seal(#[from] SealError),
 }
 
-impl Why {
+impl FolderErrorKind {
     fn at(self, path: impl Into<PathBuf>) -> FolderError {
-        FolderError { path: path.into(), why: self }
+        FolderError { path: path.into(), kind: self }
     }
 }
 
-/// Gives errors of the system the path that they are about.
+/// Adds the path to an error.
 trait At<T> {
     fn at(self, path: &Path) -> Result<T, FolderError>;
 }
 
-impl<T, E: Into<Why>> At<T> for Result<T, E> {
+impl<T, E: Into<FolderErrorKind>> At<T> for Result<T, E> {
     fn at(self, path: &Path) -> Result<T, FolderError> {
         self.map_err(|error| error.into().at(path))
     }
 }
 
-/// A file that has no business in the folder.
+/// An unexpected file in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stray {
-    /// Left by a writer that was killed; the next writer removes it.
+    /// Left by a writer that was killed. The next writer removes it.
     Leftover(PathBuf),
-    /// Not from here.
+    /// Not a file of a ledger.
     Foreign(PathBuf),
 }
 
-/// A folder, to be read.
+/// Read access to a ledger's folder.
 #[derive(Clone, Debug)]
 pub struct Folder(PathBuf);
 
@@ -122,7 +122,7 @@ impl Folder {
         Self(path.into())
     }
 
-    /// Where it is.
+    /// The path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -140,94 +140,107 @@ impl Folder {
         self.0.join(LOCK)
     }
 
-    /// Where a segment is.
+    /// The path of a segment's file.
     #[must_use]
-    pub fn segment_path(&self, listed: &Listed) -> PathBuf {
-        self.segments_path().join(segment_name(listed.epoch, listed.first, listed.count))
+    pub fn segment_path(&self, segment: &SegmentRef) -> PathBuf {
+        self.segments_path().join(segment_name(segment.epoch, segment.first, segment.count))
     }
 
     /// Reads and checks the head.
     ///
     /// # Errors
-    /// [`FolderError`]; [`Why::NoLedger`] where there is nothing at all.
+    /// [`FolderError`], with [`FolderErrorKind::NoLedger`] if the folder is missing or empty.
     pub fn head(&self) -> Result<Head, FolderError> {
         let path = self.head_path();
         match fs::read(&path) {
-            Ok(bytes) => head_file::parse(&bytes).map_err(|why| why.at(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.without_head()?),
-            Err(error) => Err(Why::from(error).at(path)),
+            Ok(bytes) => head_file::parse(&bytes).map_err(|kind| kind.at(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.missing_head_error()?),
+            Err(error) => Err(FolderErrorKind::from(error).at(path)),
         }
     }
 
-    /// What a folder without a head is.
-    fn without_head(&self) -> Result<FolderError, FolderError> {
+    /// The error for a folder without a head.
+    fn missing_head_error(&self) -> Result<FolderError, FolderError> {
         if !self.0.try_exists().at(&self.0)? {
-            return Ok(Why::NoLedger.at(&self.0));
+            return Ok(FolderErrorKind::NoLedger.at(&self.0));
         }
-        // The head comes before the first segment: where there are segments, there was one.
+        // A writer stores the head before the first segment, so segments prove that there was a head.
         if self.segments_path().is_dir() && !names(&self.segments_path())?.is_empty() {
-            return Ok(Why::HeadLost.at(self.head_path()));
+            return Ok(FolderErrorKind::HeadLost.at(self.head_path()));
         }
         let ours = |name: &String| [SEGMENTS, LOCK, HEAD_TEMP].contains(&name.as_str());
-        let why = if names(&self.0)?.iter().all(ours) { Why::NoLedger } else { Why::Strange };
-        Ok(why.at(&self.0))
+        let kind = if names(&self.0)?.iter().all(ours) {
+            FolderErrorKind::NoLedger
+        } else {
+            FolderErrorKind::Strange
+        };
+        Ok(kind.at(&self.0))
     }
 
-    /// Reads a segment and checks it against what the head lists.
+    /// Reads a segment and checks it against its entry in the head.
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn load(&self, listed: &Listed) -> Result<Sealed, FolderError> {
-        let path = self.segment_path(listed);
-        self.load_at(&path, listed).map_err(|why| why.at(path))
+    pub fn load(&self, segment: &SegmentRef) -> Result<Sealed, FolderError> {
+        let path = self.segment_path(segment);
+        self.load_at(&path, segment).map_err(|kind| kind.at(path))
     }
 
-    fn load_at(&self, path: &Path, listed: &Listed) -> Result<Sealed, Why> {
+    fn load_at(&self, path: &Path, segment: &SegmentRef) -> Result<Sealed, FolderErrorKind> {
         let missing = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => Why::Missing,
+            io::ErrorKind::NotFound => FolderErrorKind::Missing,
             _ => error.into(),
         };
-        let altered = |what: &str| Why::Altered(what.to_owned());
+        let altered = |what: &str| FolderErrorKind::Altered(what.to_owned());
         let size = fs::metadata(path).map_err(missing)?.len();
-        if size > listed.bytes.saturating_add(SEGMENT_HEAD_BOUND) {
-            return Err(altered("larger than head.json says"));
+        if size > segment.bytes.saturating_add(SEGMENT_HEAD_BOUND) {
+            return Err(altered("larger than head.json states"));
         }
         let mut bytes = fs::read(path).map_err(missing)?;
-        if file_hash(&bytes) != listed.object {
-            return Err(altered("not the file that head.json lists, its SHA3-256 differs"));
+        if file_hash(&bytes) != segment.object {
+            return Err(altered("its SHA3-256 differs from the one in head.json"));
         }
-        let line = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| altered("no line break"))?;
+        let line = bytes
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or_else(|| altered("no line break after its head"))?;
         let entries = bytes.split_off(line + 1);
-        let text = std::str::from_utf8(&bytes[..line]).map_err(|_| altered("its head is not text"))?;
-        let sealed = Sealed::from_parts(text, entries).map_err(|error| Why::Altered(error.to_string()))?;
+        let text = std::str::from_utf8(&bytes[..line]).map_err(|_| altered("its head is not UTF-8"))?;
+        let sealed =
+            Sealed::from_parts(text, entries).map_err(|error| FolderErrorKind::Altered(error.to_string()))?;
         if sealed.head_text().is_ok_and(|canonical| canonical != text) {
             return Err(altered("its head is not in canonical form"));
         }
         let head = &sealed.head;
         let found = (head.first, head.count, head.start, sealed.entries.len() as u64);
-        if found != (listed.first, listed.count, listed.start, listed.bytes) {
-            return Err(altered("its head is not what head.json says of it"));
+        if found != (segment.first, segment.count, segment.start, segment.bytes) {
+            return Err(altered("its head differs from its entry in head.json"));
         }
         Ok(sealed)
     }
 
-    /// Reads a segment, decodes it, and checks that it begins where `end` stands, if that is known.
+    /// Reads and decodes a segment. If `end` is given, checks that the segment continues that chain.
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn open(&self, listed: &Listed, end: Option<&crate::ledger::Chain>) -> Result<Opened, FolderError> {
-        let opened = Opened::open(&self.load(listed)?)
-            .map_err(|error| Why::Altered(error.to_string()).at(self.segment_path(listed)))?;
+    pub fn open(
+        &self,
+        segment: &SegmentRef,
+        end: Option<&crate::ledger::Chain>,
+    ) -> Result<OpenedSegment, FolderError> {
+        let opened = OpenedSegment::open(&self.load(segment)?)
+            .map_err(|error| FolderErrorKind::Altered(error.to_string()).at(self.segment_path(segment)))?;
         match end {
             Some(end) if *end != opened.before => {
-                let what = format!("does not begin where entry {} ends", end.size().saturating_sub(1));
-                Err(Why::Altered(what).at(self.segment_path(listed)))
+                let what =
+                    format!("does not continue the chain after entry {}", end.size().saturating_sub(1));
+                Err(FolderErrorKind::Altered(what).at(self.segment_path(segment)))
             }
             _ => Ok(opened),
         }
     }
 
-    /// The files that have no business in this folder, whose head is `head`.
+    /// The unexpected files in this folder, whose head is `head`.
     ///
     /// # Errors
     /// [`FolderError`] when the folder cannot be listed.
@@ -258,14 +271,14 @@ impl Folder {
         Ok(strays)
     }
 
-    /// Whether somebody writes to this folder at this moment.
+    /// Whether a writer holds the lock.
     #[must_use]
     pub fn is_written(&self) -> bool {
         fs::File::open(self.lock_path())
             .is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
     }
 
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     ///
     /// # Errors
     /// [`FolderError`] when the folder cannot be listed.
@@ -281,7 +294,7 @@ impl Folder {
     }
 }
 
-/// The names in a folder, sorted. One that is no text cannot be ours and is listed as it prints.
+/// The names in a folder, sorted. A name that is not UTF-8 is converted lossily: it cannot be a name of this layout.
 fn names(folder: &Path) -> Result<Vec<String>, FolderError> {
     let mut names = fs::read_dir(folder)
         .and_then(|found| {
@@ -301,7 +314,7 @@ fn is_segment_name(name: &str) -> bool {
     numbers.is_some_and(|numbers| numbers.len() == 3 && numbers.iter().all(|it| it.parse::<u64>().is_ok()))
 }
 
-/// What proves that a file is the one meant.
+/// The SHA3-256 of a file in hexadecimal, by which the head identifies it.
 fn file_hash(bytes: &[u8]) -> String {
     hex(&Sha3_256::digest(bytes).into())
 }

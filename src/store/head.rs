@@ -1,6 +1,6 @@
-//! The head of a ledger: the only thing about it that changes.
+//! The head of a ledger, its only mutable part.
 //!
-//! A segment is part of the ledger when the head lists it, and not before: writing the head is what commits.
+//! A segment belongs to the ledger if and only if the head lists it. Writing the head commits.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,43 +13,43 @@ use crate::organism::input::ResumeReason;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Head {
-    /// Counts the writers of this name's ledgers: each take-over raises it, also across generations.
+    /// Fencing token: each take-over increments it, across generations too.
     #[serde(deserialize_with = "bounded")]
     pub epoch: u64,
-    /// First index that is still stored; entries before it were pruned.
+    /// First index that is still stored. Entries before it were pruned.
     #[serde(deserialize_with = "bounded")]
     pub floor: u64,
-    /// Counts the ledgers of this name from 1. Not metadata.generation.
+    /// Counts the ledgers of this name, from 1. It is not metadata.generation.
     #[serde(deserialize_with = "bounded")]
     pub generation: u64,
-    /// Name of the writer that took the ledger over last.
+    /// Identity of the last writer that took the ledger over.
     #[serde(default)]
     pub holder: String,
-    /// Injection entries committed in this generation.
+    /// Number of injection entries committed in this generation.
     #[serde(deserialize_with = "bounded")]
     pub injected_total: u64,
     /// Hash of the last entry.
     pub last_hash: Hex,
-    /// The newest injection: its index, and when it was recorded, in seconds since 1970.
+    /// The newest injection: its index and its timestamp in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_injection: Option<(u64, f64)>,
-    /// First and last index of what the generation before had published and lost: the reason for this one.
-    /// Kept for as long as this generation's own genesis is.
+    /// First and last index of the entries that the previous generation published and lost, if that is why this
+    /// generation began. Kept until the genesis of this generation is pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_tail: Option<(u64, u64)>,
-    /// Peaks of the tree over all entries since genesis.
+    /// Peaks of the Merkle tree over all entries since genesis.
     pub peaks: Vec<Hex>,
-    /// The Organism was deleted and its ledger is to stay.
+    /// Whether the Organism was deleted with `onDelete: Retain`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retained: bool,
-    /// Root over all entries since genesis.
+    /// Merkle root over all entries since genesis.
     pub root: Hex,
-    /// The segments, oldest first, without a gap.
-    pub segments: Vec<Listed>,
+    /// The segments, oldest first, without gaps.
+    pub segments: Vec<SegmentRef>,
     /// Number of entries since genesis.
     #[serde(deserialize_with = "bounded")]
     pub size: u64,
-    /// UID of the Organism; empty where there is no cluster.
+    /// UID of the Organism; empty in a folder.
     pub uid: String,
 }
 
@@ -63,30 +63,30 @@ fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::
     }
 }
 
-/// A segment that a head lists. Written as an array, in the order of these fields: a head is rewritten at
-/// every commit and has to stay small.
+/// A segment as a head lists it. Serialized as an array in the order of these fields, because the head is rewritten at
+/// every commit and must stay small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Row", into = "Row")]
-pub struct Listed {
-    /// Index of its first entry.
+pub struct SegmentRef {
+    /// Index of the first entry.
     pub first: u64,
-    /// Number of its entries.
+    /// Number of entries.
     pub count: u64,
-    /// Epoch of the writer that made it.
+    /// Epoch of the writer that created the segment.
     pub epoch: u64,
-    /// What proves that an object is the one meant: in a cluster its UID, in a folder the SHA3-256 of the file.
+    /// Identifies the stored object: its UID in a cluster, the SHA3-256 of the file in a folder.
     pub object: String,
-    /// Encoded size.
+    /// Encoded size of the entries.
     pub bytes: u64,
-    /// How often it was merged.
+    /// Merge level: 0 for a committed segment, one more for each merge.
     pub level: u8,
-    /// The first genesis or snapshot in it.
+    /// The first genesis or snapshot in the segment.
     pub start: Option<Start>,
 }
 
 type Row = (u64, u64, u64, String, u64, u8, Option<(u64, f64)>);
 
-impl TryFrom<Row> for Listed {
+impl TryFrom<Row> for SegmentRef {
     type Error = &'static str;
 
     fn try_from((first, count, epoch, object, bytes, level, start): Row) -> Result<Self, Self::Error> {
@@ -98,15 +98,15 @@ impl TryFrom<Row> for Listed {
     }
 }
 
-impl From<Listed> for Row {
-    fn from(it: Listed) -> Self {
+impl From<SegmentRef> for Row {
+    fn from(it: SegmentRef) -> Self {
         let start = it.start.map(|start| (start.index, start.time));
         (it.first, it.count, it.epoch, it.object, it.bytes, it.level, start)
     }
 }
 
-impl Listed {
-    /// How a head lists `sealed`, stored as `object` by the writer of `epoch`.
+impl SegmentRef {
+    /// The reference to `sealed`, which the writer of `epoch` stored as `object`.
     #[must_use]
     pub fn new(sealed: &Sealed, epoch: u64, object: String, level: u8) -> Self {
         Self {
@@ -120,7 +120,7 @@ impl Listed {
         }
     }
 
-    /// Index behind its last entry.
+    /// Index after the last entry.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.first + self.count
@@ -150,7 +150,8 @@ impl Head {
         }
     }
 
-    /// Makes it the writer `holder`'s: no earlier one can write it any more. Returns what the next `resume` says.
+    /// Makes `holder` the writer. Storing the head then fences every earlier writer. Returns the reason for the
+    /// `resume` entry.
     pub fn take_over(&mut self, holder: &str) -> ResumeReason {
         self.epoch += 1;
         self.retained = false;
@@ -160,26 +161,26 @@ impl Head {
         }
     }
 
-    /// The end of the chain as the head states it; nothing where its peaks do not fit its size or its root.
+    /// The end of the chain as the head states it; `None` if its peaks do not match its size or its root.
     #[must_use]
     pub fn chain(&self) -> Option<Chain> {
         let tree = Tree::from_peaks(self.size, self.peaks.iter().map(|peak| peak.0).collect())?;
         (tree.root() == self.root.0).then(|| Chain::at(tree, self.last_hash.0))
     }
 
-    /// Adds a segment that ends where `chain` stands, with the index and the moment of each injection in it.
-    pub fn add(&mut self, listed: Listed, chain: &Chain, injections: &[(u64, f64)]) {
+    /// Appends a segment after which the chain is `chain`. `injections` are index and timestamp of those in it.
+    pub fn append(&mut self, segment: SegmentRef, chain: &Chain, injections: &[(u64, f64)]) {
         self.size = chain.size();
         self.last_hash = Hex(*chain.last_hash());
         self.root = Hex(chain.tree().root());
         self.peaks = chain.tree().peaks().iter().copied().map(Hex).collect();
         self.injected_total += injections.len() as u64;
         self.last_injection = injections.last().copied().or(self.last_injection);
-        self.segments.push(listed);
+        self.segments.push(segment);
     }
 
-    /// Takes the oldest `count` segments off the list. Returns them.
-    pub fn prune(&mut self, count: usize) -> Vec<Listed> {
+    /// Removes the oldest `count` segments from the list and returns them.
+    pub fn prune(&mut self, count: usize) -> Vec<SegmentRef> {
         let pruned = self.segments.drain(..count).collect();
         self.floor = self.segments.first().map_or(self.size, |it| it.first);
         if self.floor > 0 {
@@ -188,7 +189,7 @@ impl Head {
         pruned
     }
 
-    /// Bytes of all listed segments.
+    /// Encoded size of all listed segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|it| it.bytes).sum()
@@ -200,19 +201,23 @@ impl Head {
         self.segments.iter().find_map(|it| it.start)
     }
 
-    /// The root in hex.
+    /// The Merkle root in hexadecimal.
     #[must_use]
     pub fn root_hex(&self) -> String {
         hex(&self.root.0)
     }
 
-    /// Eight adjacent segments, as a range of `segments`, that are worth being one: of one level, together at
-    /// most `largest` bytes and [`LARGEST_COUNT`] entries. Where segments have become many all the same, the
-    /// longest run of neighbours that may be one, whatever their level; of equal ones the smallest.
-    /// Only segments that are `there` are looked at.
+    /// The next segments to merge, as a range of `segments`: [`MERGE`] neighbours of one level, together at most
+    /// `largest` bytes and [`LARGEST_COUNT`] entries. If there are none and the list has [`MANY`] segments or more,
+    /// the longest mergeable run of neighbours of any level, and the smallest in bytes among runs of that length.
+    /// Segments for which `present` returns false are skipped.
     #[must_use]
-    pub fn mergeable(&self, largest: u64, there: impl Fn(&Listed) -> bool) -> Option<std::ops::Range<usize>> {
-        let bytes = |run: &[Listed]| run.iter().map(|it| it.bytes).sum::<u64>();
+    pub fn mergeable(
+        &self,
+        largest: u64,
+        present: impl Fn(&SegmentRef) -> bool,
+    ) -> Option<std::ops::Range<usize>> {
+        let bytes = |run: &[SegmentRef]| run.iter().map(|it| it.bytes).sum::<u64>();
         let runs = |length: usize, largest: u64| {
             self.segments
                 .windows(length)
@@ -220,9 +225,9 @@ impl Head {
                 .filter(|(_, run)| run.windows(2).all(|pair| pair[0].end() == pair[1].first))
                 .filter(|(_, run)| run.iter().map(|it| it.count).sum::<u64>() <= LARGEST_COUNT)
                 .filter(move |(_, run)| bytes(run) <= largest)
-                .filter(|(_, run)| run.iter().all(&there))
+                .filter(|(_, run)| run.iter().all(&present))
         };
-        let of_one_level = |run: &[Listed]| run.iter().all(|it| it.level == run[0].level);
+        let of_one_level = |run: &[SegmentRef]| run.iter().all(|it| it.level == run[0].level);
         if let Some((at, _)) = runs(MERGE, largest).find(|(_, run)| of_one_level(run)) {
             return Some(at..at + MERGE);
         }
@@ -235,9 +240,8 @@ impl Head {
         })
     }
 
-    /// How many of the oldest segments have to go for the rest to be at most `retain` bytes and [`MOST`]
-    /// segments, while a genesis or snapshot stands in what remains. The entry `keep` and those after it stay in
-    /// any case.
+    /// The number of oldest segments to prune so that the rest has at most `retain` bytes and [`MOST`] segments. Stops
+    /// early if the rest would contain no genesis or snapshot, or not the entry `keep` and all entries after it.
     #[must_use]
     pub fn prunable(&self, retain: u64, keep: u64) -> usize {
         let mut bytes = self.bytes();
@@ -255,20 +259,21 @@ impl Head {
     }
 }
 
-/// How many segments of one level become one of the next.
+/// Number of segments of one level that become one segment of the next.
 const MERGE: usize = 8;
-/// From this number on segments are merged whatever their level.
+/// From this number of segments on, neighbours of different levels are merged.
 const MANY: usize = 64;
-/// Segments beyond this number are pruned: with the head, what is being committed and what is being merged an
+/// Segments beyond this number are pruned. Together with the head and the segments being committed and merged, an
 /// organism has at most 80 objects.
 const MOST: usize = 74;
-/// A segment of this size is never merged again.
+/// Encoded size from which a segment is not merged any more.
 pub const LARGEST_MERGE: u64 = 512 * 1024;
-/// Nor is one of so many entries: a beat takes a few bytes there and more than a kilobyte once it is decoded.
+/// Largest number of entries in a merged segment. It bounds memory: a beat is a few bytes encoded, and more than a
+/// kilobyte decoded.
 const LARGEST_COUNT: u64 = 1 << 17;
 
-/// The largest segment that merging may make where `retain` bytes are kept. A quarter, so that pruning whole
-/// segments stays close to the bound.
+/// The largest segment that a merge may create if `retain` bytes are kept. A quarter, because pruning removes whole
+/// segments and should stay close to the bound.
 #[must_use]
 pub fn largest_merge(retain: u64) -> u64 {
     LARGEST_MERGE.min(retain / 4)
@@ -283,7 +288,7 @@ mod tests {
         for &(bytes, level, start) in segments {
             let first = head.size;
             let start = start.then_some(Start { index: first, time: 0.0 });
-            head.segments.push(Listed {
+            head.segments.push(SegmentRef {
                 first,
                 count: 7,
                 epoch: 1,
@@ -307,15 +312,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_merged_across_a_gap() {
+    fn segments_are_not_merged_across_a_gap() {
         let mut head = head(&[(100, 0, false); 8]);
         head.segments.remove(3);
-        head.segments.insert(3, Listed { first: 1_000, ..head.segments[3].clone() });
+        head.segments.insert(3, SegmentRef { first: 1_000, ..head.segments[3].clone() });
         assert_eq!(head.mergeable(u64::MAX, |_| true), None);
     }
 
     #[test]
-    fn nothing_that_is_gone_is_merged() {
+    fn missing_segments_are_not_merged() {
         let head = head(&[(100, 0, false); 10]);
         assert_eq!(head.mergeable(u64::MAX, |it| it.first != 7), Some(2..10));
     }
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn few_bytes_may_be_many_entries() {
+    fn merging_is_bounded_by_the_number_of_entries() {
         let mut head = head(&[(10, 0, false); 8]);
         head.size = 0;
         for segment in &mut head.segments {
@@ -341,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn many_that_cannot_be_eight_are_fewer_and_beyond_that_pruned() {
+    fn too_many_segments_are_merged_in_shorter_runs_or_pruned() {
         let mut head = head(&[(10, 0, true); 80]);
         for (at, segment) in (0..).zip(&mut head.segments) {
             (segment.first, segment.count) = (at * 50_000, 50_000);
@@ -355,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn pruning_leaves_a_place_to_start_from() {
+    fn pruning_keeps_a_genesis_or_snapshot() {
         let head = head(&[(100, 0, true), (100, 0, false), (100, 0, true), (100, 0, false)]);
         assert_eq!(head.prunable(400, u64::MAX), 0);
         assert_eq!(head.prunable(250, u64::MAX), 2);
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_reads_back_and_states_its_chain() {
+    fn a_head_round_trips_and_its_chain_is_checked() {
         let head = head(&[(100, 0, true)]);
         let text = serde_json::to_string(&head).unwrap();
         assert_eq!(serde_json::from_str::<Head>(&text).unwrap(), head);
@@ -374,11 +379,11 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_are_refused() {
+    fn numbers_out_of_range_are_rejected() {
         let row = |first: u64, count: u64| format!(r#"[{first},{count},1,"",1,0,null]"#);
-        assert!(serde_json::from_str::<Listed>(&row(7, 7)).is_ok());
+        assert!(serde_json::from_str::<SegmentRef>(&row(7, 7)).is_ok());
         for row in [row(u64::MAX, 1), row(1, u64::MAX), row(1 << 53, 1)] {
-            assert!(serde_json::from_str::<Listed>(&row).is_err(), "{row}");
+            assert!(serde_json::from_str::<SegmentRef>(&row).is_err(), "{row}");
         }
         let peaks = vec![[0; 32]; 64];
         assert!(Tree::from_peaks(u64::MAX, peaks).is_none());
@@ -396,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_a_head_over_is_its_holder() {
+    fn take_over_sets_the_holder_and_increments_the_epoch() {
         let mut head = Head::empty("", 1, 1, "alpha");
         assert_eq!((head.take_over("alpha"), head.epoch), (ResumeReason::Restart, 2));
         assert_eq!((head.take_over("beta"), head.epoch), (ResumeReason::TakeOver, 3));
@@ -404,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_tail_is_told_of_until_the_genesis_is_pruned() {
+    fn a_lost_tail_is_kept_until_the_genesis_is_pruned() {
         let mut head = head(&[(100, 0, true), (100, 0, true)]);
         head.lost_tail = Some((0, 6));
         assert_eq!(head.prune(0), []);

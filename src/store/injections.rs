@@ -1,5 +1,5 @@
-//! Injections in a ledger: how one that came through a mesh is recorded, and which ids a retry must not bring in
-//! again.
+//! Injections in a ledger: the input that records one from the mesh, and the recent ones against which the mesh
+//! deduplicates retries.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::mesh::{CommittedInjection, InjectionEvent, InjectionPayload};
 use crate::organism::Input;
 use crate::organism::input::Injection;
 
-/// As it is recorded.
+/// The input that records an injection from the mesh.
 #[must_use]
 pub fn input(event: &InjectionEvent) -> Input {
     Input::Injection(Injection {
@@ -23,35 +23,35 @@ pub fn input(event: &InjectionEvent) -> Input {
     })
 }
 
-/// The injections of the last [`INJECTION_RETENTION`], gathered from a ledger's segments: the newest segment first, and
-/// no further back than [`Recent::read`] asks for.
-pub struct Recent {
-    /// Since 1970.
+/// Collects the injections of the last [`INJECTION_RETENTION`] from the segments of a ledger. Feed it the newest segment first, and
+/// stop when [`RecentInjections::read`] returns false.
+pub struct RecentInjections {
+    /// Since the Unix epoch.
     now: Duration,
     /// Newest first.
     known: Vec<CommittedInjection>,
 }
 
-impl Recent {
-    /// For the ledger of `head`; nothing where its last injection is too old to matter.
+impl RecentInjections {
+    /// A collector for the ledger of `head`; `None` if its last injection is older than [`INJECTION_RETENTION`].
     #[must_use]
     pub fn of(head: &Head) -> Option<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let (_, time) = head.last_injection?;
-        // A time that lies ahead is one of a clock that was set back since: it counts as now.
+        // A time in the future means that the clock was set back since. It counts as recent.
         is_recent(now, time).then_some(Self { now, known: vec![] })
     }
 
-    /// Takes in the entries of one segment. Returns whether the segment before it may matter too.
+    /// Collects the injections of one segment. Returns whether the segment before it may contain recent ones too.
     pub fn read(&mut self, entries: &[Entry]) -> bool {
         for entry in entries.iter().rev() {
-            // Parsing millions of entries takes seconds, looking for a word does not; no text in an entry
-            // holds it with its quotes.
+            // Searching is much faster than parsing millions of entries. No string within an entry can contain this
+            // text, because JSON escapes its quotes.
             if !entry.data.contains("\"type\":\"injection\"") {
                 continue;
             }
             let Ok(Data::Injection(injection)) = entry.data() else { continue };
-            // Only what came through a mesh has both.
+            // Only injections from a mesh have both.
             let (Ok(id), Some(Ok(origin))) = (injection.id.parse(), injection.from.map(|it| it.parse()))
             else {
                 continue;
@@ -65,12 +65,12 @@ impl Recent {
                 age,
             });
         }
-        // A clock that was set back must not make an injection older than it is.
+        // The newest time of the segment, not the last: the clock may have been set back within it.
         let newest = entries.iter().fold(0.0, |newest: f64, entry| newest.max(entry.timestamp));
         is_recent(self.now, newest)
     }
 
-    /// What was found, oldest first.
+    /// The collected injections, oldest first.
     #[must_use]
     pub fn known(mut self) -> Vec<CommittedInjection> {
         self.known.reverse();
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_is_known_again_as_far_back_as_it_matters() {
+    fn recent_injections_are_read_back_and_older_segments_are_skipped() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let mut head = Head::empty("", 1, 1, "");
-        assert!(Recent::of(&head).is_none());
+        assert!(RecentInjections::of(&head).is_none());
         head.last_injection = Some((7, now - INJECTION_RETENTION.as_secs_f64() - 1.0));
-        assert!(Recent::of(&head).is_none());
+        assert!(RecentInjections::of(&head).is_none());
         head.last_injection = Some((7, now));
-        let mut recent = Recent::of(&head).unwrap();
+        let mut recent = RecentInjections::of(&head).unwrap();
         let scale = Input::Scale(Scale { from: 1, p: 2 });
         let newer = [entry(6, now - 20.0, &scale), entry(7, now - 10.0, &input(&event("b")))];
         assert!(recent.read(&newer));
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_makes_nothing_old() {
+    fn setting_the_clock_back_ages_no_injection() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let mut head = Head::empty("", 1, 1, "");
         head.last_injection = Some((1, now + 86_400.0));
-        let mut recent = Recent::of(&head).unwrap();
+        let mut recent = RecentInjections::of(&head).unwrap();
         let segment =
             [entry(0, now + 86_400.0, &input(&event("a"))), entry(1, now - 4_000.0, &input(&event("b")))];
         assert!(recent.read(&segment), "its newest entry is young");

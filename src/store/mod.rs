@@ -1,12 +1,14 @@
-//! Where ledgers live.
+//! Storage of ledgers.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! | [`head`] | the one mutable record of a ledger: which segments are it |
-//! | [`injections`] | the ids of injections that a ledger holds already |
-//! | [`opened`] | a segment decoded and placed between the chains on either side of it |
-//! | [`configmap`] | a ledger in a cluster |
-//! | [`directory`] | a ledger in a folder |
+//! | [`head`] | the mutable record of a ledger, which lists its segments |
+//! | [`injections`] | the recent injections of a ledger, for deduplication |
+//! | [`opened`] | a decoded segment with the chain before and after it |
+//! | [`configmap`] | a ledger in ConfigMaps |
+//! | [`directory`] | a ledger in a folder of a file system |
+
+use std::time::Duration;
 
 pub mod configmap;
 pub mod directory;
@@ -14,5 +16,9 @@ pub mod head;
 pub mod injections;
 pub mod opened;
 
-pub use head::{Head, Listed};
-pub use opened::Opened;
+pub use head::{Head, SegmentRef};
+pub use opened::OpenedSegment;
+
+/// Longest time that one call to the API server may take. Without it, a client that retries internally can spend
+/// minutes on a call.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,30 +1,30 @@
-//! A segment decoded, with the chain as it stands on either side of it.
+//! A decoded segment with the chain before and after it.
 //!
-//! That is what makes segments checkable side by side: each is derived from its own head alone, and two of
-//! them fit when one ends where the next begins.
+//! Segments can be opened in parallel, because each needs only its own head. Two neighbours fit if the chain after the
+//! first equals the chain before the second.
 
 use crate::ledger::entry::Origin;
 use crate::ledger::sealed::SealedError;
 use crate::ledger::{Chain, Entry, Sealed};
 
-/// An opened segment.
+/// A decoded segment.
 #[derive(Clone, Debug)]
-pub struct Opened {
-    /// Whose ledger it is part of.
+pub struct OpenedSegment {
+    /// The ledger that the segment states to belong to.
     pub origin: Option<Origin>,
-    /// The chain before its first entry, as its head states it.
+    /// The chain before the first entry, as the segment's head states it.
     pub before: Chain,
-    /// Its entries, hashes computed.
+    /// The entries, with computed hashes.
     pub entries: Vec<Entry>,
-    /// The chain after its last entry, computed.
+    /// The chain after the last entry, computed.
     pub after: Chain,
 }
 
-impl Opened {
-    /// Decodes `sealed` and computes where it ends.
+impl OpenedSegment {
+    /// Decodes `sealed` and computes the chain after its last entry.
     ///
     /// # Errors
-    /// [`SealedError`].
+    /// [`SealedError`] if the segment is not what its head claims.
     pub fn open(sealed: &Sealed) -> Result<Self, SealedError> {
         let before = sealed.before()?;
         let entries = sealed.open()?;

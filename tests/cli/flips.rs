@@ -1,4 +1,4 @@
-//! Every byte counts: altered, truncated, missing and stray files, altered lines.
+//! Detection of altered, truncated, missing and unexpected files, and of altered JSON lines.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use venom::store::directory::Folder;
 
 use super::{Place, files};
 
-/// What a check of the ledger's folder finds; the same as the command does, without a process for each byte.
+/// The findings for the ledger's folder. Calls the library, because a process for each byte would take too long.
 fn findings(place: &Place) -> Vec<String> {
     match verify::store(&Folder::new(place.ledger()), &Expected::default()) {
         Ok(report) => report.findings,
@@ -15,7 +15,7 @@ fn findings(place: &Place) -> Vec<String> {
     }
 }
 
-/// Flips a bit of each `step`th byte of each file, and cuts each file off at some places.
+/// Flips a bit in every `step`th byte of each file, and truncates each file at some places. Returns the number of flips.
 fn flip(place: &Place, step: usize) -> usize {
     assert_eq!(findings(place), [""; 0]);
     let mut flipped = 0;
@@ -41,7 +41,7 @@ fn flip(place: &Place, step: usize) -> usize {
 }
 
 #[test]
-fn every_flipped_byte_of_a_small_folder_is_found() {
+fn every_flipped_byte_of_a_small_folder_is_detected() {
     let place = Place::new();
     place.ok("run --beats 2");
     let flipped = flip(&place, 1);
@@ -49,7 +49,7 @@ fn every_flipped_byte_of_a_small_folder_is_found() {
 }
 
 #[test]
-fn flipped_bytes_of_a_larger_folder_are_found() {
+fn flipped_bytes_of_a_larger_folder_are_detected() {
     let place = Place::new();
     place.ok("run --beats 100");
     place.ok("run --beats 100 --p-nodes 4");
@@ -57,9 +57,9 @@ fn flipped_bytes_of_a_larger_folder_are_found() {
     assert!(flipped > 30, "{flipped}");
 }
 
-/// The commands on an altered folder: none goes on as if nothing were, and `run` changes nothing.
+/// `verify` and `run` fail on an altered folder, and `run` changes nothing.
 #[test]
-fn commands_refuse_an_altered_folder() {
+fn commands_fail_on_an_altered_folder() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
@@ -72,7 +72,7 @@ fn commands_refuse_an_altered_folder() {
             let found = place.venom("ledger verify venom-ledger");
             assert_eq!(found.code, Some(1), "{found:?}");
             let told = place.fails("run --beats 1", 1);
-            assert!(told.contains("restore it from a copy"), "{told}");
+            assert!(told.contains("restore it from a backup"), "{told}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         fs::write(&path, &whole).unwrap();
@@ -81,15 +81,15 @@ fn commands_refuse_an_altered_folder() {
 }
 
 #[test]
-fn what_is_missing_or_besides_is_named() {
+fn unexpected_files_are_named() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
     let ledger = place.ledger();
 
     for (name, told) in [
-        ("notes.txt", "no part of a ledger; move it away"),
-        ("segments/notes.txt", "no part of a ledger; move it away"),
+        ("notes.txt", "not part of a ledger; move it elsewhere"),
+        ("segments/notes.txt", "not part of a ledger; move it elsewhere"),
         ("segments/9-0-1.segment", "left by a writer that was killed"),
         ("head.json.tmp", "left by a writer that was killed"),
     ] {
@@ -108,9 +108,9 @@ fn what_is_missing_or_besides_is_named() {
     }
 }
 
-/// A gap: verify names it, export and replay begin after it.
+/// `verify` names a gap; `export` and `replay` begin after it.
 #[test]
-fn a_gap_is_named_and_passed_over() {
+fn a_gap_is_named_and_skipped() {
     let place = Place::new();
     place.ok("run --beats 5");
     place.ok("run --beats 5");
@@ -141,7 +141,7 @@ fn a_gap_is_named_and_passed_over() {
 }
 
 #[test]
-fn json_lines_have_one_text() {
+fn altered_json_lines_are_detected() {
     let place = Place::new();
     place.ok("run --beats 12");
     place.ok("ledger export venom-ledger -o whole.jsonl");
@@ -166,14 +166,14 @@ fn json_lines_have_one_text() {
             "entry 4 expected, found 5",
         ),
         (whole[..whole.len() - 5].to_owned(), "altered.jsonl:85: not an entry"),
-        (String::new(), "holds no entry"),
+        (String::new(), "contains no entry"),
     ] {
         place.write("altered.jsonl", &text);
         let done = place.venom("ledger verify altered.jsonl");
         assert_eq!(done.code, Some(1), "{told}: {done:?}");
         assert!(done.out.contains(told), "{told}: {done:?}");
     }
-    // One altered content is one finding.
+    // One alteration is one finding.
     place.write("altered.jsonl", &with(6, lines[6].replace("NOOP", "ALERT")));
     assert_eq!(place.venom("ledger verify altered.jsonl").out.lines().count(), 1);
 
@@ -185,9 +185,9 @@ fn json_lines_have_one_text() {
     }
 }
 
-/// What a chain alone cannot show: that its end was cut off.
+/// A chain alone does not show that its end was cut off.
 #[test]
-fn an_expected_root_shows_a_cut_off_end() {
+fn an_expected_root_detects_truncation() {
     let place = Place::new();
     place.ok("run --beats 12");
     place.ok("ledger export venom-ledger -o whole.jsonl");
@@ -201,7 +201,7 @@ fn an_expected_root_shows_a_cut_off_end() {
     place.fails("ledger verify cut.jsonl --size 85", 1);
     place.fails(&format!("ledger verify cut.jsonl --root {old} --size 85"), 1);
 
-    // A root that was kept goes on being the root of as many entries.
+    // An earlier root stays the root of the entries that it covers.
     place.ok("run --beats 3");
     place.ok(&format!("ledger verify venom-ledger --root {old} --size 85"));
     place.fails(&format!("ledger verify venom-ledger --root {old}"), 1);
@@ -211,11 +211,11 @@ fn an_expected_root_shows_a_cut_off_end() {
     let new = root(place.ok("ledger verify longer.jsonl"));
     place.ok(&format!("ledger verify venom-ledger --root {new}"));
 
-    // Without index 0 links can be checked, the root cannot.
+    // Without the entries from index 0 on, links can be checked but the root cannot.
     let tail: String = whole.lines().skip(40).map(|line| format!("{line}\n")).collect();
     place.write("tail.jsonl", &tail);
     let verified = place.ok("ledger verify tail.jsonl");
-    assert!(verified.contains("no root: it covers entries 0 to 39 too"), "{verified}");
+    assert!(verified.contains("no root: it also covers entries 0 to 39"), "{verified}");
     let told = place.venom(&format!("ledger verify tail.jsonl --root {old}"));
     assert_eq!(told.code, Some(1));
     assert!(told.out.contains("cannot be computed"), "{told:?}");

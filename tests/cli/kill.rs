@@ -1,14 +1,14 @@
-//! kill -9, again and again.
+//! Writers that are killed with SIGKILL.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::{MANY_SEGMENTS, Place};
 
-/// However a writer dies: what was committed stays as it was, goes on, and no index comes twice. Commits and
-/// merges happen with every beat here, so that a kill often falls into one.
+/// After a kill the committed entries are unchanged, the ledger continues, and every index is used once. Each beat commits
+/// and merges, so that a kill often interrupts one.
 #[test]
-fn nothing_committed_is_lost() {
+fn kills_lose_no_committed_entry() {
     let place = Place::new();
     place.write("many.yaml", MANY_SEGMENTS);
     let mut committed = vec![];
@@ -19,7 +19,7 @@ fn nothing_committed_is_lost() {
         let head = place.ledger().join("head.json");
         let before = std::fs::read(&head).ok();
         let until = Instant::now() + Duration::from_secs(60);
-        // Until it has taken over, and then some odd while.
+        // Until it has taken over, and then for a varying time.
         while std::fs::read(&head).ok() == before && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -27,7 +27,7 @@ fn nothing_committed_is_lost() {
         child.kill().unwrap();
         child.wait().unwrap();
 
-        // What the kill left beside the ledger is told as such; nothing else is wrong.
+        // The only findings are leftovers of the killed writer.
         let verified = place.venom("ledger verify venom-ledger");
         let lines = verified.out.lines();
         if verified.code != Some(0) {
@@ -51,9 +51,9 @@ fn nothing_committed_is_lost() {
     println!("{leftovers} of 12 kills left something behind");
 }
 
-/// A writer killed before its first commit leaves a folder that can be used.
+/// A folder is usable after its writer was killed before the first commit.
 #[test]
-fn a_folder_that_was_just_begun_can_be_used() {
+fn a_folder_without_a_commit_is_usable() {
     for made in [&["lock"][..], &["lock", "head.json.tmp"], &[]] {
         let place = Place::new();
         std::fs::create_dir_all(place.ledger().join("segments")).unwrap();

@@ -1,4 +1,4 @@
-//! The command line, as a user has it: the real binary on real folders.
+//! Tests of the command line: the binary on real folders.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod flips;
@@ -17,10 +17,10 @@ use venom::ledger::entry::Data;
 /// The binary.
 const VENOM: &str = env!("CARGO_BIN_EXE_venom");
 
-/// An empty folder to work in, gone at the end of a test.
+/// A temporary working folder.
 struct Place(TempDir);
 
-/// How a command ended.
+/// Exit code and output of a command.
 #[derive(Debug)]
 struct Done {
     code: Option<i32>,
@@ -63,19 +63,19 @@ impl Place {
         command
     }
 
-    /// Runs `venom` with these words.
+    /// Runs `venom` with the arguments in `line`.
     fn venom(&self, line: &str) -> Done {
         self.command(line).output().unwrap().into()
     }
 
-    /// Runs `venom`, which has to succeed; gives stdout.
+    /// Runs `venom`, which must succeed. Returns stdout.
     fn ok(&self, line: &str) -> String {
         let done = self.venom(line);
         assert_eq!(done.code, Some(0), "venom {line}: {done:?}");
         done.out
     }
 
-    /// Runs `venom`, which has to fail with this code and one line; gives that line.
+    /// Runs `venom`, which must fail with this code and one line on stderr. Returns that line.
     fn fails(&self, line: &str, code: i32) -> String {
         let done = self.venom(line);
         assert_eq!(done.code, Some(code), "venom {line}: {done:?}");
@@ -83,7 +83,7 @@ impl Place {
         done.err
     }
 
-    /// The ledger, by its export.
+    /// The exported entries of the ledger.
     fn entries(&self) -> Vec<Entry> {
         let text = self.ok("ledger export venom-ledger");
         text.lines().map(|line| Entry::from_line(line).unwrap()).collect()

@@ -8,9 +8,9 @@ use venom::organism::Action;
 
 use super::{MANY_SEGMENTS, Place, data, files, kinds};
 
-/// The mission's "Validation Results", each figure computed.
+/// Prints the figures of the mission's "Validation Results", all of them computed.
 #[test]
-fn prints_the_missions_figures() {
+fn prints_the_figures_of_the_mission() {
     let place = Place::new();
     let out = place.ok("run --beats 200");
     for figure in [
@@ -62,14 +62,14 @@ fn continues_with_resume_config_scale_and_snapshot() {
     let replayed = place.ok("ledger replay venom-ledger");
     assert!(replayed.starts_with("replayed: 30 beats from entry 0"), "{replayed}");
 
-    // The same again: nothing differs, nothing is recorded but that it goes on.
+    // The same flags again: only resume and snapshot are recorded.
     place.ok("run --beats 10 --k-flows 6 --p-nodes 3 --t1 0.002 --t-threshold 0.01");
     let again = place.entries();
     assert_eq!(kinds(&again[entries.len()..][..3]).join(" "), "resume snapshot pulse");
     place.ok("ledger replay venom-ledger");
 }
 
-/// A snapshot stands after a thousand beats; a file gives genome, pace and an end.
+/// Genome, pulse and number of beats come from a file. A snapshot is recorded every thousand beats.
 #[test]
 fn takes_an_organism_and_its_genome_from_a_file() {
     let place = Place::new();
@@ -106,7 +106,7 @@ spec: {genomeRef: {name: strict}, beats: 1005, pulse: {t1: 0.00005}, nodes: {rep
     let Data::Snapshot(state) = data(snapshots[0]) else { panic!() };
     assert_eq!((state.beat, state.action), (1000, Action::Quarantine));
 
-    // It has all its beats: nothing is written. More only where they are asked for.
+    // All beats are made: nothing is written, unless --beats requests more.
     let done = place.venom("run -f organism.yaml");
     assert_eq!((done.code, done.out.as_str()), (Some(0), ""), "{done:?}");
     assert_eq!(place.entries().len(), entries.len());
@@ -121,15 +121,15 @@ fn many_commits_become_few_segments() {
     place.write("many.yaml", MANY_SEGMENTS);
     let out = place.ok("run -f many.yaml --beats 600");
     assert!(out.contains("Ledger integrity: verified ✓"), "{out}");
-    // 601 commits or fewer: at most seven of a level are left, and 8^4 is beyond 601.
+    // At most 601 commits. At most seven segments of each level remain, and 8^4 is above 601.
     assert!(files(&place.ledger()).len() <= 2 + 4 * 7, "{:?}", files(&place.ledger()));
     place.ok("ledger replay venom-ledger");
     assert_eq!(place.entries().len(), 601 * 7 - 6);
 }
 
-/// SIGINT and SIGTERM: the beat ends, all is committed, the summary is printed.
+/// At SIGINT and SIGTERM the current beat ends, everything is committed, and the summary is printed.
 #[test]
-fn stops_when_told() {
+fn stops_at_sigint_and_sigterm() {
     for signal in ["INT", "TERM"] {
         let place = Place::new();
         let child = place.command("run").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -148,7 +148,7 @@ fn stops_when_told() {
 }
 
 #[test]
-fn two_cannot_write_one_folder() {
+fn a_folder_has_one_writer_at_a_time() {
     let place = Place::new();
     place.ok("run --beats 3");
     let mut child = place.command("run").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -158,8 +158,8 @@ fn two_cannot_write_one_folder() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let told = place.fails("run --beats 1", 1);
-    assert!(told.contains("in use by another venom"), "{told}");
-    // A folder that is being written verifies.
+    assert!(told.contains("in use by another venom process"), "{told}");
+    // A folder verifies while it is written.
     place.ok("ledger verify venom-ledger");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -167,9 +167,9 @@ fn two_cannot_write_one_folder() {
     place.ok("ledger replay venom-ledger");
 }
 
-/// What a file asks for that no organism can be is refused before anything is made.
+/// An invalid file is rejected before any file is created.
 #[test]
-fn refuses_what_the_api_server_would_refuse() {
+fn rejects_what_the_api_server_would_reject() {
     let organism = "apiVersion: genesis.venom.dev/v1alpha1\nkind: Organism\nmetadata: {name: venom}\n";
     let genome = "---\napiVersion: genesis.venom.dev/v1alpha1\nkind: Genome\nmetadata: {name: NAME}\n";
     let genome_named = |name: &str| genome.replace("NAME", name);

@@ -1,4 +1,4 @@
-//! `venom ledger show`, and where a ledger may be read from.
+//! `venom ledger show`, and the sources of a ledger.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -39,7 +39,7 @@ fn reads_from_a_file_and_from_stdin() {
     }
 }
 
-/// The golden ledger, which holds every kind of entry.
+/// The golden ledger contains every type of entry.
 #[test]
 fn reads_the_golden_ledger() {
     let place = Place::new();
@@ -52,9 +52,9 @@ fn reads_the_golden_ledger() {
     place.ok(&format!("ledger replay {path}"));
 }
 
-/// A record that does not follow: the chain may be rebuilt around it, the replay still finds it.
+/// A replay detects an altered decision even if the chain was rebuilt around it.
 #[test]
-fn replay_finds_what_does_not_follow() {
+fn replay_detects_an_altered_decision() {
     let place = Place::new();
     place.ok("run --beats 10");
     let mut chain = venom::ledger::Chain::default();
@@ -74,9 +74,9 @@ fn replay_finds_what_does_not_follow() {
     assert!(told.contains("entry 20: action.action is \"ALERT\", \"NOOP\" follows"), "{told}");
 }
 
-/// `venom ledger show | head`.
+/// As in `venom ledger show | head`.
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     let place = Place::new();
     place.ok("run --beats 300");
     for command in ["show", "export"] {

@@ -1,9 +1,9 @@
-//! Wrong usage, help, names, and the smaller commands.
+//! Wrong usage, exit codes, program names, and the smaller commands.
 
 use super::{Place, VENOM};
 
 #[test]
-fn wrong_usage_is_code_2_and_one_line() {
+fn wrong_usage_exits_with_2_and_one_line() {
     let place = Place::new();
     for (line, told) in [
         ("run --beats 0", "-1 (for ever)"),
@@ -17,10 +17,10 @@ fn wrong_usage_is_code_2_and_one_line() {
         ("ledger verify", "<SOURCE>"),
         ("ledger verify x --root abc", "64 hexadecimal digits"),
         ("ledger verfy x", "a similar subcommand exists: 'verify'"),
-        ("operator --write-budget fast", "write a number a second"),
+        ("operator --write-budget fast", "write a rate per second"),
         ("operator --write-budget 0", "must be above 0"),
-        ("operator --node-image venom:1", "--node-image needs --issuer-url"),
-        ("operator --issuer-url https://venom:1/v1/certificates", "give --node-image as well"),
+        ("operator --node-image venom:1", "--node-image requires --issuer-url"),
+        ("operator --issuer-url https://venom:1/v1/certificates", "--issuer-url requires --node-image"),
         (
             "operator --node-image venom:1 --issuer-url https://venom:1",
             "write https://HOST:PORT/v1/certificates",
@@ -31,7 +31,7 @@ fn wrong_usage_is_code_2_and_one_line() {
         assert!(said.starts_with("venom: ") && said.contains(told), "{line}: {said}");
     }
     assert!(!place.ledger().exists());
-    // Without a command there is nothing to correct, but something to choose from.
+    // Without a subcommand the help is printed.
     for line in ["", "ledger"] {
         let done = place.venom(line);
         assert_eq!((done.code, done.out.as_str()), (Some(2), ""));
@@ -40,7 +40,7 @@ fn wrong_usage_is_code_2_and_one_line() {
 }
 
 #[test]
-fn what_does_not_work_is_code_1() {
+fn other_errors_exit_with_1_and_one_line() {
     let place = Place::new();
     std::fs::create_dir(place.path("other")).unwrap();
     place.write("other/file", "");
@@ -57,12 +57,12 @@ fn what_does_not_work_is_code_1() {
 }
 
 #[test]
-fn k_of_one_is_fine_where_there_are_two_nodes() {
+fn k_of_1_is_valid_with_two_nodes() {
     Place::new().ok("run --beats 2 --k-flows 1 --p-nodes 2");
 }
 
 #[test]
-fn answers_as_a_plug_in_of_kubectl() {
+fn runs_as_a_kubectl_plug_in() {
     let place = Place::new();
     let plug_in = place.path("kubectl-venom");
     std::os::unix::fs::symlink(VENOM, &plug_in).unwrap();

@@ -1,7 +1,7 @@
-//! What the API server takes and what it refuses, with which words, by the schemas alone.
+//! Validation by the CRD schemas: which manifests the API server accepts, and the messages for those it rejects.
 //!
-//! Manifests are sent as kubectl sends them: created, with strict field validation. YAML goes over as it is
-//! written, so that nothing on our side reads a number or a null first.
+//! Manifests are created with strict field validation, as by kubectl. The YAML is sent unchanged, so that no client code
+//! interprets a number or a null first.
 use kube::core::Request;
 use kube::{Api, Client, Error, Resource};
 use serde_json::Value;
@@ -9,8 +9,8 @@ use venom::api::{Genome, GenomeSpec, Organism, OrganismSpec, read};
 
 use crate::harness::{API_VERSION, in_namespace};
 
-/// {what is wrong, manifest, what the message says}
-fn refused() -> Vec<(&'static str, String, &'static str)> {
+/// The problem, the manifest, and a part of the expected message.
+fn rejected() -> Vec<(&'static str, String, &'static str)> {
     vec![
         // Names.
         ("name too long", named("Organism", &"a".repeat(41)), "metadata.name must be at most 40 characters"),
@@ -25,7 +25,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("reference to nothing", organism("genomeRef: {name: ''}"), "spec.genomeRef.name must be"),
         ("reference without a name", organism("genomeRef: {}"), "spec.genomeRef.name: Required value"),
-        // Unknown fields and wrong types: the API server's own words.
+        // Unknown fields and wrong types, with messages of the API server.
         ("unknown field", organism("puls: {k: 4}"), r#"unknown field "spec.puls""#),
         (
             "unknown field below",
@@ -51,8 +51,12 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         ("another word", genome("evolution: Off"), r#"supported values: "Enabled", "Frozen""#),
         ("lower case", organism("ledger: {onDelete: retain}"), r#"supported values: "Delete", "Retain""#),
         // Organism.
-        ("beats 0", organism("beats: 0"), "spec.beats must be -1 (for ever) or at least 1; to keep it from"),
-        ("beats -2", organism("beats: -2"), "spec.beats must be -1 (for ever) or at least 1"),
+        (
+            "beats 0",
+            organism("beats: 0"),
+            "spec.beats must be -1 (no limit) or at least 1; to stop the organism from",
+        ),
+        ("beats -2", organism("beats: -2"), "spec.beats must be -1 (no limit) or at least 1"),
         (
             "k 1",
             organism("pulse: {k: 1}"),
@@ -93,22 +97,22 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "no quantity",
             organism("nodes: {resources: {requests: {cpu: fast}}}"),
-            "spec.nodes.resources.requests must be quantities that are not negative; write them such as cpu: 500m",
+            "spec.nodes.resources.requests must be non-negative quantities, such as cpu: 500m",
         ),
         (
             "a negative quantity",
             organism("nodes: {resources: {limits: {memory: -1Gi}}}"),
-            "spec.nodes.resources.limits must be quantities that are not negative",
+            "spec.nodes.resources.limits must be non-negative quantities",
         ),
         (
             "a request above its limit",
             organism("nodes: {resources: {requests: {cpu: 2}, limits: {cpu: 500m}}}"),
-            "spec.nodes.resources.requests must not be above the limits of the same name; raise the limit or",
+            "spec.nodes.resources.requests must not exceed the limits of the same resource; raise the limit or",
         ),
         (
             "nothing to scale by",
             organism("nodes: {resources: {requests: {memory: 1Mi}, limits: {memory: 1Mi}}}"),
-            "spec.nodes.resources.requests.cpu is what autoscaling measures by; write it, or set",
+            "spec.nodes.resources.requests.cpu is required for autoscaling on CPU; set it, or set",
         ),
         (
             "a label too long",
@@ -123,17 +127,17 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "a toleration of nothing",
             organism("nodes: {tolerations: [{value: a}]}"),
-            "without a key the operator must be Exists; give the taint's key",
+            "operator must be Exists when key is empty; set the key",
         ),
         (
             "a toleration of any value and one",
             organism("nodes: {tolerations: [{key: a, operator: Exists, value: b}]}"),
-            "a value goes with operator Equal only; remove the value",
+            "value is allowed only with operator Equal; remove it",
         ),
         (
             "a toleration of seconds",
             organism("nodes: {tolerations: [{key: a, tolerationSeconds: 5}]}"),
-            "tolerationSeconds goes with effect NoExecute only",
+            "tolerationSeconds is allowed only with effect NoExecute",
         ),
         (
             "spread twice",
@@ -163,7 +167,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "min above max",
             organism("autoscaling: {minReplicas: 11}"),
-            "spec.autoscaling.minReplicas must not be above maxReplicas; lower it or raise maxReplicas",
+            "spec.autoscaling.minReplicas must not exceed maxReplicas; lower it or raise maxReplicas",
         ),
         (
             "min 0",
@@ -185,12 +189,12 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "the port of injections",
             organism("metrics: {port: 8001}"),
-            "spec.metrics.port must be 1 to 65535 and not 8001, where nodes take injections; write another port",
+            "spec.metrics.port must be 1 to 65535 and not 8001, which is reserved for injections; choose another port",
         ),
         (
             "one port for both",
             organism("mesh: {port: 8000}"),
-            "spec.mesh.port and spec.metrics.port must not be the same; change one of them",
+            "spec.mesh.port and spec.metrics.port must differ; change one of them",
         ),
         (
             "another type of Service",
@@ -200,12 +204,12 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "no range",
             organism("metrics: {service: {loadBalancerSourceRanges: [10.0.0.1]}}"),
-            "spec.metrics.service.loadBalancerSourceRanges must be address ranges; write them such as 10.0.0.0/8",
+            "spec.metrics.service.loadBalancerSourceRanges must be in CIDR notation; write ranges such as 10.0.0.0/8",
         ),
         (
             "ranges without a load balancer",
             organism("metrics: {service: {type: ClusterIP, loadBalancerSourceRanges: [10.0.0.0/8]}}"),
-            "spec.metrics.service.loadBalancerSourceRanges goes with type LoadBalancer only",
+            "spec.metrics.service.loadBalancerSourceRanges is allowed only with type LoadBalancer",
         ),
         (
             "interval negative",
@@ -270,9 +274,9 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "window below 1 ms",
             genome("risk: {window: 1us}"),
-            "spec.risk.window must be 0s (for ever) or a duration of 1ms to 24h; write it with its unit",
+            "spec.risk.window must be 0s (no expiry) or a duration of 1ms to 24h; write it with its unit",
         ),
-        ("window a bare 0", genome("risk: {window: '0'}"), "spec.risk.window must be 0s (for ever)"),
+        ("window a bare 0", genome("risk: {window: '0'}"), "spec.risk.window must be 0s (no expiry)"),
         (
             "window too long for its field",
             genome(&format!("risk: {{window: {}s}}", "1".repeat(40))),
@@ -283,7 +287,7 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
         (
             "nothing may be injected",
             genome("ml: {injectable: {min: 2}}"),
-            "spec.ml.injectable.min must not be above max; lower it or raise max",
+            "spec.ml.injectable.min must not exceed max; lower it or raise max",
         ),
         (
             "injectable too large",
@@ -303,10 +307,10 @@ fn refused() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[tokio::test]
-async fn bad_manifests_are_refused_with_the_remedy() {
+async fn invalid_manifests_are_rejected_with_the_remedy() {
     in_namespace(async |client, namespace| {
         let mut failures = vec![];
-        for (what, manifest, fragment) in refused() {
+        for (what, manifest, fragment) in rejected() {
             match create(&client, namespace, &manifest, "&dryRun=All").await {
                 Ok(_) => failures.push(format!("{what}: accepted")),
                 Err(message) if !message.contains(fragment) => {
@@ -320,9 +324,9 @@ async fn bad_manifests_are_refused_with_the_remedy() {
     .await;
 }
 
-/// The edge of every bound, and all that may be written for one and the same thing.
+/// The limits of every bound, and every notation of a value.
 #[tokio::test]
-async fn good_manifests_are_taken() {
+async fn valid_manifests_are_accepted() {
     let accepted = [
         named("Organism", &"a".repeat(40)),
         named("Genome", "a"),
@@ -376,7 +380,7 @@ async fn good_manifests_are_taken() {
         for manifest in accepted {
             let stored = create(&client, namespace, &manifest, "&dryRun=All").await;
             let stored = stored.unwrap_or_else(|message| panic!("{manifest}\n{message}"));
-            // Whoever reads the manifest without an API server gets the same spec.
+            // Reading the manifest without an API server yields the same spec.
             let written: Value = serde_yaml::from_str(&manifest).unwrap();
             if stored["kind"] == "Organism" {
                 let offline = read::<Organism>(written).unwrap();
@@ -415,9 +419,9 @@ async fn the_smallest_objects_get_all_defaults() {
     .await;
 }
 
-/// A replay must not depend on the way that a number took: what was written comes back in the same bits.
+/// A replay needs the exact numbers: the API server returns the same bits.
 #[tokio::test]
-async fn numbers_come_back_bit_by_bit() {
+async fn numbers_round_trip_bit_for_bit() {
     in_namespace(async |client, namespace| {
         let organisms = Api::<Organism>::namespaced(client.clone(), namespace);
         let numbers = [
@@ -452,7 +456,7 @@ fn named(kind: &str, name: &str) -> String {
     format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata: {{name: {name}}}\n")
 }
 
-/// POSTs a manifest as it is written; the error is the API server's message.
+/// POSTs a manifest unchanged. The error is the API server's message.
 async fn create(client: &Client, namespace: &str, manifest: &str, query: &str) -> Result<Value, String> {
     let url = if manifest.contains("kind: Organism") {
         Organism::url_path(&(), Some(namespace))
@@ -460,7 +464,7 @@ async fn create(client: &Client, namespace: &str, manifest: &str, query: &str) -
         Genome::url_path(&(), Some(namespace))
     };
     let mut request = Request::new(url).create(&Default::default(), manifest.as_bytes().to_vec()).unwrap();
-    // kube's parameters know strict field validation for patches only.
+    // kube's parameters support strict field validation for patches only.
     *request.uri_mut() = format!("{}&fieldValidation=Strict{query}", request.uri()).parse().unwrap();
     request.headers_mut().insert("content-type", "application/yaml".parse().unwrap());
     match client.request(request).await {

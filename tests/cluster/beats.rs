@@ -1,4 +1,4 @@
-//! An organism lives: the smallest one, one that is held, one that has its number of beats.
+//! Beating: the smallest organism, suspension, and a limited number of beats.
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ use venom::api::Organism;
 use crate::ledger::Live;
 use crate::world::{World, condition, in_world};
 
-/// No spec at all: a Genome of its own, beats, a status that agrees with the ledger, a ledger that holds.
+/// An Organism without a spec gets a Genome and beats. Its status agrees with its ledger, which verifies.
 #[tokio::test]
 async fn the_smallest_organism_beats() {
     in_world(async |world| {
@@ -64,7 +64,7 @@ async fn the_smallest_organism_beats() {
     .await;
 }
 
-/// Prints how far apart the beats are: the ledger says it, entry by entry.
+/// Prints the distribution of the intervals between beats, from the ledger's timestamps.
 fn pace(pulses: &[(u64, Value)]) {
     let elapsed: Vec<f64> =
         pulses.iter().map(|(_, data)| data["pulse"]["elapsed"].as_f64().unwrap()).collect();
@@ -82,20 +82,20 @@ fn pace(pulses: &[(u64, Value)]) {
     );
 }
 
-/// Looks for a while that nothing is committed.
-async fn at_rest(world: &World, name: &str) -> Live {
+/// Checks for a while that nothing is committed. Returns the ledger.
+async fn assert_at_rest(world: &World, name: &str) -> Live {
     let before = world.ledger(name).await;
-    // Longer than the interval between two commits.
+    // Longer than the commit interval.
     sleep(Duration::from_millis(1500)).await;
     let after = world.ledger(name).await;
-    // Segments may still become one.
-    assert_eq!(after.head.size, before.head.size, "{name} is at rest and goes on writing");
+    // Segments may still be merged.
+    assert_eq!(after.head.size, before.head.size, "{name} does not beat but commits");
     after
 }
 
-/// What does not beat records nothing; what is suspended ages no more.
+/// A suspended organism commits nothing, and its time τ stands still.
 #[tokio::test]
-async fn suspended_and_going_on() {
+async fn suspension_stops_the_beat_and_the_clock() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         world.create::<Organism>("venom", Value::Null).await;
@@ -103,14 +103,14 @@ async fn suspended_and_going_on() {
         world.patch_organism("venom", json!({"suspend": true})).await;
         world.condition("venom", "Ready", "True", "Suspended").await;
         let status = world.condition("venom", "Beating", "False", "Suspended").await;
-        let held = at_rest(&world, "venom").await;
+        let held = assert_at_rest(&world, "venom").await;
         held.check_status(&status);
 
-        // Changed while it is held: written down when it goes on.
+        // A change during the suspension is recorded when beating resumes.
         let generation = world.patch_genome("venom", json!({"risk": {"anoms": 5}})).await;
         world.patch_organism("venom", json!({"pulse": {"k": 5}, "nodes": {"replicas": 3}})).await;
         world.condition("venom", "Beating", "False", "Suspended").await;
-        assert_eq!(at_rest(&world, "venom").await.head.size, held.head.size);
+        assert_eq!(assert_at_rest(&world, "venom").await.head.size, held.head.size);
         world.patch_organism("venom", json!({"suspend": false})).await;
         world.condition("venom", "Beating", "True", "Beating").await;
         world.beats_more("venom", 50).await;
@@ -126,7 +126,7 @@ async fn suspended_and_going_on() {
         assert_eq!(*inputs[2], json!({"type": "scale", "from": 5, "p": 3}));
         assert_eq!(inputs.len(), 3);
 
-        // τ has not moved over the pause, nor between genesis and the first pulse.
+        // τ excludes the suspension, and the time between genesis and the first pulse.
         let resume = summary.inputs[1].0;
         let elapsed = |at: usize| summary.pulses[at].1["pulse"]["elapsed"].as_f64().unwrap();
         let after = summary.pulses.iter().position(|(index, _)| *index > resume).unwrap();
@@ -136,15 +136,15 @@ async fn suspended_and_going_on() {
         assert!((tau - lived).abs() < 1e-6, "τ is {tau}, it lived {lived} s and paused {pause} s");
         assert!(pause > 1.0);
 
-        // Held over a restart: taken over, and nothing is written but the head's epoch.
+        // Across a restart of the operator only the epoch of the head changes.
         world.patch_organism("venom", json!({"suspend": true})).await;
         world.condition("venom", "Beating", "False", "Suspended").await;
-        let held = at_rest(&world, "venom").await;
+        let held = assert_at_rest(&world, "venom").await;
         operator.kill();
         let _operator = world.operator("beta");
         taken_over(&world, "venom", held.head.epoch + 1).await;
         let status = world.condition("venom", "Ready", "True", "Suspended").await;
-        let after = at_rest(&world, "venom").await;
+        let after = assert_at_rest(&world, "venom").await;
         assert_eq!(after.head.size, held.head.size);
         after.check_status(&status);
     })
@@ -159,22 +159,22 @@ async fn taken_over(world: &World, name: &str, epoch: u64) {
     .await;
 }
 
-/// Exactly as many beats as asked for, over a restart too.
+/// An organism makes exactly `spec.beats` beats, across a restart too.
 #[tokio::test]
-async fn a_number_of_beats() {
+async fn beats_limits_the_number_of_beats() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         world.create::<Organism>("venom", json!({"beats": 10})).await;
         let status = world.condition("venom", "Ready", "True", "Completed").await;
         assert_eq!(status.beats, Some(10));
         assert_eq!(condition(&status, "Beating"), ("False".into(), "Completed".into()));
-        let first = at_rest(&world, "venom").await;
+        let first = assert_at_rest(&world, "venom").await;
         assert_eq!(first.check().types["pulse"], 10);
 
         world.patch_organism("venom", json!({"beats": 20})).await;
         let status = world.until("venom", "20 beats", |it| it.beats == Some(20)).await;
         assert_eq!(condition(&status, "Ready"), ("True".into(), "Completed".into()));
-        let second = at_rest(&world, "venom").await;
+        let second = assert_at_rest(&world, "venom").await;
         second.continues(&first);
         let summary = second.check();
         assert_eq!(summary.types["pulse"], 20);
@@ -186,15 +186,15 @@ async fn a_number_of_beats() {
         let _operator = world.operator("beta");
         taken_over(&world, "venom", 2).await;
         world.condition("venom", "Ready", "True", "Completed").await;
-        assert_eq!(at_rest(&world, "venom").await.head.size, second.head.size);
-        // Lowered below what is there: nothing is taken back.
+        assert_eq!(assert_at_rest(&world, "venom").await.head.size, second.head.size);
+        // Lowering spec.beats below the number of beats changes nothing.
         let generation = world.patch_organism("venom", json!({"beats": 5})).await;
         world.until("venom", "generation seen", |it| it.observed_generation == Some(generation)).await;
         assert_eq!(world.status("venom").await.beats, Some(20));
         world.patch_organism("venom", json!({"beats": 30})).await;
         let status = world.until("venom", "30 beats", |it| it.beats == Some(30)).await;
         assert_eq!(condition(&status, "Ready"), ("True".into(), "Completed".into()));
-        let third = at_rest(&world, "venom").await;
+        let third = assert_at_rest(&world, "venom").await;
         third.continues(&second);
         let summary = third.check();
         assert_eq!(summary.types["pulse"], 30);

@@ -1,7 +1,7 @@
-//! The body: what is made in a cluster, what puts it back, and how P follows it.
+//! The body: which objects exist, how drift is corrected, and how P follows the ready pods.
 //!
-//! There is no kubelet here: Deployments get their pods from the cluster's own controllers, and the tests say
-//! of each pod that it is ready, as a kubelet would.
+//! There is no kubelet: the controllers of the cluster create the pods of a Deployment, and the tests set the Ready
+//! condition of each pod as a kubelet would.
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::world::{World, condition, in_world, message};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Every object of the body of an Organism of the name venom.
+/// Every object of the body of the Organism venom.
 fn objects() -> [(ApiResource, &'static str); 8] {
     [
         (ApiResource::erase::<ConfigMap>(&()), "venom-mesh-ca"),
@@ -47,7 +47,7 @@ impl World {
         Api::namespaced_with(self.client.clone(), &self.namespace, resource)
     }
 
-    /// All objects that there are of the body, by kind and name.
+    /// The existing objects of the body, by kind and name.
     async fn body(&self) -> BTreeMap<(String, String), DynamicObject> {
         let mut found = BTreeMap::new();
         for (resource, name) in objects() {
@@ -79,7 +79,7 @@ impl World {
         all.unwrap().items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect()
     }
 
-    /// Says of so many pods that they are ready, and of the others that they are not.
+    /// Marks `count` pods as ready and the others as not ready.
     async fn ready(&self, count: usize) {
         for (number, pod) in self.pods().await.into_iter().enumerate() {
             let status = if number < count { "True" } else { "False" };
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Waits until an autoscaler is to set the number of nodes. Nothing measures CPU here, as it will say.
+    /// Waits until the autoscaler is active. There are no CPU metrics in this cluster, which the condition reports.
     async fn autoscaled(&self) -> OrganismStatus {
         let reasons = ["Active", "FailedGetResourceMetric", "FailedGetScale"];
         let holds = |it: &OrganismStatus| reasons.contains(&&*condition(it, "AutoscalingActive").1);
@@ -129,7 +129,7 @@ impl World {
     }
 }
 
-/// Waits until `look` of the JSON of an object is `expected`.
+/// Waits until the value at `pointer` in the JSON of an object is `expected`.
 async fn becomes<K>(world: &World, name: &str, what: &str, pointer: &str, expected: Value)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -147,11 +147,11 @@ where
     .await;
 }
 
-/// Everything is made, is the Organism's, and is left alone from then on; deletion leaves nothing.
+/// All objects are created and owned by the Organism, are not written again, and are garbage-collected with it.
 #[tokio::test]
-async fn made_kept_and_collected() {
+async fn body_objects_are_created_kept_and_garbage_collected() {
     in_world(async |world| {
-        let operator = world.embodying("alpha", &[]);
+        let operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
         let body = world.whole(8).await;
         let organism = world.organisms.get("venom").await.unwrap();
@@ -165,18 +165,18 @@ async fn made_kept_and_collected() {
             let created = object.metadata.managed_fields.as_ref().unwrap().iter().any(|it| {
                 it.manager.as_deref() == Some("venom") && it.operation.as_deref() == Some("Update")
             });
-            assert!(!created, "{which:?}: fields of the creation would stay for ever");
+            assert!(!created, "{which:?}: fields of the creation would never be removed");
         }
         world.there_are_pods(5).await;
         world.beating("venom").await;
         let status = world.autoscaled().await;
         assert_eq!(status.nodes.unwrap().selector, "genesis.venom.dev/organism=venom");
 
-        // The cluster's controllers come to rest, then nobody writes any more, through a restart too.
+        // Once the cluster's controllers have settled, nothing is written, across a restart of the operator too.
         world.nodes_are(0, 5).await;
         let versions = async || -> BTreeMap<_, _> {
             let body = world.body().await;
-            // The autoscaler's own status says every 15 s what it could not measure.
+            // The autoscaler updates its own status every 15 s.
             let body = body.into_iter().filter(|((kind, _), _)| kind != "HorizontalPodAutoscaler");
             body.map(|(which, object)| (which, object.resource_version())).collect()
         };
@@ -198,7 +198,7 @@ async fn made_kept_and_collected() {
         tokio::time::sleep(PATIENCE).await;
         assert_eq!(versions().await, before);
         drop(operator);
-        let _operator = world.embodying("beta", &[]);
+        let _operator = world.operator_with_bodies("beta", &[]);
         world
             .until("venom", "a restart", |it| {
                 it.beats.is_some_and(|beats| beats > organism_beats(&status.beats))
@@ -206,7 +206,7 @@ async fn made_kept_and_collected() {
             .await;
         tokio::time::sleep(PATIENCE).await;
         assert_eq!(versions().await, before, "a restart writes nothing");
-        assert_eq!(ours().await, owned, "the autoscaler neither");
+        assert_eq!(ours().await, owned, "the autoscaler changes no owned field");
 
         world.delete_organism("venom").await;
         world.gone("venom").await;
@@ -224,11 +224,11 @@ fn organism_beats(beats: &Option<u64>) -> u64 {
     beats.unwrap_or_default() + 100
 }
 
-/// Whatever somebody changes by hand is put back; what they add is theirs.
+/// Manual changes of managed fields are reverted. Additional fields are left alone.
 #[tokio::test]
-async fn drift_is_put_back() {
+async fn drift_is_reverted() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha", &[]);
+        let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
         world.whole(8).await;
 
@@ -249,7 +249,7 @@ async fn drift_is_put_back() {
         becomes::<ServiceAccount>(&world, "venom", "a label", pointer, json!("venom")).await;
         becomes::<ServiceAccount>(&world, "venom", "their label", "/metadata/labels/theirs", json!("yes"))
             .await;
-        // Without the label by which the operator finds what is its own.
+        // Also if the label is removed by which the operator finds its objects.
         let labels = json!({"metadata": {"labels": {"genesis.venom.dev/organism": null}}});
         world.patch::<Service>("venom-mesh", labels).await;
         let pointer = "/metadata/labels/genesis.venom.dev~1organism";
@@ -293,11 +293,11 @@ async fn drift_is_put_back() {
     .await;
 }
 
-/// What a spec asks for reaches the objects, and what it no longer asks for leaves them.
+/// Changes of the spec are applied to the objects, and removed fields are removed from them.
 #[tokio::test]
-async fn a_changed_spec_rolls() {
+async fn a_changed_spec_is_applied() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha", &[]);
+        let _operator = world.operator_with_bodies("alpha", &[]);
         let spec = json!({
             "nodes": {"nodeSelector": {"disk": "ssd"}, "replicas": 2},
             "metrics": {"service": {"annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
@@ -335,11 +335,12 @@ async fn a_changed_spec_rolls() {
     .await;
 }
 
-/// A stranger's Service is left as it is; the rest of the body is made, and all of it once the name is free.
+/// A Service that the operator does not manage is not touched. The other objects are created, and the Service once the
+/// name is free.
 #[tokio::test]
-async fn a_strangers_service() {
+async fn a_foreign_service_is_not_touched() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha", &[]);
+        let _operator = world.operator_with_bodies("alpha", &[]);
         let services = world.of::<Service>();
         let stranger: Service = serde_json::from_value(json!({
             "metadata": {"name": "venom-metrics"}, "spec": {"ports": [{"port": 80}]},
@@ -352,7 +353,7 @@ async fn a_strangers_service() {
         assert!(says.contains(&format!("Service {}/venom-metrics", world.namespace)), "{says}");
         world.there_are_pods(5).await;
         let there = services.get("venom-metrics").await.unwrap();
-        assert_eq!(there.resource_version(), made.resource_version(), "it was touched");
+        assert_eq!(there.resource_version(), made.resource_version(), "the object was changed");
         services.delete("venom-metrics", &DeleteParams::default()).await.unwrap();
         world.whole(8).await;
         world.beating("venom").await;
@@ -361,25 +362,25 @@ async fn a_strangers_service() {
     .await;
 }
 
-/// With autoscaling the autoscaler is there and its writes go through /scale; without it the user's do.
+/// With autoscaling, the autoscaler sets the replicas through /scale; without it, the user does.
 #[tokio::test]
-async fn scaled_by_whom() {
+async fn replicas_are_set_by_the_autoscaler_or_by_the_user() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha", &[]);
+        let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
         world.whole(8).await;
         let scale = async |replicas: u32| {
             let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
             world.organisms.patch_scale("venom", &PatchParams::default(), &patch).await.unwrap();
         };
-        // As an autoscaler does it.
+        // A write to /scale, as an autoscaler does it.
         scale(7).await;
         becomes::<Deployment>(&world, "venom", "7 replicas", "/spec/replicas", json!(7)).await;
         world.there_are_pods(7).await;
         world.nodes_are(0, 7).await;
         let seen = world.organisms.get_scale("venom").await.unwrap().status.unwrap();
         assert_eq!((seen.replicas, seen.selector.as_deref()), (7, Some("genesis.venom.dev/organism=venom")));
-        // The real one: above its limit it acts without any measure.
+        // The real autoscaler: above maxReplicas it acts without metrics.
         world.patch_organism("venom", json!({"autoscaling": {"maxReplicas": 4}})).await;
         becomes::<Deployment>(&world, "venom", "the autoscaler's 4", "/spec/replicas", json!(4)).await;
 
@@ -396,7 +397,7 @@ async fn scaled_by_whom() {
         world.whole(8).await;
         world.autoscaled().await;
 
-        // Somebody's manifest has replicas in it.
+        // A user's manifest that sets replicas.
         let manifest = json!({
             "apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism", "metadata": {"name": "venom"},
             "spec": {"nodes": {"replicas": 4}},
@@ -415,11 +416,11 @@ async fn scaled_by_whom() {
     .await;
 }
 
-/// P is the number of nodes that are ready, each change is in the ledger, and a restart changes nothing.
+/// P is the number of ready nodes. Each change is recorded, and a restart does not change P.
 #[tokio::test]
 async fn p_follows_ready_nodes() {
     in_world(async |world| {
-        let mut operator = world.embodying("alpha", &[]);
+        let mut operator = world.operator_with_bodies("alpha", &[]);
         let spec = json!({"pulse": {"minPeriod": "20ms"}, "autoscaling": {"enabled": false}});
         world.create::<Organism>("venom", spec).await;
         world.beating("venom").await;
@@ -440,18 +441,18 @@ async fn p_follows_ready_nodes() {
         };
         let before = scales(&world).await;
         println!("scale entries {before:?}");
-        assert_eq!((before[0].0, before[before.len() - 1].1), (1, 2), "from one that is assumed to two");
+        assert_eq!((before[0].0, before[before.len() - 1].1), (1, 2), "from the assumed one to two");
         assert!(before.iter().any(|&(_, p)| p == 5), "{before:?}");
         assert!(before.windows(2).all(|pair| pair[0].1 == pair[1].0), "{before:?}");
 
         operator.kill();
-        let _operator = world.embodying("beta", &[]);
+        let _operator = world.operator_with_bodies("beta", &[]);
         let beats = world.status("venom").await.beats.unwrap();
         world.until("venom", "a restart", |it| it.beats > Some(beats + 50)).await;
-        assert_eq!(scales(&world).await, before, "P stays what it was");
+        assert_eq!(scales(&world).await, before, "P did not change");
         world.nodes_are(2, 5).await;
 
-        // Without any node it beats on.
+        // It beats without any ready node.
         let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
         world.organisms.patch_scale("venom", &PatchParams::default(), &patch).await.unwrap();
         world.nodes_are(0, 0).await;
@@ -461,9 +462,9 @@ async fn p_follows_ready_nodes() {
     .await;
 }
 
-/// Without an image nothing is made, and the condition says why.
+/// Without a node image no objects are created, and the condition states the reason.
 #[tokio::test]
-async fn no_image_no_body() {
+async fn without_a_node_image_no_body_is_created() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         world.create::<Organism>("venom", Value::Null).await;

@@ -1,4 +1,4 @@
-//! What a patch does: to the decision, to the ledger, to the status.
+//! Patches of the specs: their effect on the decision, the ledger and the status.
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use kube::api::{Patch, PatchParams};
@@ -9,9 +9,9 @@ use venom::ledger::Entry;
 use crate::harness::{API_VERSION, eventually};
 use crate::world::{World, in_world};
 
-/// The demonstration of the mission: anomalies are patched into the Genome.
+/// The demonstration of the mission: patching the Genome's anomalies changes the decision.
 #[tokio::test]
-async fn anomalies_decide() {
+async fn patched_anomalies_change_the_decision() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         world.create::<Organism>("venom", Value::Null).await;
@@ -53,7 +53,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// The first beat after the config decides by it.
+/// Checks that the first beat after the config entry decides by it.
 fn committed_after(entries: &[Entry], anoms: u64, action: Action, patched: f64) {
     let config = format!("\"risk\":{{\"anoms\":{anoms}}}");
     let at = entries.iter().rposition(|it| it.kind() == "config" && it.data.contains(&config)).unwrap();
@@ -66,7 +66,7 @@ fn committed_after(entries: &[Entry], anoms: u64, action: Action, patched: f64) 
     );
 }
 
-/// Which object is patched, with what, and the input that has to follow.
+/// The patched kind, the patch, and the expected input.
 fn changes() -> Vec<(&'static str, Value, Value)> {
     let config = |data: Value| {
         let mut data = data;
@@ -110,10 +110,10 @@ fn changes() -> Vec<(&'static str, Value, Value)> {
     ]
 }
 
-/// Every field in mid-beat: only what changed is recorded, and it is in force from the next pulse, which
-/// `rederive` sees to. What does not change the organism's life is not recorded.
+/// Every field can be changed while beating. Only the changed fields are recorded, and they take effect at the next
+/// pulse, which `rederive` checks. Changes that the engine does not read are not recorded.
 #[tokio::test]
-async fn changed_in_mid_beat() {
+async fn changed_fields_are_recorded_while_beating() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "50ms"}})).await;
@@ -137,7 +137,7 @@ async fn changed_in_mid_beat() {
         let inputs: Vec<Value> = summary.inputs[1..].iter().map(|(_, data)| data.clone()).collect();
         assert_eq!(inputs, wanted);
 
-        // The same again, as kubectl applies it; what the engine does not read; a restart.
+        // Not recorded: an unchanged manifest, a field that the engine does not read. Then a restart.
         apply_as_it_is(&world).await;
         let generation = world
             .patch_organism(
@@ -149,7 +149,7 @@ async fn changed_in_mid_beat() {
         world.beats_more("venom", 20).await;
         operator.kill();
         let _operator = world.operator("beta");
-        // The head alone: decoding the whole ledger at each look takes longer than the look's limit.
+        // Polls the head alone: decoding the whole ledger at each poll would exceed the timeout.
         let store = world.store("venom").await;
         eventually("beta to have the ledger", async || {
             let epoch = store.head().await.unwrap().unwrap().head.unwrap().epoch;
@@ -185,7 +185,7 @@ async fn apply_as_it_is(world: &World) {
     let genome = world.genomes.get("venom").await.unwrap();
     let applied = |kind: &str, spec: Value| json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": "venom"}, "spec": spec});
     let params = PatchParams::apply("kubectl").force();
-    // The API server may count a generation, for it keeps -1.0 as -1 and then takes them for two.
+    // The API server may increment the generation: it stores -1.0 as -1 and then considers them different.
     let patch = applied("Organism", json!(organism.spec));
     let again = world.organisms.patch("venom", &params, &Patch::Apply(&patch)).await.unwrap();
     observed(world, again.metadata.generation.unwrap()).await;

@@ -1,4 +1,4 @@
-//! What is left of an organism that is deleted, and what may stand in the way of one.
+//! Deletion of an Organism, retained ledgers, and name conflicts.
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
@@ -9,9 +9,9 @@ use crate::harness::eventually;
 use crate::ledger::Live;
 use crate::world::{in_world, message};
 
-/// Nothing stays of its ledger; a Genome of its own goes with it, another is free.
+/// The ledger is deleted, and so is a Genome that the Organism owns; a referenced Genome is released.
 #[tokio::test]
-async fn deleted_with_its_ledger() {
+async fn the_ledger_is_deleted_with_the_organism() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         world.create::<Organism>("owner", Value::Null).await;
@@ -33,7 +33,7 @@ async fn deleted_with_its_ledger() {
         let lent = world.genomes.get("lent").await.unwrap().status.unwrap();
         assert_eq!(lent.bound_to, None);
 
-        // A new one of that name starts anew.
+        // A new Organism of the same name starts a new ledger.
         world.create::<Organism>("owner", Value::Null).await;
         world.beating("owner").await;
         let live = world.ledger("owner").await;
@@ -42,9 +42,9 @@ async fn deleted_with_its_ledger() {
     .await;
 }
 
-/// The ledger stays, and the next Organism of this name continues it.
+/// The ledger is retained, and the next Organism of this name continues it.
 #[tokio::test]
-async fn retained_and_continued() {
+async fn a_retained_ledger_is_continued() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": "10ms"}, "ledger": {"onDelete": "Retain"}});
@@ -67,7 +67,7 @@ async fn retained_and_continued() {
         world.until("venom", "a restart", |it| it.beats > Some(100)).await;
         let live = world.ledger("venom").await;
         assert_eq!((live.head.generation, live.head.retained), (2, false));
-        assert!(live.head.epoch > left.head.epoch, "epochs go on across generations");
+        assert!(live.head.epoch > left.head.epoch, "epochs continue across generations");
         let summary = live.check();
         let genesis = summary.inputs_of("genesis")[0];
         assert_eq!(genesis["origin"]["generation"], 2);
@@ -81,10 +81,10 @@ async fn retained_and_continued() {
         });
         assert_eq!(continues["origin"], origin);
 
-        // The old one is there as it was, under a name of its own.
-        let retired = world.maps.get("venom-ledger-g1").await.unwrap();
-        assert_eq!(retired.immutable, Some(true));
-        let head = old_store.retired(1).await.unwrap().unwrap();
+        // The old head is archived unchanged.
+        let archived = world.maps.get("venom-ledger-g1").await.unwrap();
+        assert_eq!(archived.immutable, Some(true));
+        let head = old_store.archived_head(1).await.unwrap().unwrap();
         assert_eq!((&head.segments, head.root), (&left.head.segments, left.head.root));
         let old = Live::listed(&old_store, head).await.expect("a segment of the old generation is gone");
         assert_eq!(old.continues(&left), left.entries.len());
@@ -93,9 +93,9 @@ async fn retained_and_continued() {
     .await;
 }
 
-/// A ConfigMap of the head's name that is not ours is left alone.
+/// A foreign ConfigMap with the name of the head is not touched.
 #[tokio::test]
-async fn a_name_that_is_taken() {
+async fn a_foreign_configmap_is_not_touched() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         let stranger = ConfigMap {
@@ -109,7 +109,7 @@ async fn a_name_that_is_taken() {
         let says = message(&status, "Ready");
         assert!(says.contains("venom-ledger"), "{says}");
         let there = world.maps.get("venom-ledger").await.unwrap();
-        assert_eq!(there.resource_version(), made.resource_version(), "it was touched");
+        assert_eq!(there.resource_version(), made.resource_version(), "the object was changed");
         world.maps.delete("venom-ledger", &DeleteParams::default()).await.unwrap();
         world.beating("venom").await;
         world.ledger("venom").await.check();

@@ -1,4 +1,4 @@
-//! An etcd that is full, in a cluster of its own.
+//! An etcd without free space, in a separate cluster.
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,26 +12,26 @@ use crate::harness::{Cluster, eventually};
 use crate::http::{free_address, metric_of, post};
 use crate::world::World;
 
-/// Of the cluster and of the namespace in it.
+/// Name of the cluster and of the namespace in it.
 const NAME: &str = "filled";
-/// Room for what the API server keeps and for some fillers.
+/// etcd's quota: room for the objects of the API server and some fillers.
 const QUOTA: &str = "--quota-backend-bytes=33554432";
 const FILLER: usize = 1_000_000;
 
-/// Ended with the test, however that ends.
+/// Stops the cluster when dropped.
 struct Own;
 
 impl Drop for Own {
     fn drop(&mut self) {
-        Cluster::end(NAME);
+        Cluster::stop(NAME);
     }
 }
 
-/// The etcd of a cluster, asked past the API server.
+/// The etcd of a cluster, accessed directly.
 struct Etcd(String);
 
 impl Etcd {
-    /// The one of the cluster that this kubeconfig belongs to.
+    /// The etcd of the cluster of this kubeconfig.
     fn of(kubeconfig: &Path) -> Self {
         let settings = std::fs::read_to_string(kubeconfig.with_file_name("settings")).unwrap();
         let port = settings.lines().find_map(|line| line.strip_prefix("etcd_port=")).unwrap();
@@ -49,7 +49,7 @@ impl Etcd {
         answer["alarms"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Gives back what was deleted, and takes writes again.
+    /// Compacts, defragments and clears the alarm, so that etcd accepts writes again.
     fn make_room(&self) {
         let revision = self.ask("/v3/kv/range", &json!({"key": "AA=="}))["header"]["revision"].clone();
         self.ask("/v3/kv/compaction", &json!({"revision": revision, "physical": true}));
@@ -61,7 +61,7 @@ impl Etcd {
     }
 }
 
-/// Makes ConfigMaps until there is no room for one more. Returns how many there are.
+/// Creates ConfigMaps until etcd is full. Returns their number.
 async fn fill(maps: &Api<ConfigMap>) -> usize {
     for made in 0.. {
         let filler = ConfigMap {
@@ -81,11 +81,11 @@ async fn fill(maps: &Api<ConfigMap>) -> usize {
     unreachable!()
 }
 
-/// No write is taken: beating goes on, the log says why nothing is committed, and when there is room again all
-/// of it is there.
+/// While etcd rejects writes, the organism keeps beating and the log states why nothing is committed. Once there is room,
+/// every beat is committed.
 #[tokio::test]
-async fn etcd_is_full() {
-    let cluster = Cluster::raise(NAME, QUOTA).await;
+async fn beats_are_kept_while_etcd_is_full() {
+    let cluster = Cluster::start(NAME, QUOTA).await;
     let _own = Own;
     let etcd = Etcd::of(cluster.kubeconfig.as_deref().unwrap());
     let client = cluster.client();
@@ -116,7 +116,7 @@ async fn etcd_is_full() {
         if errors >= 1.0 && beaten >= 100.0 { Ok(()) } else { Err(format!("{errors}, {beaten}")) }
     })
     .await;
-    assert_eq!(world.ledger("venom").await.head, before.head, "nothing can have been committed");
+    assert_eq!(world.ledger("venom").await.head, before.head, "nothing was committed");
     assert_eq!((said("etcd is full"), said("commit delayed")), (1, 0), "{}", operator.log());
     assert!(said("status not written") <= 2, "Organism and Genome, once each: {}", operator.log());
 
@@ -136,7 +136,7 @@ async fn etcd_is_full() {
     live.check_status(&status);
     println!("{fillers} fillers, {compared} entries as before, {} since", live.head.size - before.head.size);
     assert_eq!(live.head.epoch, 1);
-    assert_eq!(summary.inputs_of("resume").len(), 0, "it never stopped");
+    assert_eq!(summary.inputs_of("resume").len(), 0, "beating never stopped");
     assert_eq!(said("etcd takes writes again"), 1, "{}", operator.log());
     assert_eq!(said("etcd is full"), 1, "{}", operator.log());
     assert!(operator.terminate().await.success());

@@ -1,4 +1,4 @@
-//! Which Genome an Organism lives by, and what happens without one.
+//! Binding of Genomes to Organisms, and Organisms without a Genome.
 use std::time::{Duration, Instant};
 
 use kube::api::DeleteParams;
@@ -18,9 +18,9 @@ async fn bound_to(world: &World, genome: &str, organism: Option<&str>) {
     .await;
 }
 
-/// A Genome lives in one Organism at most, and is free when that is gone.
+/// At most one Organism can use a Genome. Deleting the Organism releases it.
 #[tokio::test]
-async fn wanted_by_two() {
+async fn a_genome_is_bound_to_one_organism() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         world.create::<Genome>("shared", json!({})).await;
@@ -41,7 +41,7 @@ async fn wanted_by_two() {
         bound_to(&world, "shared", Some("second")).await;
         world.ledger("second").await.check();
 
-        // Another one: the first is free again, and what differs is recorded.
+        // Another genomeRef releases the first Genome, and the differences are recorded.
         world.create::<Genome>("calm", json!({"ml": {"bias": -2}})).await;
         world.patch_organism("second", json!({"genomeRef": {"name": "calm"}})).await;
         bound_to(&world, "calm", Some("second")).await;
@@ -55,9 +55,9 @@ async fn wanted_by_two() {
     .await;
 }
 
-/// Without its Genome an organism does not beat. One that was deleted stays deleted.
+/// Without its Genome an organism does not beat. The operator does not recreate a deleted Genome.
 #[tokio::test]
-async fn missing_deleted_and_back() {
+async fn without_its_genome_an_organism_does_not_beat() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         let spec = json!({"genomeRef": {"name": "later"}, "pulse": {"minPeriod": "20ms"}});
@@ -76,7 +76,7 @@ async fn missing_deleted_and_back() {
         for (genome, organism) in [("later", "waits"), ("owns", "owns")] {
             deleted_for_good(&world, genome, organism).await;
         }
-        // Applied again, with something changed: one resume, then one config.
+        // Applied again with a change: one resume, then one config.
         world.create::<Genome>("owns", json!({"risk": {"anoms": 3}})).await;
         world.beating("owns").await;
         world.condition("owns", "Beating", "True", "Beating").await;
@@ -89,7 +89,7 @@ async fn missing_deleted_and_back() {
         assert_eq!(*inputs[1], json!({"type": "config", "risk": {"anoms": 3}}));
         bound_to(&world, "owns", Some("owns")).await;
 
-        // Nor does an operator that starts anew make one.
+        // A restarted operator does not create it either.
         operator.kill();
         let _operator = world.operator("beta");
         world.condition("owns", "Beating", "True", "Beating").await;
@@ -99,7 +99,7 @@ async fn missing_deleted_and_back() {
         })
         .await;
         sleep(Duration::from_secs(1)).await;
-        assert!(world.genomes.get_metadata_opt("later").await.unwrap().is_none(), "it was made again");
+        assert!(world.genomes.get_metadata_opt("later").await.unwrap().is_none(), "the Genome was recreated");
         world.condition("waits", "Ready", "False", "GenomeNotFound").await;
         world.create::<Genome>("later", json!({})).await;
         world.beating("waits").await;
@@ -109,10 +109,9 @@ async fn missing_deleted_and_back() {
     .await;
 }
 
-/// A genomeRef that is turned to a Genome that cannot be had: beating stops, the old one is free, and turning
-/// back goes on where it stopped.
+/// Changing genomeRef to an unavailable Genome stops the beat and releases the old one. Changing it back resumes.
 #[tokio::test]
-async fn turned_to_one_that_cannot_be_had() {
+async fn an_unavailable_genome_ref_stops_the_beat() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": "20ms"}});
@@ -128,7 +127,7 @@ async fn turned_to_one_that_cannot_be_had() {
             bound_to(&world, "venom", None).await;
             let before = world.ledger("venom").await;
             sleep(Duration::from_secs(1)).await;
-            assert_eq!(world.ledger("venom").await.head.size, before.head.size, "it beats");
+            assert_eq!(world.ledger("venom").await.head.size, before.head.size, "it still beats");
 
             world.patch_organism("venom", json!({"genomeRef": null})).await;
             world.beating("venom").await;
@@ -155,6 +154,6 @@ async fn deleted_for_good(world: &World, genome: &str, organism: &str) {
     let before = world.ledger(organism).await;
     sleep(Duration::from_millis(1500)).await;
     let after = world.ledger(organism).await;
-    assert_eq!(after.head.size, before.head.size, "it beats without a Genome");
-    assert!(world.genomes.get_metadata_opt(genome).await.unwrap().is_none(), "it was made again");
+    assert_eq!(after.head.size, before.head.size, "it still beats without a Genome");
+    assert!(world.genomes.get_metadata_opt(genome).await.unwrap().is_none(), "the Genome was recreated");
 }

@@ -1,8 +1,8 @@
-//! A cluster with our CRDs, and a namespace of its own for each test.
+//! A cluster with the CRDs, and a new namespace for each test.
 //!
-//! The cluster is the one that KUBECONFIG names, or else one that `e2e/cluster/cluster up --name test`
-//! raises. That one stays up between runs (`e2e/cluster/cluster down --name test` ends it). Without a
-//! cluster every test fails with the same line: what was not tried must not look as if it had passed.
+//! The cluster is the one of KUBECONFIG, or else one that `e2e/cluster/cluster up --name test` starts. It keeps running
+//! between test runs; `e2e/cluster/cluster down --name test` stops it. Without a cluster every test fails with the same
+//! message: a skipped test must not look like a passed one.
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -22,15 +22,15 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use venom::api::Organism;
 
-/// How long [`eventually`] waits. Generous: the machine may be busy, and only a failing test waits it out.
+/// Timeout of [`eventually`]. It is generous because the machine may be busy, and only a failing test reaches it.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What manifests of ours begin with.
+/// `apiVersion` of the project's manifests.
 pub const API_VERSION: &str = "genesis.venom.dev/v1alpha1";
 
 const FIELD_MANAGER: &str = "venom-test";
 
-/// Runs `test` with a client and the name of a fresh namespace, which is deleted at its end, failed or not.
+/// Runs `test` with a client and the name of a new namespace, which is deleted afterwards even if the test failed.
 pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
     let client = cluster().await.client();
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -41,7 +41,7 @@ pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
     let namespace = namespaces.create(&PostParams::default(), &fresh).await.unwrap().name_any();
     let outcome = AssertUnwindSafe(test(client.clone(), &namespace)).catch_unwind().await;
     release_organisms(client, &namespace).await;
-    // Not waited for: the cluster empties it in its own time.
+    // The test does not wait for the deletion.
     let deleted = namespaces.delete(&namespace, &DeleteParams::default()).await;
     if let Err(panic) = outcome {
         resume_unwind(panic);
@@ -49,51 +49,50 @@ pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
     deleted.unwrap();
 }
 
-/// Takes the finalizers off: the operator that put them on has ended, and a namespace with an object that
-/// nobody finalizes is never gone.
+/// Removes the finalizers. The operator that added them has ended, and the deletion of the namespace would hang.
 async fn release_organisms(client: Client, namespace: &str) {
     let organisms: Api<Organism> = Api::namespaced(client, namespace);
     let Ok(left) = organisms.list_metadata(&ListParams::default()).await else { return };
     let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     for organism in left.items.iter().filter(|it| !it.finalizers().is_empty()) {
-        // One that went meanwhile needs nothing.
+        // It may be gone already.
         let _ = organisms.patch_metadata(&organism.name_any(), &PatchParams::default(), &none).await;
     }
 }
 
-/// Looks until `look` answers `Ok`, and returns that; its `Err` is what it saw instead, and the last one is
-/// in the message when the time is up.
+/// Polls `look` until it returns `Ok`, and returns the value. `Err` describes the observed state; the panic after the
+/// timeout contains the last one.
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
     within(LIMIT, what, look).await
 }
 
-/// As [`eventually`], for what takes longer than other things.
+/// Like [`eventually`], with another timeout.
 pub async fn within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + limit;
-    let mut last = "nothing: the first look did not return".to_owned();
+    let mut last = "nothing: the first poll did not return".to_owned();
     while Instant::now() < deadline {
         match timeout_at(deadline, look()).await {
             Ok(Ok(found)) => return found,
             Ok(Err(seen)) => last = seen,
-            Err(_) => break, // the look itself hung: what was seen before it says more
+            Err(_) => break, // the poll hung: the state before it says more
         }
         sleep(Duration::from_millis(50)).await;
     }
     panic!("waited {} s for {what}; last seen: {last}", limit.as_secs());
 }
 
-/// A cluster that answers and knows our CRDs.
+/// A reachable cluster with the CRDs installed.
 pub struct Cluster {
     config: Config,
-    /// For programs that are started; none where they find the cluster as we did.
+    /// For child processes; `None` if they find the cluster by KUBECONFIG.
     pub kubeconfig: Option<PathBuf>,
 }
 
 impl Cluster {
     async fn new(kubeconfig: Option<PathBuf>) -> Result<Self, String> {
-        let read = self::kubeconfig(kubeconfig.as_deref())?;
+        let kubeconfig_file = self::kubeconfig(kubeconfig.as_deref())?;
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(read, &options).await;
+        let config = Config::from_custom_kubeconfig(kubeconfig_file, &options).await;
         let config = config.map_err(|error| error.to_string())?;
         let cluster = Self { config, kubeconfig };
         let answer = cluster.client().apiserver_version().await;
@@ -102,39 +101,37 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Raises one of this name that is this test's own, its etcd with these further flags. [`end`] ends it.
-    ///
-    /// [`end`]: Self::end
-    pub async fn raise(name: &str, etcd_flags: &str) -> Self {
-        Self::new(Some(raise(name, Some(etcd_flags)).unwrap())).await.unwrap()
+    /// Starts a cluster for the calling test only, with additional flags for etcd. [`Self::stop`] stops it.
+    pub async fn start(name: &str, etcd_flags: &str) -> Self {
+        Self::new(Some(start_cluster(name, Some(etcd_flags)).unwrap())).await.unwrap()
     }
 
-    /// Ends the cluster of this name.
-    pub fn end(name: &str) {
+    /// Stops the cluster of this name.
+    pub fn stop(name: &str) {
         let down = Command::new(in_repository("e2e/cluster/cluster"))
             .args(["down", "--own", "--name", name])
             .status();
         assert!(down.unwrap().success());
     }
 
-    /// A client for the calling test: a test has its own tokio runtime, and connections belong to one.
+    /// A new client. Connections belong to a tokio runtime, and each test has its own.
     pub fn client(&self) -> Client {
         Client::try_from(self.config.clone()).unwrap()
     }
 }
 
-/// The cluster of the tests.
+/// The cluster that the tests share.
 pub async fn cluster() -> &'static Cluster {
-    /// The way to it, or why there is none: found out once, by the first test that asks.
+    /// The cluster or the reason why there is none. The first test initializes it.
     static CLUSTER: OnceCell<Result<Cluster, String>> = OnceCell::const_new();
     let found = CLUSTER.get_or_init(async || {
         let given = std::env::var("KUBECONFIG").is_ok_and(|given| !given.is_empty());
-        Cluster::new(if given { None } else { Some(raise("test", None)?) }).await
+        Cluster::new(if given { None } else { Some(start_cluster("test", None)?) }).await
     });
-    found.await.as_ref().unwrap_or_else(|why| panic!("no cluster to test on: {why}"))
+    found.await.as_ref().unwrap_or_else(|error| panic!("no cluster to test on: {error}"))
 }
 
-/// What the file at `path` says of the way to a cluster; without one, what we were given.
+/// Reads the kubeconfig at `path`, or else the one of KUBECONFIG.
 pub fn kubeconfig(path: Option<&Path>) -> Result<Kubeconfig, String> {
     match path {
         Some(path) => Kubeconfig::read_from(path).map_err(|error| error.to_string()),
@@ -145,10 +142,10 @@ pub fn kubeconfig(path: Option<&Path>) -> Result<Kubeconfig, String> {
     }
 }
 
-/// Raises a cluster of ours, which does nothing if it stands, and returns the path of its kubeconfig. One that is
-/// a test's own has flags for its etcd.
-fn raise(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
-    // `env` prints lines for a shell to evaluate, quoted as only a shell can read.
+/// Starts a cluster, unless it is running, and returns the path of its kubeconfig. `own` makes it a cluster for one test,
+/// with these flags for etcd.
+fn start_cluster(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
+    // `env` prints shell assignments, which only a shell can unquote.
     const SCRIPT: &str = r#"
         "$0" up "$@" >&2 && lines=$("$0" env "$@") && eval "$lines" && printf %s "$KUBECONFIG""#;
     let cluster = in_repository("e2e/cluster/cluster");
@@ -159,7 +156,7 @@ fn raise(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
         .args(own.map(|_| "--own"))
         .envs(own.map(|etcd_flags| ("VENOM_ETCD_FLAGS", etcd_flags)))
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit()) // the first build of its programs takes minutes: let it be seen
+        .stderr(Stdio::inherit()) // shows the progress of the first build, which takes minutes
         .output()
         .map_err(|error| format!("bash: {error}"))?;
     if !output.status.success() {
@@ -171,36 +168,36 @@ fn raise(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned().into())
 }
 
-/// Installs crds/, as they are committed, and waits until they are served.
+/// Installs the committed files of crds/ and waits until the API server serves them.
 async fn install_crds(client: Client) -> Result<(), String> {
     let crds: Api<CustomResourceDefinition> = Api::all(client);
     let folder = in_repository("crds");
     let mut changed = false;
     for file in std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
         let path = file.map_err(|error| error.to_string())?.path();
-        let because = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(&path).map_err(|error| because(&error))?;
-        // Not by way of our types: what is tried is the file, with every word in it.
-        let crd: Value = serde_yaml::from_str(&text).map_err(|error| because(&error))?;
-        let name = crd["metadata"]["name"].as_str().ok_or_else(|| because(&"no name"))?.to_owned();
-        let before = crds.get_opt(&name).await.map_err(|error| because(&error))?;
+        let file_error = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = std::fs::read_to_string(&path).map_err(|error| file_error(&error))?;
+        // Applied as untyped YAML, so that the test covers the file and not the Rust types.
+        let crd: Value = serde_yaml::from_str(&text).map_err(|error| file_error(&error))?;
+        let name = crd["metadata"]["name"].as_str().ok_or_else(|| file_error(&"no name"))?.to_owned();
+        let before = crds.get_opt(&name).await.map_err(|error| file_error(&error))?;
         let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let after = crds.patch(&name, &apply, &Patch::Apply(&crd)).await.map_err(|error| because(&error))?;
+        let after =
+            crds.patch(&name, &apply, &Patch::Apply(&crd)).await.map_err(|error| file_error(&error))?;
         changed |= before.is_some_and(|before| before.metadata.generation != after.metadata.generation);
         timeout(LIMIT, await_condition(crds.clone(), &name, is_crd_established()))
             .await
-            .map_err(|_| because(&"not Established in time"))?
-            .map_err(|error| because(&error))?;
+            .map_err(|_| file_error(&"not Established in time"))?
+            .map_err(|error| file_error(&error))?;
     }
     if changed {
-        // The API server takes up a changed schema by a watch, and nothing says when it has.
+        // The API server loads a changed schema asynchronously and does not report it.
         sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
 
-/// A port that nobody has, below the range from which the kernel takes ports of its own: it can be had again
-/// after a restart.
+/// A free port below the kernel's ephemeral range, so that a process can bind it again after a restart.
 pub fn free_port() -> u16 {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     loop {

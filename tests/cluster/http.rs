@@ -1,9 +1,9 @@
-//! HTTP as far as the tests need it, and metrics read by it.
+//! A minimal HTTP client, and reading metrics with it.
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-/// An address that was free a moment ago.
+/// A local address with a free port.
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -19,7 +19,7 @@ pub fn post(address: &str, path: &str, body: &str) -> Result<(u16, String), Stri
     ask(address, &format!("POST {path}"), body)
 }
 
-/// By version 1.0: the answer then comes in one piece, and ends with the connection.
+/// Uses HTTP/1.0, so that the response is not chunked and ends with the connection.
 fn ask(address: &str, what: &str, body: &str) -> Result<(u16, String), String> {
     let length = body.len();
     let ask = || -> std::io::Result<String> {
@@ -36,13 +36,13 @@ fn ask(address: &str, what: &str, body: &str) -> Result<(u16, String), String> {
     Ok((code, body.to_owned()))
 }
 
-/// The value of a metric, by its name and labels as they are written.
+/// The value of a metric, given its name and labels as in the exposition format.
 pub fn metric(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 
-/// What an operator's `/metrics` has of that name; 0 before it is there.
+/// The value of a metric on an operator's `/metrics`; 0 if there is no such metric yet.
 pub fn metric_of(address: &str, name: &str) -> f64 {
     let (code, text) = get(address, "/metrics").unwrap();
     assert_eq!(code, 200);

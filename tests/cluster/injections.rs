@@ -1,7 +1,7 @@
-//! Injections through the nodes of an Organism, into the ledger that a real operator keeps.
+//! Injections through the nodes of an Organism into the ledger of a real operator.
 //!
-//! There is no kubelet here: the nodes are in this process, on real sockets, with certificates of the operator's
-//! own authority, and EndpointSlices say where they are.
+//! There is no kubelet: the nodes run in the test process, with real sockets and certificates of the operator's
+//! authority, and the tests create the EndpointSlices.
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use crate::world::{World, in_world};
 
 const NODES: usize = 3;
 const INJECTIONS: usize = 1_000;
-/// Clients that inject at once.
+/// Number of concurrent clients.
 const CLIENTS: usize = 8;
 const KILLS: usize = 8;
-/// As long as a client goes on trying.
+/// How long a client retries.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Nodes of an Organism, and their peers' folder.
+/// The nodes of an Organism, and the folder of their certificates.
 struct Body {
     nodes: Vec<Node>,
     _folder: TempDir,
 }
 
-/// The address at which this machine is reached: no EndpointSlice may name the loopback one. Nothing is sent.
+/// An address of this machine: EndpointSlices must not contain a loopback address. Sends no packets.
 fn own_address() -> IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("192.0.2.1:9").expect("this machine has no address but loopback; give it one");
@@ -47,9 +47,9 @@ fn own_address() -> IpAddr {
 }
 
 impl World {
-    /// The authority that the operator made.
+    /// The certificate authority that the operator created.
     async fn authority(&self) -> Authority {
-        // The operator's own namespace is the one of its kubeconfig.
+        // The operator's namespace is that of its kubeconfig.
         let secrets: Api<Secret> = Api::default_namespaced(self.client.clone());
         let secret = eventually("the authority's Secret", async || {
             secrets.get("venom-mesh-ca").await.map_err(|error| error.to_string())
@@ -60,7 +60,7 @@ impl World {
         Authority::from_pem(text("ca.pem"), text("ca.key")).unwrap()
     }
 
-    /// Starts nodes and says where they are.
+    /// Starts nodes and creates their EndpointSlices.
     async fn nodes(&self, name: &str) -> Body {
         let authority = self.authority().await;
         let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
@@ -106,7 +106,7 @@ fn slice(organism: &str, number: usize, address: SocketAddr) -> EndpointSlice {
     .unwrap()
 }
 
-/// Injects until it is answered, each time through another door.
+/// Injects through one node after the other until there is an outcome.
 async fn inject(doors: &[Mesh], number: usize, payload: InjectionPayload) -> Outcome {
     let id: InjectionId = uuid::Uuid::now_v7().to_string().parse().unwrap();
     let end = Instant::now() + PATIENCE;
@@ -125,13 +125,13 @@ async fn inject(doors: &[Mesh], number: usize, payload: InjectionPayload) -> Out
     unreachable!("there are no doors")
 }
 
-/// The operator dies again and again while clients inject: each acknowledged injection is in the ledger once, as
-/// the entry that was told.
+/// The operator is killed repeatedly while clients inject. Each acknowledged injection is in the ledger exactly once, at
+/// the acknowledged index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator() {
+async fn acknowledged_injections_are_recorded_once_while_operators_are_killed() {
     in_world(async |world| {
-        let mut operator = world.embodying("alpha", &[]);
-        // Injections count for a second: more than 4,096 cannot count at once.
+        let mut operator = world.operator_with_bodies("alpha", &[]);
+        // A window of a second keeps the number of counting injections below the limit of 4,096.
         world.create::<Genome>("venom", json!({"risk": {"window": "1s"}})).await;
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "20ms"}})).await;
         world.beating("venom").await;
@@ -157,7 +157,7 @@ async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator()
         for kill in 0..KILLS {
             sleep(Duration::from_millis(700 + 311 * (kill as u64 % 4))).await;
             operator.kill();
-            operator = world.embodying("alpha", &[]);
+            operator = world.operator_with_bodies("alpha", &[]);
         }
         let mut told: Vec<u64> = clients.join_all().await.into_iter().flatten().collect();
         told.sort_unstable();
@@ -185,11 +185,11 @@ async fn each_injection_is_in_the_ledger_once_whatever_becomes_of_the_operator()
     .await;
 }
 
-/// The Genome says what may be injected; what is refused is not in the ledger.
+/// The Genome bounds the injectable weights. A rejected injection is not in the ledger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_injection_is_decided_on_and_the_genome_bounds_it() {
+async fn an_injection_changes_the_decision_within_the_bounds_of_the_genome() {
     in_world(async |world| {
-        let _operator = world.embodying("alpha", &[]);
+        let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "5s"}})).await;
         world.beating("venom").await;
         let body = world.nodes("venom").await;

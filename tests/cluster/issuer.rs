@@ -1,7 +1,7 @@
-//! Certificates of nodes: who gets one from the operator, and who does not.
+//! The certificate issuer: which requests it grants and which it denies.
 //!
-//! There is no kubelet here: the cluster's own controllers make the pods of a body, and the API server gives out
-//! the tokens that a kubelet would ask for.
+//! There is no kubelet: the controllers of the cluster create the pods of a body, and the tests request the tokens that a
+//! kubelet would request.
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ use crate::operator::Operator;
 use crate::world::{World, in_world};
 
 const AUDIENCE: &str = "genesis.venom.dev/node";
-/// As the test clusters' API servers call themselves.
+/// The audience of the API server in the test clusters.
 const API_SERVER: &str = "https://kubernetes.default.svc.cluster.local";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A world whose operators live in its namespace, with a place for files.
+/// A world whose operators use its namespace as their own, with a folder for files.
 struct Site {
     world: World,
     folder: TempDir,
@@ -45,7 +45,7 @@ struct Site {
 impl Site {
     fn new(world: World) -> Self {
         let folder = TempDir::new().unwrap();
-        // An operator outside of a cluster takes the namespace of its kubeconfig for its own.
+        // Outside a cluster, an operator's own namespace is that of its kubeconfig.
         let mut config = match &world.kubeconfig {
             Some(path) => Kubeconfig::read_from(path).unwrap(),
             None => Kubeconfig::from_env().unwrap().unwrap(),
@@ -77,7 +77,7 @@ impl Site {
         path
     }
 
-    /// Two pods that the cluster made for this Organism.
+    /// Two pods of this Organism, created by the cluster.
     async fn pods(&self, organism: &str) -> [Pod; 2] {
         let of = ListParams::default().labels(&format!("genesis.venom.dev/organism={organism}"));
         eventually(&format!("pods of {organism}"), async || {
@@ -93,7 +93,7 @@ impl Site {
         pod
     }
 
-    /// A pod that somebody makes as this account.
+    /// Creates a pod with this service account.
     async fn made(&self, name: &str, account: &str) -> Pod {
         let pod = json!({
             "metadata": {"name": name, "labels": {"genesis.venom.dev/organism": "venom"}},
@@ -103,7 +103,7 @@ impl Site {
         self.api().create(&PostParams::default(), &pod).await.unwrap()
     }
 
-    /// A token as a kubelet asks for one.
+    /// Requests a token as a kubelet does.
     async fn token(&self, account: &str, audience: &str, pod: Option<&Pod>) -> String {
         let bound = pod.map(|pod| BoundObjectReference {
             api_version: Some("v1".into()),
@@ -123,7 +123,7 @@ impl Site {
         made.status.unwrap().token.unwrap()
     }
 
-    /// The authority as a node of the Organism knows it.
+    /// The CA certificates as published to the nodes of the Organism.
     async fn ca(&self) -> String {
         eventually("the authority's ConfigMap", async || {
             let found = self.api::<ConfigMap>().get_opt("venom-mesh-ca").await;
@@ -133,7 +133,7 @@ impl Site {
         .await
     }
 
-    /// A node's own way to a certificate.
+    /// The certificate source of a node.
     async fn source(&self, account: &str, token: &str) -> CertificateSource {
         CertificateSource::Issuer(IssuerEndpoint {
             url: self.world.issuer_url.parse().unwrap(),
@@ -142,7 +142,7 @@ impl Site {
         })
     }
 
-    /// Any request, with this token and body.
+    /// Sends a request with this token and body.
     async fn ask(&self, ca: &str, token: Option<&str>, body: &[u8]) -> Result<HttpResponse, String> {
         let mut roots = RootCertStore::empty();
         roots.add(der(ca)).unwrap();
@@ -155,7 +155,7 @@ impl Site {
         post_json(&url, body, bearer.as_deref(), Some(tls), PATIENCE).await
     }
 
-    /// So many requests were refused, by reason.
+    /// The number of denied requests by reason.
     fn refused(&self) -> BTreeMap<String, u64> {
         let (_, text) = get(&self.metrics, "/metrics").unwrap();
         let counted = text.lines().filter_map(|line| {
@@ -175,14 +175,14 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// A request and the key that it is for.
+/// A certificate signing request and its private key.
 fn csr() -> (String, Vec<u8>) {
     let (key, csr) = generate_key_and_csr().unwrap();
     (key, serde_json::to_vec(&CertificateRequest { csr }).unwrap())
 }
 
-/// Whether this authority vouches for that certificate.
-fn vouches(ca: &str, certificate: &str) -> bool {
+/// Whether this authority signed the certificate.
+fn is_signed_by(ca: &str, certificate: &str) -> bool {
     let mut roots = RootCertStore::empty();
     roots.add(der(ca)).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -190,9 +190,9 @@ fn vouches(ca: &str, certificate: &str) -> bool {
     verifier.verify_client_cert(&der(certificate), &[], UnixTime::now()).is_ok()
 }
 
-/// A node's certificate names its pod and its Organism, and outlives the operator that signed it.
+/// A node's certificate names its pod and its Organism, and stays valid after the operator that signed it is gone.
 #[tokio::test]
-async fn a_node_gets_a_certificate() {
+async fn a_node_is_issued_a_certificate() {
     on_site(async |site| {
         let mut operator = site.operator("alpha");
         for name in ["venom", "other"] {
@@ -203,7 +203,7 @@ async fn a_node_gets_a_certificate() {
             let pod = site.pod(name).await;
             let token = site.token(name, AUDIENCE, Some(&pod)).await;
             let source = site.source(name, &token).await;
-            // The Organism is held a moment after its pods are there, at the latest.
+            // The operator may take the Organism over shortly after its pods exist.
             let credentials = eventually("a certificate", async || {
                 source.obtain().await.map_err(|error| error.to_string())
             })
@@ -219,7 +219,7 @@ async fn a_node_gets_a_certificate() {
         let ca = site.ca().await;
         let answer = site.ask(&ca, Some(&token), &csr().1).await.unwrap();
         let before = serde_json::from_slice::<CertificateResponse>(&answer.body).unwrap().certificate;
-        assert!(vouches(&ca, &before));
+        assert!(is_signed_by(&ca, &before));
         let secret = site.api::<Secret>().get(SECRET).await.unwrap();
 
         operator.kill();
@@ -232,18 +232,18 @@ async fn a_node_gets_a_certificate() {
         let now = site.api::<Secret>().get(SECRET).await.unwrap();
         assert_eq!(now.resource_version(), secret.resource_version(), "it was written again");
         assert_eq!(site.ca().await, ca);
-        assert!(vouches(&ca, &before), "the old certificate is still good");
+        assert!(is_signed_by(&ca, &before), "the old certificate is still good");
     })
     .await;
 }
 
-/// Whoever is no node is told so, and counted.
+/// Requests that do not come from a node are denied with a reason and counted.
 #[tokio::test]
-async fn nobody_else_gets_one() {
+async fn requests_from_other_pods_are_denied() {
     on_site(async |site| {
         let operator = site.operator("alpha");
         site.world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "100ms"}})).await;
-        // One of them is going later: held by a finalizer, its token is good for a while.
+        // A finalizer keeps one of the pods, so that its token stays valid while it is being deleted.
         let [pod, going] = site.pods("venom").await;
         let (good, ca) = (site.token("venom", AUDIENCE, Some(&pod)).await, site.ca().await);
         let (_, body) = csr();
@@ -252,7 +252,7 @@ async fn nobody_else_gets_one() {
             other => Err(format!("{other:?}")),
         })
         .await;
-        // A pod that somebody runs as the Organism's account, and one as an account of his own.
+        // A foreign pod with the Organism's service account, and one with another account.
         let stray = site.made("stray", "venom").await;
         let account: ServiceAccount =
             serde_json::from_value(json!({"metadata": {"name": "stranger"}})).unwrap();
@@ -294,7 +294,7 @@ async fn nobody_else_gets_one() {
         refused("no request", Some(&good), br#"{"csr": "me"}"#, 400, "request").await;
         assert_eq!(site.refused(), expected);
 
-        // Once it is gone its token is worth nothing, and a name that is had again is another pod.
+        // The token of a deleted pod is invalid, and a new pod of the same name is another pod.
         site.api::<Pod>().patch(&going.name_any(), &params, &finalizers(Value::Null)).await.unwrap();
         eventually("401 for a deleted pod", async || match site.ask(&ca, Some(&of_going), &body).await {
             Ok(answer) if answer.status == 401 => Ok(()),
@@ -308,7 +308,7 @@ async fn nobody_else_gets_one() {
     .await;
 }
 
-/// Connections that ask nothing keep only so much from the others, and for only so long.
+/// The number and duration of idle connections are limited.
 #[tokio::test]
 async fn idle_connections_are_bounded() {
     on_site(async |site| {
@@ -335,9 +335,9 @@ async fn idle_connections_are_bounded() {
     .await;
 }
 
-/// However many operators start at once, there is one authority; and one that cannot be read is left as it is.
+/// Operators that start concurrently agree on one authority. An unreadable one is not overwritten.
 #[tokio::test]
-async fn there_is_one_authority() {
+async fn concurrent_operators_share_one_authority() {
     on_site(async |site| {
         let load = |client: Client| {
             let namespace = site.world.namespace.clone();

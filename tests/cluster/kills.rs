@@ -1,4 +1,4 @@
-//! Operators that die, and operators that are two.
+//! Killed operators, and two operators at a time.
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::ledger::Live;
 use crate::world::{World, in_world};
 
 const KILLS: usize = 50;
-/// The same moments in every run.
+/// Seed of the random delays, fixed so that every run uses the same.
 const SEED: u64 = 20_261_123;
 
-/// The next of a sequence that looks random (SplitMix64).
+/// The next pseudo-random number (SplitMix64).
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,11 +28,11 @@ async fn head(world: &World) -> Option<Head> {
     world.store("venom").await.head().await.unwrap().and_then(|found| found.head)
 }
 
-/// `kill -9` at any moment: what was committed stays as it is, to the byte, and the chain goes on from it.
+/// SIGKILL at random times: committed entries stay the same byte for byte, and the chain continues from them.
 #[tokio::test]
-async fn fifty_kills() {
+async fn nothing_committed_is_lost_in_fifty_kills() {
     in_world(async |world| {
-        // Slower than T_Λ, so that checking takes less than beating; commits are as frequent as at full pace.
+        // Slower than T_Λ, so that checking keeps up with beating. Commits are as frequent as at full pace.
         let spec = json!({"pulse": {"minPeriod": "15ms"}, "ledger": {"commitInterval": "100ms"}});
         world.create::<Organism>("venom", spec).await;
         let mut seed = SEED;
@@ -52,7 +52,7 @@ async fn fifty_kills() {
             epoch = found.epoch;
             took.push(started.elapsed());
             if random(&mut seed).is_multiple_of(2) {
-                // One that beats; the others are killed while they take over, too.
+                // Killed while beating; the other operators may be killed during the take-over.
                 eventually("entries", async || match head(&world).await {
                     Some(head) if head.size > found.size => Ok(()),
                     other => Err(format!("{:?}", other.map(|head| head.size))),
@@ -75,7 +75,7 @@ async fn fifty_kills() {
                 let epochs: Vec<u64> =
                     summary.inputs_of("resume").iter().map(|it| it["epoch"].as_u64().unwrap()).collect();
                 assert!(epochs.is_sorted_by(|a, b| a < b), "resumes of epochs {epochs:?}");
-                // A commit under way when the operator was killed may have come through later.
+                // A commit that was in flight when the operator was killed may have succeeded.
                 let without: Vec<_> = beaten.iter().filter(|it| !epochs.contains(it)).collect();
                 assert!(without.is_empty(), "epochs {without:?} wrote entries without a resume");
                 assert!(summary.inputs_of("resume").iter().all(|it| it["reason"] == "restart"));
@@ -91,7 +91,7 @@ async fn fifty_kills() {
         );
         assert!(beaten.len() > KILLS / 4, "too few operators lived to commit: nothing was tried");
 
-        // What nobody listed is gone after the next take-over.
+        // Unlisted segments are deleted after the next take-over.
         let _operator = world.operator("alpha");
         world.beating("venom").await;
         eventually("garbage to be gone", async || {
@@ -99,7 +99,7 @@ async fn fifty_kills() {
             let now = head(&world).await.unwrap();
             let store = world.store("venom").await;
             let listed: BTreeSet<_> = now.segments.iter().map(|it| store.name_of(it)).collect();
-            // Its own it has just made or merged.
+            // Segments of its own epoch may have just been created or merged.
             let earlier =
                 |it: &&String| parse_segment_name("venom", it).is_some_and(|(epoch, ..)| epoch < now.epoch);
             let garbage: Vec<_> = there.iter().filter(earlier).filter(|it| !listed.contains(*it)).collect();
@@ -140,7 +140,7 @@ async fn a_second_operator_fences_each_organism_of_the_first_and_not_its_process
         }
         assert!(lines.iter().all(|it| it.contains("beta") && it.contains("epoch 2")), "{lines:?}");
 
-        // Published by the second, after its take-over.
+        // Published by the second operator after its take-over.
         eventually("a resume of the second", async || {
             let live = world.ledger("venom").await;
             let resumed = live.entries.iter().any(|it| it.kind() == "resume" && it.data.contains("beta"));

@@ -1,31 +1,31 @@
-//! A live ledger: read through the library, checked by it, and checked by `rederive`, which is not it.
+//! A ledger read from the cluster, checked by the library and by `rederive`, which is independent of the library.
 use venom::api::OrganismStatus;
 use venom::ledger::replay::Replay;
 use venom::ledger::sealed::Sealed;
 use venom::ledger::{Entry, hex};
 use venom::store::configmap::ConfigMaps;
-use venom::store::{Head, Listed};
+use venom::store::{Head, SegmentRef};
 
 use crate::harness::eventually;
 use crate::rederive::{Before, Summary, rederive};
 
-/// A ledger as it was committed at one moment.
+/// A consistent snapshot of a committed ledger.
 pub struct Live {
     pub head: Head,
-    /// What the head lists after the last gap, oldest first.
-    segments: Vec<(Listed, Sealed, std::ops::Range<usize>)>,
-    /// The entries in them.
+    /// The listed segments after the last gap, oldest first, with their ranges in `entries`.
+    segments: Vec<(SegmentRef, Sealed, std::ops::Range<usize>)>,
+    /// The entries of these segments.
     pub entries: Vec<Entry>,
-    /// First and last index of each listed segment that is gone.
+    /// First and last index of each listed segment that is missing.
     pub gaps: Vec<(u64, u64)>,
 }
 
 impl Live {
-    /// Reads a ledger while it is written: where a segment is gone that was listed, it was merged or pruned,
-    /// unless the head still lists it.
+    /// Reads a ledger while it is written. A missing segment that the head still lists is a gap; otherwise it was
+    /// merged or pruned, and the ledger is read again.
     pub async fn read(store: &ConfigMaps) -> Self {
         eventually("a head whose segments are all there when they are read", async || {
-            let head = store.head().await.unwrap().expect("no head").head.expect("a stranger's head");
+            let head = store.head().await.unwrap().expect("no head").head.expect("not a head of ours");
             let (size, segments) = (head.size, head.segments.len());
             let live = Self::listed(store, head).await;
             live.ok_or_else(|| format!("{segments} segments, {size} entries, of which some were gone"))
@@ -33,10 +33,10 @@ impl Live {
         .await
     }
 
-    /// What `head` lists; nothing where the ledger went on meanwhile and a part of it is gone.
+    /// Reads the segments of `head`; `None` if some were merged or pruned meanwhile.
     pub async fn listed(store: &ConfigMaps, head: Head) -> Option<Self> {
         let (mut segments, mut entries, mut gaps) = (vec![], vec![], vec![]);
-        // All at once: one after the other they would be merged meanwhile.
+        // Concurrently: one after the other would leave time for merges.
         let read = futures::future::join_all(head.segments.iter().map(|listed| store.listed(listed))).await;
         for (listed, sealed) in head.segments.iter().zip(read) {
             match sealed.unwrap() {
@@ -64,7 +64,7 @@ impl Live {
         Some(Self { head, segments, entries, gaps })
     }
 
-    /// The end of what is missing before the first entry.
+    /// The state of the chain before the first entry.
     fn before(&self) -> Before {
         let Some((_, sealed, _)) = self.segments.first() else { return Before::default() };
         Before {
@@ -74,8 +74,8 @@ impl Live {
         }
     }
 
-    /// Checks all that is there: what the head and the segments state, every hash and link, the root, a
-    /// replay by the library, and a derivation by `rederive`.
+    /// Checks the statements of head and segments, every hash and link, the root, a replay by the library, and a
+    /// derivation by `rederive`.
     pub fn check(&self) -> Summary {
         let Self { head, segments, entries, gaps } = self;
         let lines: Vec<String> = entries.iter().map(Entry::to_line).collect();
@@ -105,7 +105,7 @@ impl Live {
         summary
     }
 
-    fn check_segment(&self, listed: &Listed, sealed: &Sealed, its: std::ops::Range<usize>) {
+    fn check_segment(&self, listed: &SegmentRef, sealed: &Sealed, its: std::ops::Range<usize>) {
         let (head, entries) = (&sealed.head, &self.entries[its]);
         let name = format!("segment {} + {}", listed.first, listed.count);
         assert_eq!((head.first, head.count), (listed.first, listed.count), "{name}");
@@ -126,21 +126,20 @@ impl Live {
         assert_eq!(listed.start, head.start, "{name}: as listed");
     }
 
-    /// Checks that `earlier`, read before, is all there, byte by byte as far as it was not pruned. Returns how
-    /// many entries were compared.
+    /// Checks that this ledger contains `earlier`, which was read before it, byte for byte as far as it is not pruned.
+    /// Returns the number of compared entries.
     pub fn continues(&self, earlier: &Self) -> usize {
         assert!(self.head.size >= earlier.head.size, "entries were taken back");
         let first = self.entries.first().map_or(self.head.size, |it| it.index);
         let kept: Vec<&Entry> = earlier.entries.iter().filter(|it| it.index >= first).collect();
         let from = kept.first().map_or(0, |it| usize::try_from(it.index - first).unwrap());
         for (now, then) in self.entries[from..].iter().zip(&kept) {
-            assert_eq!(now.to_line(), then.to_line(), "entry {} is another one now", then.index);
+            assert_eq!(now.to_line(), then.to_line(), "entry {} has changed", then.index);
         }
         kept.len()
     }
 
-    /// Checks a status, read before this ledger was, against what the ledger says up to the entry that the
-    /// status names.
+    /// Checks a status, which was read before this ledger, against the ledger up to the size in the status.
     pub fn check_status(&self, status: &OrganismStatus) {
         let stated = status.ledger.as_ref().expect("no ledger in the status");
         assert_eq!(stated.generation, self.head.generation);
@@ -173,7 +172,7 @@ impl Live {
         near(decision.threat, &data[action]["details"]["raw_threat"], "decision.threat");
         let action = data[action]["action"].as_str().unwrap();
         assert_eq!(decision.action.as_str(), action, "status.decision.action");
-        // The first of the unbroken run of this decision.
+        // The first action of the last run of equal decisions.
         let actions: Vec<usize> = (0..data.len()).filter(|&at| data[at]["type"] == "action").collect();
         let run = actions.iter().rev().take_while(|&&at| data[at]["action"] == action).last().unwrap();
         if *run != actions[0] || first == 0 {

@@ -1,4 +1,4 @@
-//! What becomes of an organism whose ledger somebody takes parts of.
+//! Loss of segments and heads while an organism beats or is stopped.
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -7,22 +7,22 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::time::sleep;
 use venom::api::{Organism, OrganismStatus};
-use venom::store::{Head, Listed};
+use venom::store::{Head, SegmentRef};
 
 use crate::harness::eventually;
 use crate::ledger::Live;
 use crate::world::{World, condition, in_world, message};
 
-/// Slow enough that checking does not take longer than beating.
+/// A period that is long enough for checking to keep up with beating.
 const SLOW: &str = "20ms";
 
 async fn head(world: &World, name: &str) -> Head {
     world.store(name).await.head().await.unwrap().unwrap().head.unwrap()
 }
 
-/// Removes a segment that stands neither first nor last and is still listed afterwards; `instead` is put in
-/// its place.
-async fn remove_segment(world: &World, name: &str, instead: bool) -> Listed {
+/// Deletes a segment that is neither first nor last and is still listed afterwards. With `instead`, creates another
+/// object of the same name.
+async fn remove_segment(world: &World, name: &str, instead: bool) -> SegmentRef {
     let store = world.store(name).await;
     eventually("a segment in the middle to remove", async || {
         let before = head(world, name).await;
@@ -39,7 +39,7 @@ async fn remove_segment(world: &World, name: &str, instead: bool) -> Listed {
             let other = ConfigMap { metadata, data, ..ConfigMap::default() };
             world.maps.create(&PostParams::default(), &other).await.unwrap();
         }
-        // It may have been merged in the very moment: then nothing was lost.
+        // It may have been merged at the same time: then nothing is lost.
         sleep(Duration::from_millis(500)).await;
         let still = head(world, name).await.segments.contains(&listed);
         if still { Ok(listed) } else { Err("merged meanwhile".into()) }
@@ -51,15 +51,15 @@ async fn head_labels(world: &World, name: &str) -> std::collections::BTreeMap<St
     world.maps.get(&format!("{name}-ledger")).await.unwrap().labels().clone()
 }
 
-fn lost(status: &OrganismStatus, listed: &Listed) -> bool {
+fn lost(status: &OrganismStatus, listed: &SegmentRef) -> bool {
     let range = format!("Entries {} to {} ", listed.first, listed.end() - 1);
     condition(status, "LedgerIntact") == ("False".into(), "SegmentLost".into())
         && message(status, "LedgerIntact").starts_with(&range)
 }
 
-/// A loss is told with its range, beating goes on, and a replay can start after the gap.
+/// A lost segment is reported with its range. Beating continues, and a replay can start after the gap.
 #[tokio::test]
-async fn a_segment_is_lost() {
+async fn a_lost_segment_is_reported_and_beating_continues() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": SLOW}, "ledger": {"commitInterval": "400ms"}});
@@ -83,7 +83,7 @@ async fn a_segment_is_lost() {
             assert_eq!(live.check().from, Some(from));
         }
 
-        // A restart finds the loss again and goes on all the same.
+        // A restarted operator reports the loss too, and continues.
         let before = head(&world, "deleted").await;
         let told = message(&world.status("deleted").await, "LedgerIntact");
         operator.kill();
@@ -103,9 +103,9 @@ async fn a_segment_is_lost() {
     .await;
 }
 
-/// One gap must not keep the rest from being merged: the number of objects stays bounded.
+/// A gap does not prevent merges of other segments, so that the number of objects stays bounded.
 #[tokio::test]
-async fn merging_goes_on_beside_a_gap() {
+async fn segments_are_merged_despite_a_gap() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": "100ms"}, "ledger": {"commitInterval": "100ms"}});
@@ -126,10 +126,10 @@ async fn merging_goes_on_beside_a_gap() {
     .await;
 }
 
-/// A head that was deleted while nobody beat: what was published is lost from there, and said to be. A new
-/// generation names what is missing.
+/// If the head is deleted while no operator runs, the published entries are reported as lost, and a new generation names
+/// their range.
 #[tokio::test]
-async fn the_head_is_lost_while_nobody_looks() {
+async fn a_head_lost_without_an_operator_starts_a_new_generation() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": SLOW}});
@@ -159,7 +159,7 @@ async fn the_head_is_lost_while_nobody_looks() {
         assert_eq!(continues["origin"]["generation"], 1);
         assert!(live.head.epoch > before.head.epoch);
 
-        // The entries are there, only their head is not: nobody but the user may remove them.
+        // The segments of the lost head still exist. Only the user may delete them.
         operator.kill();
         let _operator = world.operator("gamma");
         eventually("gamma to beat", async || {
@@ -182,10 +182,10 @@ async fn the_head_is_lost_while_nobody_looks() {
     .await;
 }
 
-/// A head that is deleted while the operator holds the ledger is made again, and nothing is lost: not while
-/// it beats, not while it is suspended.
+/// A head that is deleted while the operator holds the ledger is created again without a loss, while the organism beats
+/// and while it is suspended.
 #[tokio::test]
-async fn the_head_is_lost_under_way() {
+async fn a_head_lost_while_held_is_created_again() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         let spec = json!({"pulse": {"minPeriod": SLOW}});
@@ -220,10 +220,10 @@ async fn the_head_is_lost_under_way() {
     .await;
 }
 
-/// Somebody writes something else into the head's object: it stays untouched, nothing is committed, and the
-/// condition says what to do. When it is gone the ledger goes on as if nothing had been.
+/// If a foreign object replaces the head, it is not touched, nothing is committed, and the condition states the remedy.
+/// Once the object is deleted, the ledger continues.
 #[tokio::test]
-async fn a_stranger_in_the_heads_place() {
+async fn a_foreign_object_in_place_of_the_head_is_not_touched() {
     in_world(async |world| {
         let _operator = world.operator("alpha");
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": SLOW}})).await;
@@ -250,11 +250,11 @@ async fn a_stranger_in_the_heads_place() {
     .await;
 }
 
-/// A loss is told of for as long as it lies in what is kept.
+/// A loss is reported until its range is pruned.
 #[tokio::test]
-async fn a_loss_that_is_pruned_is_past() {
+async fn a_loss_is_reported_until_it_is_pruned() {
     in_world(async |world| {
-        // All that one organism may keep: pruned after seconds.
+        // The limit for all ledgers, small enough that pruning starts within seconds.
         let _operator = world.operator_with("alpha", &["--ledger-total-bytes", "16Ki"]);
         let spec = json!({"pulse": {"minPeriod": SLOW}, "ledger": {"commitInterval": "100ms"}});
         world.create::<Organism>("venom", spec).await;
@@ -264,7 +264,7 @@ async fn a_loss_that_is_pruned_is_past() {
         world.condition("venom", "LedgerIntact", "True", "RetainReduced").await;
         let head = head(&world, "venom").await;
         assert!(head.floor >= gap.end(), "the floor {} has not passed the gap", head.floor);
-        // So little is kept that it is pruned while it is read.
+        // Few entries are retained, and some are pruned while they are read.
         world.patch_organism("venom", json!({"suspend": true})).await;
         world.condition("venom", "Ready", "True", "Suspended").await;
         world.ledger("venom").await.check();

@@ -1,4 +1,4 @@
-//! What only a real API server can show. The harness finds or raises one; see `harness`.
+//! Tests that need a real API server. [`harness`] connects to one or starts one.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
 
 mod admission;
@@ -18,7 +18,7 @@ mod loss;
 mod operator;
 mod outage;
 mod pruning;
-#[allow(dead_code)] // what other test targets ask of it
+#[allow(dead_code)] // parts are used by other test targets only
 #[path = "../rederive/mod.rs"]
 mod rederive;
 mod rights;

@@ -1,4 +1,4 @@
-//! The operator as users run it: the built binary, a process of its own.
+//! The operator as a child process of the test.
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::harness::eventually;
 
-/// So many lines of its log are shown where a test fails.
+/// Number of lines of the log that a failed test prints.
 const SHOWN: usize = 60;
 
-/// A running operator. It is killed when it goes out of scope; where that is because the test failed, its
-/// log is printed.
+/// A running operator. Dropping it kills the process, and prints its log if the test failed.
 pub struct Operator {
     child: Child,
     log: PathBuf,
@@ -18,7 +17,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts one that looks after `namespace`, by the name `identity`.
+    /// Starts an operator that watches `namespace`.
     pub fn start(namespace: &str, identity: &str, kubeconfig: Option<&Path>, more: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -29,7 +28,7 @@ impl Operator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_venom"));
         command.args(["operator", "--namespace", namespace, "--identity", identity]);
         if !more.contains(&"--metrics-addr") {
-            // Nobody asks for them: any free port will do.
+            // The test does not read the metrics: use any free port.
             command.args(["--metrics-addr", "127.0.0.1:0"]);
         }
         if let Some(path) = kubeconfig {
@@ -40,33 +39,33 @@ impl Operator {
         Self { child, log, identity: identity.to_owned() }
     }
 
-    /// `kill -9`, and waits for its end.
+    /// Sends SIGKILL and waits for the process to end.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; returns how it ended.
+    /// Sends SIGTERM and returns the exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
         let pid = self.child.id().to_string();
         assert!(Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &pid]).status().unwrap().success());
         self.ended().await
     }
 
-    /// How it ended, by itself or because it was told to.
+    /// Waits for the process to end and returns the exit status.
     pub async fn ended(&mut self) -> ExitStatus {
         let what = format!("operator {} to end", self.identity);
-        eventually(&what, async || self.child.try_wait().unwrap().ok_or_else(|| "it runs".to_owned())).await
+        eventually(&what, async || self.child.try_wait().unwrap().ok_or_else(|| "still running".to_owned()))
+            .await
     }
 
-    /// Whether it runs.
+    /// Whether the process is running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What it has said.
+    /// The log, without ANSI colours.
     pub fn log(&self) -> String {
-        // Without the colours for which a log file has no use.
         let text = std::fs::read_to_string(&self.log).unwrap();
         let mut parts = text.split("\u{1b}[");
         let first = parts.next().unwrap_or_default().to_owned();
@@ -77,15 +76,15 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         let running = self.child.try_wait().is_ok_and(|ended| ended.is_none());
-        // It may end by itself just now.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let from = lines.len().saturating_sub(SHOWN);
-            let state = if running { "ran" } else { "had ended" };
-            println!("--- operator {} {state}; the end of {}:", self.identity, self.log.display());
+            let state = if running { "was running" } else { "had exited" };
+            println!("--- operator {} {state}; last lines of {}:", self.identity, self.log.display());
             lines[from..].iter().for_each(|line| println!("{line}"));
         } else {
             let _ = std::fs::remove_file(&self.log);

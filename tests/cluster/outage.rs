@@ -1,4 +1,4 @@
-//! An API server that does not answer, in a cluster of its own.
+//! An API server that does not respond, in a separate cluster.
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use venom::api::Organism;
 use crate::harness::Cluster;
 use crate::world::World;
 
-/// Ended with the test, however that ends.
+/// Stops the cluster when dropped.
 struct Own(&'static str);
 
 impl Drop for Own {
     fn drop(&mut self) {
         signal("CONT", self.0);
-        Cluster::end(self.0);
+        Cluster::stop(self.0);
     }
 }
 
@@ -29,18 +29,19 @@ fn signal(signal: &str, name: &str) {
     let status = Command::new(script).args(["status", "--own", "--name", name]).output().unwrap();
     let text = String::from_utf8_lossy(&status.stdout).into_owned();
     let line = text.lines().find(|line| line.starts_with("kube-apiserver")).unwrap_or_default();
-    // An API server that has ended has no process to signal.
+    // If the API server has exited, there is no process to signal.
     if let (Some(pid), Some("alive")) = (line.split_whitespace().nth(1), line.split_whitespace().nth(2)) {
         let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, signal, pid]).status();
         assert!(sent.unwrap().success());
     }
 }
 
-/// Silence, short of a call's time limit and beyond it: beating goes on, and afterwards all of it is there.
+/// The API server hangs for less and for more than the timeout of a call. Beating continues, and every beat is committed
+/// afterwards.
 #[tokio::test]
-async fn the_api_server_falls_silent() {
+async fn beating_continues_while_the_api_server_hangs() {
     const NAME: &str = "silent";
-    let cluster = Cluster::raise(NAME, "").await;
+    let cluster = Cluster::start(NAME, "").await;
     let own = Own(NAME);
     let client = cluster.client();
     let namespace = Namespace {

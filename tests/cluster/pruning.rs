@@ -1,4 +1,4 @@
-//! What is kept of a long life.
+//! Pruning of old entries.
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,14 +8,14 @@ use venom::store::Head;
 use crate::harness::{eventually, within};
 use crate::world::in_world;
 
-/// What the operator leaves to its one organism: the least that a spec can ask for takes minutes to fill.
+/// The operator's limit for all ledgers. It is below the smallest `retain.bytes`, which takes minutes to fill.
 const RETAIN: u64 = 48 * 1024;
-/// Twice pruned at full pace, on a machine with other things to do.
+/// Timeout for two prunings at full pace on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The oldest go, the number of objects and their bytes stay bounded, and the root goes on over all.
+/// The oldest segments are pruned, the number of objects and their size stay bounded, and the root covers all entries.
 #[tokio::test]
-async fn pruned_to_its_bound() {
+async fn a_ledger_is_pruned_to_its_bound() {
     in_world(async |world| {
         let _operator = world.operator_with("alpha", &["--ledger-total-bytes", "48Ki"]);
         world.create::<Organism>("venom", json!({"ledger": {"retain": {"bytes": "256Ki"}}})).await;
@@ -27,7 +27,7 @@ async fn pruned_to_its_bound() {
         let mut before: Option<Head> = None;
         let mut anoms = 0;
         within(LIMIT, "the floor to rise twice", async || {
-            // A changed config is an entry and an urgent commit: it makes the ledger grow faster.
+            // Each config change is an entry and an immediate commit, which makes the ledger grow faster.
             anoms = (anoms + 1) % 4;
             world.patch_genome("venom", json!({"risk": {"anoms": anoms}})).await;
             let objects = world.ledger_objects("venom").await.len();
@@ -62,7 +62,7 @@ async fn pruned_to_its_bound() {
         );
         assert!(most <= 80, "{most} objects");
 
-        // No more beats; when the last merge is shown, what is published and what is there are of one moment.
+        // Without further beats, status and ledger are consistent once the last merge is published.
         world.patch_organism("venom", json!({"suspend": true})).await;
         world.condition("venom", "Ready", "True", "Suspended").await;
         let (live, status) = eventually("what is there to be published", async || {

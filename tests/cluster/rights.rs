@@ -1,4 +1,4 @@
-//! An operator whose rights are taken away.
+//! An operator whose permissions are revoked.
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,10 +16,10 @@ use crate::http::{free_address, metric_of};
 use crate::operator::Operator;
 use crate::world::{World, in_world};
 
-/// Name of the account, its role and what binds them.
+/// Name of the service account, the role and the role binding.
 const NAME: &str = "operator";
 
-/// What the chart lets an operator do.
+/// The rules of the chart's role for the operator.
 fn rules() -> Vec<PolicyRule> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/venom.yaml"));
     let text = text.unwrap();
@@ -29,7 +29,7 @@ fn rules() -> Vec<PolicyRule> {
 }
 
 impl World {
-    /// Makes an account that may in this namespace what an operator may. Returns the path of its kubeconfig.
+    /// Creates a service account with the operator's permissions in this namespace. Returns the path of its kubeconfig.
     async fn account(&self, folder: &Path) -> PathBuf {
         let (accounts, params) = (self.accounts(), PostParams::default());
         let metadata = || ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
@@ -52,7 +52,7 @@ impl World {
         path
     }
 
-    /// Gives the account its rights.
+    /// Creates the role binding.
     async fn bind(&self) {
         let group = "rbac.authorization.k8s.io";
         let binding = RoleBinding {
@@ -68,7 +68,7 @@ impl World {
         self.bindings().create(&PostParams::default(), &binding).await.unwrap();
     }
 
-    /// Takes them away.
+    /// Deletes the role binding.
     async fn unbind(&self) {
         self.bindings().delete(NAME, &DeleteParams::default()).await.unwrap();
     }
@@ -82,10 +82,10 @@ impl World {
     }
 }
 
-/// It beats on and tries again for as long as it is to run. Told to stop it gives up at once, and the next one
-/// goes on from what was committed.
+/// Without permissions the operator keeps beating and retries. At SIGTERM it exits at once, and the next operator continues
+/// from the last commit.
 #[tokio::test]
-async fn rights_are_taken_away() {
+async fn an_operator_without_permissions_retries_and_exits_at_sigterm() {
     in_world(async |world| {
         let folder = tempfile::tempdir().unwrap();
         let account = world.account(folder.path()).await;
@@ -115,9 +115,9 @@ async fn rights_are_taken_away() {
         };
         refused(4.0).await;
         assert!(first.runs());
-        assert!(first.log().contains("commit delayed"), "{}", first.log());
+        assert!(first.log().contains("commit failed; retrying"), "{}", first.log());
 
-        // Rights that come back are used, as if nothing had been.
+        // Restored permissions take effect without a restart.
         let before = world.ledger("venom").await;
         world.bind().await;
         world.beats_more("venom", 50).await;
@@ -125,7 +125,7 @@ async fn rights_are_taken_away() {
         live.continues(&before);
         assert_eq!(live.check().inputs_of("resume").len(), 0, "it never stopped");
 
-        // As an uninstallation does it, the account last.
+        // In the order of an uninstallation: the service account last.
         world.unbind().await;
         refused(4.0).await;
         world.accounts().delete(NAME, &DeleteParams::default()).await.unwrap();

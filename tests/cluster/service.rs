@@ -1,4 +1,4 @@
-//! The operator as a process among others: what it answers, and how it ends.
+//! The operator's HTTP endpoints, its shutdown, and reading its ledger from the command line.
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -8,9 +8,9 @@ use crate::harness::eventually;
 use crate::http::{free_address, get, metric};
 use crate::world::{condition, in_world};
 
-/// `/metrics`, `/healthz`, `/readyz`; SIGTERM leaves nothing uncommitted and nothing unpublished.
+/// Serves `/metrics`, `/healthz` and `/readyz`. At SIGTERM it commits and publishes everything.
 #[tokio::test]
-async fn serves_and_stops() {
+async fn serves_its_endpoints_and_commits_everything_at_sigterm() {
     in_world(async |world| {
         let address = free_address();
         let mut operator = world.operator_with("alpha", &["--metrics-addr", &address]);
@@ -22,7 +22,7 @@ async fn serves_and_stops() {
         assert_eq!(get(&address, "/healthz").unwrap().0, 200);
         assert_eq!(get(&address, "/nothing").unwrap().0, 404);
         world.create::<Organism>("venom", Value::Null).await;
-        // Calm commits are rare here: what is beaten last would be lost if nobody cared.
+        // Periodic commits are rare here, so that the last beats depend on the commit at shutdown.
         world.create::<Organism>("slow", json!({"ledger": {"commitInterval": "1m"}})).await;
         world.beating("venom").await;
         world.beating("slow").await;
@@ -61,26 +61,26 @@ async fn serves_and_stops() {
     .await;
 }
 
-/// The command line reads a live ledger: what it exports is what the cluster holds, and it finds what is gone.
+/// The command line exports the ledger of the cluster and reports missing segments.
 #[tokio::test]
-async fn read_from_the_command_line() {
+async fn the_command_line_reads_a_live_ledger() {
     in_world(async |world| {
         let mut operator = world.operator("alpha");
         world.create::<Organism>("venom", json!({"beats": 40})).await;
         world.condition("venom", "Ready", "True", "Completed").await;
         operator.terminate().await;
         let live = world.ledger("venom").await;
-        let exported = world.reads("export", "venom").unwrap();
+        let exported = world.venom_ledger("export", "venom").unwrap();
         let lines: Vec<String> = live.entries.iter().map(venom::ledger::Entry::to_line).collect();
         assert_eq!(exported.lines().collect::<Vec<_>>(), lines);
-        assert!(world.reads("verify", "venom").unwrap().contains(&live.head.root_hex()));
-        assert!(world.reads("replay", "venom").unwrap().contains("40 beats"));
-        assert!(world.reads("show", "venom").is_ok());
+        assert!(world.venom_ledger("verify", "venom").unwrap().contains(&live.head.root_hex()));
+        assert!(world.venom_ledger("replay", "venom").unwrap().contains("40 beats"));
+        assert!(world.venom_ledger("show", "venom").is_ok());
 
         let store = world.store("venom").await;
         let first = &live.head.segments[0];
         store.delete(&store.name_of(first), &first.object).await.unwrap();
-        let found = world.reads("verify", "venom").unwrap_err();
+        let found = world.venom_ledger("verify", "venom").unwrap_err();
         assert!(found.contains(&store.name_of(first)), "{found}");
     })
     .await;

@@ -1,4 +1,4 @@
-//! What kubectl shows of a published status, and what autoscalers see.
+//! Printer columns and the scale subresource.
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
@@ -9,7 +9,7 @@ use venom::api::{Genome, GenomeSpec, Organism, OrganismSpec};
 use crate::harness::{API_VERSION, eventually, in_namespace};
 
 #[tokio::test]
-async fn columns_of_organisms() {
+async fn organisms_print_their_columns() {
     in_namespace(async |client, namespace| {
         let organisms = Api::<Organism>::namespaced(client.clone(), namespace);
         let made = Organism::new("venom", OrganismSpec::default());
@@ -44,11 +44,11 @@ async fn columns_of_organisms() {
 }
 
 #[tokio::test]
-async fn columns_of_genomes() {
+async fn genomes_print_their_columns() {
     in_namespace(async |client, namespace| {
         let genomes = Api::<Genome>::namespaced(client.clone(), namespace);
         genomes.create(&PostParams::default(), &Genome::new("venom", GenomeSpec::default())).await.unwrap();
-        // Rounded weights need not sum to 1: the rule binds users, not this report.
+        // Rounded weights need not sum to 1: the rule applies to the spec only.
         let weights = json!({"regen": 0.1999, "balance": 0.2, "entropy": 0.05, "optimize": 0.55});
         let status = json!({
             "weights": weights, "threat": 0.6225, "anoms": 7, "injectedTotal": 3, "action": "ALERT",
@@ -76,7 +76,7 @@ async fn columns_of_genomes() {
     .await;
 }
 
-/// Several writers may each keep conditions of their own.
+/// Server-side apply merges the conditions of several field managers.
 #[tokio::test]
 async fn conditions_are_merged_by_type() {
     in_namespace(async |client, namespace| {
@@ -99,7 +99,7 @@ async fn conditions_are_merged_by_type() {
 }
 
 #[tokio::test]
-async fn an_autoscaler_sets_replicas() {
+async fn the_scale_subresource_sets_replicas() {
     in_namespace(async |client, namespace| {
         let organisms = Api::<Organism>::namespaced(client, namespace);
         let made = Organism::new("venom", OrganismSpec::default());
@@ -118,7 +118,7 @@ async fn an_autoscaler_sets_replicas() {
     .await;
 }
 
-/// A real HorizontalPodAutoscaler takes the Organism as its target, and sets what only /scale sets.
+/// A real HorizontalPodAutoscaler scales an Organism through /scale.
 #[tokio::test]
 async fn a_horizontal_pod_autoscaler_scales_an_organism() {
     in_namespace(async |client, namespace| {
@@ -127,7 +127,7 @@ async fn a_horizontal_pod_autoscaler_scales_an_organism() {
         organisms.create(&PostParams::default(), &made).await.unwrap();
         publish(&organisms, &json!({"nodes": {"ready": 5, "replicas": 5, "selector": "a=b"}})).await;
 
-        // Without metrics it still keeps to its minimum.
+        // Without metrics it still enforces minReplicas.
         let autoscaler: HorizontalPodAutoscaler = serde_json::from_value(json!({
             "metadata": {"name": "venom"},
             "spec": {
@@ -147,7 +147,7 @@ async fn a_horizontal_pod_autoscaler_scales_an_organism() {
     .await;
 }
 
-/// Publishes a status as a merge patch and returns the object as it then is.
+/// Merges `status` into the status and returns the object.
 async fn publish<K>(api: &Api<K>, status: &Value) -> K
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
@@ -156,7 +156,7 @@ where
     api.patch_status("venom", &PatchParams::default(), &patch).await.unwrap()
 }
 
-/// The one row of `kubectl get -o wide`: column, priority and cell (the age is left out).
+/// The only row of `kubectl get -o wide`, without the age: column, priority and cell.
 async fn table<K: Resource<DynamicType = ()>>(client: &Client, namespace: &str) -> Vec<(String, u64, Value)> {
     let mut request = Request::new(K::url_path(&(), Some(namespace))).list(&Default::default()).unwrap();
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap();

@@ -1,4 +1,4 @@
-//! A namespace with what a user does in it: apply, patch, delete, look.
+//! A namespace of a test, with the operations of a user: create, patch, delete, get.
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -7,27 +7,28 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Pos
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
+use venom::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use venom::api::{Genome, Organism, OrganismStatus};
-use venom::store::configmap::{ConfigMaps, ORGANISM_LABEL, UID_LABEL};
+use venom::store::configmap::ConfigMaps;
 
 use crate::harness::{cluster, eventually, free_port, in_namespace};
 use crate::ledger::Live;
 use crate::operator::Operator;
 
-/// One test's namespace.
+/// The namespace of a test.
 pub struct World {
     pub client: Client,
     pub namespace: String,
     pub organisms: Api<Organism>,
     pub genomes: Api<Genome>,
     pub maps: Api<ConfigMap>,
-    /// For operators that make bodies.
+    /// `--issuer-url` of operators that manage bodies.
     pub issuer_url: String,
-    /// For programs that are started; none where they find the cluster as we did.
+    /// For child processes; `None` if they find the cluster by KUBECONFIG.
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// Runs `test` in a namespace of its own.
+/// Runs `test` in a new namespace.
 pub async fn in_world(test: impl AsyncFnOnce(World)) {
     let kubeconfig = cluster().await.kubeconfig.clone();
     in_namespace(async |client, namespace| test(World::new(client, namespace, kubeconfig)).await).await;
@@ -55,14 +56,14 @@ impl World {
         Operator::start(&self.namespace, identity, self.kubeconfig.as_deref(), more)
     }
 
-    /// As [`World::operator_with`], one that makes bodies.
-    pub fn embodying(&self, identity: &str, more: &[&str]) -> Operator {
+    /// Like [`World::operator_with`], for an operator that manages bodies.
+    pub fn operator_with_bodies(&self, identity: &str, more: &[&str]) -> Operator {
         let bodies = ["--node-image", "localhost/venom:test", "--issuer-url", &*self.issuer_url];
         self.operator_with(identity, &[&bodies, more].concat())
     }
 
-    /// Runs `venom ledger COMMAND organism/NAME` and returns what it printed, if it succeeded.
-    pub fn reads(&self, command: &str, name: &str) -> Result<String, String> {
+    /// Runs `venom ledger COMMAND organism/NAME` and returns its output, or its error.
+    pub fn venom_ledger(&self, command: &str, name: &str) -> Result<String, String> {
         let mut venom = Command::new(env!("CARGO_BIN_EXE_venom"));
         venom.args(["ledger", command, &format!("organism/{name}"), "-n", &self.namespace]);
         if let Some(path) = &self.kubeconfig {
@@ -73,7 +74,7 @@ impl World {
         if out.status.success() { Ok(text(out.stdout)) } else { Err(text(out.stdout) + &text(out.stderr)) }
     }
 
-    /// Creates an object with this spec, exactly as it is given; without one for null.
+    /// Creates an object with this spec, unchanged; without a spec for null.
     pub async fn create<K: Resource<DynamicType = ()>>(&self, name: &str, spec: Value) {
         let kind = ApiResource::erase::<K>(&());
         let data = if spec.is_null() { json!({}) } else { json!({"spec": spec}) };
@@ -82,7 +83,7 @@ impl World {
         api.create(&PostParams::default(), &object).await.unwrap();
     }
 
-    /// Merges `spec` into an Organism's and returns its new generation.
+    /// Merges `spec` into the spec of an Organism. Returns the new generation.
     pub async fn patch_organism(&self, name: &str, spec: Value) -> i64 {
         let patch = Patch::Merge(json!({"spec": spec}));
         self.organisms
@@ -94,7 +95,7 @@ impl World {
             .unwrap()
     }
 
-    /// Merges `spec` into a Genome's and returns its new generation.
+    /// Merges `spec` into the spec of a Genome. Returns the new generation.
     pub async fn patch_genome(&self, name: &str, spec: Value) -> i64 {
         let patch = Patch::Merge(json!({"spec": spec}));
         self.genomes.patch(name, &PatchParams::default(), &patch).await.unwrap().metadata.generation.unwrap()
@@ -104,7 +105,7 @@ impl World {
         self.organisms.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
-    /// Waits until the Organism is gone, finalizer and all.
+    /// Waits until the Organism is deleted, including its finalizers.
     pub async fn gone(&self, name: &str) {
         eventually(&format!("Organism {name} to be gone"), async || {
             let found = self.organisms.get_metadata_opt(name).await.map_err(|error| error.to_string())?;
@@ -117,7 +118,7 @@ impl World {
         self.organisms.get(name).await.unwrap().status.unwrap_or_default()
     }
 
-    /// Waits until `holds` says nothing against the Organism's status, and returns that.
+    /// Waits until `holds` accepts the status of the Organism. Returns the status.
     pub async fn until(
         &self,
         name: &str,
@@ -132,7 +133,7 @@ impl World {
         .await
     }
 
-    /// Waits for a condition with this status and reason.
+    /// Waits until a condition has this status and reason.
     pub async fn condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> OrganismStatus {
         self.until(name, &format!("{kind}={status} {reason}"), |it| {
             condition(it, kind) == (status.to_owned(), reason.to_owned())
@@ -144,20 +145,19 @@ impl World {
         self.condition(name, "Ready", "True", "Beating").await
     }
 
-    /// Waits until the published beats have grown by `count`.
+    /// Waits until `status.beats` has grown by `count`.
     pub async fn beats_more(&self, name: &str, count: u64) -> OrganismStatus {
         let before = self.status(name).await.beats.unwrap_or_default();
         self.until(name, &format!("{count} beats after {before}"), |it| it.beats >= Some(before + count))
             .await
     }
 
-    /// The objects of an Organism's ledger.
+    /// Access to the ConfigMaps of an Organism's ledger.
     pub async fn store(&self, name: &str) -> ConfigMaps {
         let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
         ConfigMaps::new(self.client.clone(), &self.namespace, name, &uid)
     }
 
-    /// The ledger as it is committed now.
     /// Changes the JSON of a ledger's head, as by hand, in one write that wins against the operator's.
     pub async fn edit_head(&self, name: &str, edit: impl Fn(&mut Value)) {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -176,26 +176,27 @@ impl World {
         }
     }
 
+    /// Reads the committed ledger of an Organism.
     pub async fn ledger(&self, name: &str) -> Live {
         Live::read(&self.store(name).await).await
     }
 
     /// Names of the ConfigMaps that are labelled as an Organism's ledger.
     pub async fn ledger_objects(&self, name: &str) -> Vec<String> {
-        // A body's ConfigMap carries no UID.
+        // The ConfigMap of the body has no UID label.
         let labelled = ListParams::default().labels(&format!("{ORGANISM_LABEL}={name},{UID_LABEL}"));
         let found = self.maps.list_metadata(&labelled).await.unwrap();
         found.items.iter().map(ResourceExt::name_any).collect()
     }
 }
 
-/// Status and reason of a condition; empty where there is none.
+/// Status and reason of a condition; empty if there is no such condition.
 pub fn condition(status: &OrganismStatus, kind: &str) -> (String, String) {
     let found = status.conditions.iter().find(|it| it.type_ == kind);
     found.map(|it| (it.status.clone(), it.reason.clone())).unwrap_or_default()
 }
 
-/// Message of a condition; empty where there is none.
+/// Message of a condition; empty if there is no such condition.
 pub fn message(status: &OrganismStatus, kind: &str) -> String {
     status.conditions.iter().find(|it| it.type_ == kind).map(|it| it.message.clone()).unwrap_or_default()
 }

@@ -1,14 +1,14 @@
-{{/* The name of all that belongs to this release: the release's own where that says venom already. */}}
+{{/* Name of the release's objects: the release's name if it contains "venom", or else followed by "-venom". */}}
 {{- define "venom.name" -}}
 {{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end }}
 {{- end }}
 
-{{/* The operator's, and that of the node pods. */}}
+{{/* Image of the operator and of the node pods. */}}
 {{- define "venom.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Labels that never change: selectors are made of them. */}}
+{{/* Labels that never change, for selectors. */}}
 {{- define "venom.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -21,32 +21,32 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- end }}
 
-{{/* Labels of what is no single release's. */}}
+{{/* Labels of cluster-wide objects that belong to no single release. */}}
 {{- define "venom.shared-labels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
-{{/* What the operator does, verb by verb; the e2e suite watches that it is enough. */}}
+{{/* Permissions of the operator. The e2e suite checks that they suffice. */}}
 {{- define "venom.rules" -}}
-# patch: the finalizer. Specs are never written, and only the user deletes an Organism.
+# patch: the finalizer. The operator never writes a spec and never deletes an Organism.
 - apiGroups: [genesis.venom.dev]
   resources: [organisms]
   verbs: [get, list, watch, patch]
-# create: the Genome of an Organism that names none.
+# create: the Genome of an Organism without a genomeRef.
 - apiGroups: [genesis.venom.dev]
   resources: [genomes]
   verbs: [get, list, watch, create]
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
-# Ledgers. update: the head, replaced as a whole; deletecollection: all of a ledger, with its Organism. patch: the
-# authority's certificate of a body.
+# Ledgers. update: replaces the head; deletecollection: deletes a ledger with its Organism; patch: applies the CA
+# certificates of a body.
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete, deletecollection]
-# Bodies. They are owned by their Organism, with which the cluster deletes them; an autoscaler also goes when its
-# Organism wants none.
+# Bodies. Their objects are garbage-collected with the Organism that owns them. delete: the autoscaler, when the
+# Organism disables it.
 - apiGroups: [""]
   resources: [serviceaccounts, services]
   verbs: [get, list, watch, create, patch]
@@ -62,18 +62,18 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
-# Whose pod asks for a certificate.
+# Verifies the pod that requests a certificate.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get]
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]
-# Where nodes are.
+# Addresses of the nodes.
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [list, watch]
-# patch: an Event that repeats is counted in the first one.
+# patch: increments the count of a repeated Event.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

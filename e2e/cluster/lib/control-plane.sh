@@ -6,12 +6,12 @@ readonly service_range=10.96.0.0/16
 readonly first_service_address=10.96.0.1
 
 # pick_ports: chosen under a lock of all clusters and kept in their settings,
-# so that two that start at once do not choose the same.
+# so that two concurrent starts do not choose the same.
 pick_ports() {
     local taken use port
     taken=$(cat "$clusters"/*/settings 2>/dev/null || true)
     for use in api etcd peer controllers; do
-        # Below the range from which the kernel takes ports of its own.
+        # Below the kernel's ephemeral port range.
         until port=$((20000 + RANDOM % 12000)) && [[ $taken != *"$port"* ]] && is_free "$port"; do :; done
         taken+=" $port"
         echo "${use}_port=$port"
@@ -55,9 +55,9 @@ start_control_plane() {
         start_containerd
     fi
     wait_until kube-apiserver "API server" api_ready "$kubeconfig"
-    # Not before: it gives up when the API server is not there within 10 s.
-    # At its usual 20 calls a second it takes 5 s to get its accounts' tokens;
-    # its usual folder of plugins would be made on the machine itself.
+    # Not before: it exits if the API server does not respond within 10 s.
+    # With the default of 20 calls per second it takes 5 s to get its tokens;
+    # its default plugin folder would be created on the machine itself.
     start kube-controller-manager "$(find_program kube-controller-manager)" \
         --kubeconfig="$pki/kube-controller-manager.conf" --leader-elect=false \
         --bind-address=127.0.0.1 --secure-port="$controllers_port" \
@@ -73,7 +73,7 @@ start_api_server() {
         flags=(--bind-address=0.0.0.0 --advertise-address="$node_address"
             --kubelet-preferred-address-types=InternalIP --enable-aggregator-routing)
     else
-        # It does not publish a loopback address as a Service's endpoint.
+        # It refuses to publish a loopback address as an endpoint.
         flags=(--bind-address=127.0.0.1 --endpoint-reconciler-type=none)
     fi
     read -ra extra <<<"${VENOM_APISERVER_FLAGS:-}"
@@ -99,7 +99,7 @@ start_api_server() {
 
 wait_for_control_plane() {
     wait_until kube-apiserver "API server" api_ready "$kubeconfig"
-    # Without its account no pod is accepted; the controllers make it.
+    # No pod is admitted before the controllers have created this account.
     wait_until kube-controller-manager "default service account" \
         admin get serviceaccount default
 }

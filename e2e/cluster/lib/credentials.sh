@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Certificates and kubeconfigs of one cluster, made anew at each start.
+# Certificates and kubeconfigs of one cluster, created at each start.
 # Sourced by ../cluster, which sets $state and $api_port.
 
 readonly openssl_settings='
@@ -44,7 +44,7 @@ make_certificate() {
         { cat "$state/logs/openssl.log" >&2 && fail "openssl cannot make the certificate $user"; }
 }
 
-# write_kubeconfig USER FILE: good on both sides of a node's namespace, since
+# write_kubeconfig USER FILE: valid inside and outside a node's namespace, because
 # the API server has the same address and port on both.
 write_kubeconfig() {
     local pki=$state/pki

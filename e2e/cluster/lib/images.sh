@@ -2,14 +2,14 @@
 # The Debian packages and the container images of level node.
 # Sourced by ../cluster.
 
-# install_packages: what the node and its builds call.
+# install_packages: the packages with the programs that node and builds call.
 install_packages() {
     local pair missing=() log=$cache/packages.log
     for pair in buildah=buildah cc=gcc ip=iproute2 iptables=iptables pkg-config=pkg-config socat=socat; do
         command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
     done
     pkg-config --exists libseccomp 2>/dev/null || missing+=(libseccomp-dev)
-    # It is the whole of an image, where it would find no shared library.
+    # It is the only file of an image, so it must be linked statically.
     [[ $(ldd "$(command -v busybox)" 2>&1) == *"not a dynamic"* ]] || missing+=(busybox-static)
     ((${#missing[@]})) || return 0
     if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
@@ -31,7 +31,7 @@ make_images() {
 }
 
 # make_image IMAGE COMMAND: puts an image localhost/IMAGE:1, busybox alone, into
-# the cache. No registry of images is asked.
+# the cache. No image registry is used.
 make_image() {
     local image=$1 command=$2 work lock
     mkdir -p "$cache/images"
@@ -59,7 +59,7 @@ build_image() {
         [[ $applet == busybox ]] || ln -s busybox "$work/root/bin/$applet"
     done
     printf '%s\n' 'FROM scratch' 'COPY root /' 'ENV PATH=/bin' "CMD $command" >"$work/Dockerfile"
-    # A store of its own, of plain folders: nothing of it stays mounted.
+    # A separate store with the vfs driver, which leaves no mounts behind.
     buildah=(buildah --root "$work/store" --runroot "$work/run" --storage-driver vfs)
     "${buildah[@]}" build --isolation chroot --tag "$image" --file "$work/Dockerfile" "$work" &&
         "${buildah[@]}" push "$image" "docker-archive:$work/image.tar:$image"

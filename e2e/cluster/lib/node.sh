@@ -2,10 +2,10 @@
 # Level node: containerd, kubelet, kube-proxy, DNS and metrics beside the
 # control plane. Sourced by ../cluster.
 #
-# All of it lives in a network and a mount namespace of its own: the machine's
+# All of it runs in separate network and mount namespaces: the machine's
 # network does not see it, and its mounts vanish with its programs.
 #
-# Programs outside reach the API server all the same, by the same kubeconfig:
+# Programs outside reach the API server with the same kubeconfig:
 # one socat listens on its port on the machine's loopback, another dials it
 # inside, and a unix socket joins them, since a file is seen from both sides.
 # No link, route or address joins the two networks, so that no pod reaches the
@@ -76,7 +76,7 @@ make_cgroups() {
     fi
 }
 
-# start_gate: the API server's port on the machine's own loopback.
+# start_gate: forwards the API server's port on the machine's loopback.
 start_gate() {
     start gate-inside socat -t 30 UNIX-LISTEN:node/api.sock,fork,mode=600 "TCP:127.0.0.1:$api_port"
     local enter=()
@@ -154,12 +154,12 @@ wait_for_node() {
         admin wait --for=condition=Available --timeout=2s apiservice/v1beta1.metrics.k8s.io
 }
 
-# print_node_env: with these, `ctr images import FILE` loads an image.
+# print_node_env: the variables with which `ctr images import FILE` loads an image.
 print_node_env() {
     printf 'export CONTAINERD_ADDRESS=%q CONTAINERD_NAMESPACE=k8s.io\n' "$state/node/containerd.sock"
 }
 
-# end_node: what end_programs left. Containers have namespaces of their own,
+# end_node: stops what end_programs left. Containers have separate namespaces
 # but are in the cgroup; shims are not in the cgroup, but in the network.
 end_node() {
     local names=$state/node/namespaces pids tries
@@ -172,10 +172,10 @@ end_node() {
     done
     [[ -z $pids ]] || fail "processes of '$name' do not end: $pids"
     while mountpoint -q "$names"; do umount --recursive "$names"; done
-    # Below a mount that was left, rm would delete what is not the cluster's.
+    # Below a remaining mount, rm would delete files outside of the cluster.
     ! grep -F " $state/" /proc/self/mountinfo >&2 || fail "these mounts of '$name' are left"
     for ((tries = 0; tries < 50; tries++)); do
-        # One whose last process has just ended can be busy for a moment.
+        # A cgroup whose last process has just exited may be busy for a moment.
         if find /sys/fs/cgroup -depth -type d \( -name "$cgroup" -o -path "*/$cgroup/*" \) \
             -exec rmdir {} + 2>/dev/null; then break; fi
         sleep 0.1

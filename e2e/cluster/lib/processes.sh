@@ -52,8 +52,8 @@ is_alive() {
     [[ ${fields[0]} != Z && ${fields[19]} == "$began" ]]
 }
 
-# end_programs: nothing of a cluster outlives it, so that its programs need
-# no time to end in good order; what they forked is in their process group.
+# end_programs: kills the programs. No state outlives the cluster, so they need
+# no graceful shutdown. Their children are in their process groups.
 end_programs() {
     local program tries
     for program in $(programs_started); do
@@ -69,11 +69,11 @@ end_programs() {
 }
 
 # wait_until PROGRAM WHAT COMMAND...: waits for COMMAND to succeed, as long as
-# all programs live; PROGRAM is the one whose log tells why it does not.
+# all programs run; PROGRAM is the one whose log is printed on failure.
 wait_until() {
     local responsible=$1 what=$2 began=$SECONDS said=0 program
     shift 2
-    # In a subshell, so that what a trap says is not silenced with it.
+    # In a subshell, so that the output of a trap is not silenced with it.
     until ("$@") >/dev/null 2>&1; do
         for program in $(programs_started); do
             is_alive "$program" || give_up "$state/logs/$program.log" "$program ended"

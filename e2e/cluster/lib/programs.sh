@@ -30,7 +30,7 @@ programs_of() {
     awk -v level="$1" '$1 == "control-plane" || $1 == level { printf "%s ", $2 }' <<<"$programs_table"
 }
 
-# build_programs PROGRAM...: builds those that are not there.
+# build_programs PROGRAM...: builds the missing ones.
 build_programs() {
     local program missing=() n=0
     for program; do
@@ -43,7 +43,7 @@ build_programs() {
     done
 }
 
-# find_program PROGRAM: prints its path; fails when it is not built.
+# find_program PROGRAM: prints its path; fails if it is not built.
 find_program() {
     local path
     for path in ${KUBEBUILDER_ASSETS:+"$KUBEBUILDER_ASSETS/$1"} "$(program_folder "$1")/$1"; do
@@ -89,7 +89,7 @@ build_program() {
         flock "$lock"
     fi
     if [[ ! -x $folder/$program ]]; then
-        rm -rf "$folder/.$program".?????? # what a killed build left
+        rm -rf "$folder/.$program".?????? # leftovers of a killed build
         temporary=$(mktemp -d "$folder/.$program.XXXXXX")
         scratch+=("$temporary")
         with_progress "building $label" "$temporary/log" \
@@ -108,7 +108,7 @@ go_build() {
     version=$(package_version "$family" "$package")
     case $family in
     kubernetes)
-        # Without these the API server says that it is version v0.0.0.
+        # Without these the API server reports version v0.0.0.
         minor=${version#v1.}
         flags+=" -X k8s.io/component-base/version.gitVersion=$version"
         flags+=" -X k8s.io/component-base/version.gitMajor=1"
@@ -126,7 +126,7 @@ go_build() {
         go build -trimpath -buildvcs=false ${tags[@]+"${tags[@]}"} -ldflags "$flags" -o "$output" "$package"
 }
 
-# with_progress LABEL LOG COMMAND...: says every 20 s that it still runs.
+# with_progress LABEL LOG COMMAND...: prints every 20 s that it still runs.
 with_progress() {
     local label=$1 log=$2 began=$SECONDS next=20 status=0 pid
     shift 2

@@ -1,38 +1,38 @@
-//! `venom ledger replay`: every number derived anew from the recorded inputs.
+//! `venom ledger replay`: re-derives every number from the recorded inputs.
 
 use std::io::Write;
 
-use super::super::source::{self, From, walk};
+use super::super::source::{self, WalkFrom, walk};
 use super::super::{Error, stdout};
 use super::progress::Progress;
 use crate::ledger::replay::Replay;
 use crate::organism::Action;
 
-/// What `venom ledger replay` takes.
+/// Arguments of `venom ledger replay`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     source: source::Args,
 }
 
-/// Replays, and says what came out.
+/// Replays the ledger and prints a summary.
 ///
 /// # Errors
-/// [`Error`] with the first entry that does not follow.
+/// [`Error`] with the first entry that differs from its re-derivation.
 pub fn run(args: &Args) -> Result<(), Error> {
     let mut source = args.source.open()?;
     let name = source.name();
     let failed = |what: &dyn std::fmt::Display| Error::Failed(format!("{name}: {what}"));
     let mut replay = Replay::default();
     let progress = Progress::new("derived");
-    walk(&mut source, From::AfterGaps, &mut |entry| {
+    walk(&mut source, WalkFrom::AfterGaps, &mut |entry| {
         replay.feed(entry).map_err(|mismatch| failed(&mismatch))?;
         progress.add(1);
         Ok(())
     })?;
     drop(progress);
     let Some(from) = replay.from() else {
-        return Err(failed(&"no genesis and no snapshot: there is nothing to derive from"));
+        return Err(failed(&"no genesis and no snapshot to replay from"));
     };
     let beats = replay.beats();
     let decisions = Action::ALL.map(|action| replay.decisions().iter().filter(|it| it.1 == action).count());

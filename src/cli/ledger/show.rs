@@ -1,4 +1,4 @@
-//! `venom ledger show`: entries for people.
+//! `venom ledger show`: prints entries in a human-readable form.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -6,35 +6,35 @@ use std::io::Write;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::source::{self, From, walk};
+use super::super::source::{self, WalkFrom, walk};
 use super::super::{Error, stdout};
 use crate::ledger::Entry;
 use crate::ledger::entry::Data;
 use crate::organism::cores::Flow;
 
-/// What `venom ledger show` takes.
+/// Arguments of `venom ledger show`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     source: source::Args,
-    /// Only the last so many
+    /// Print only the last N entries
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
-    /// Only entries of this type, such as action; repeated or separated by commas
+    /// Print only entries of this type, such as action; repeat it or separate types by commas
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     kind: Vec<String>,
-    /// As JSON lines
+    /// Print JSON lines
     #[arg(long)]
     json: bool,
 }
 
-/// Longest gist of an entry that has no shorter one than its own text.
-const GIST: usize = 100;
+/// Length at which an entry's own text is truncated, for types without a summary.
+const TRUNCATE_AT: usize = 100;
 
-/// Shows.
+/// Prints the selected entries.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the ledger cannot be read or stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Error> {
     let mut source = args.source.open()?;
     let mut out = stdout();
@@ -48,12 +48,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Ok(())
     };
     match args.tail {
-        None => {
-            walk(&mut source, From::Oldest, &mut |entry| if shown(&entry) { print(&entry) } else { Ok(()) })?
-        }
+        None => walk(&mut source, WalkFrom::Oldest, &mut |entry| {
+            if shown(&entry) { print(&entry) } else { Ok(()) }
+        })?,
         Some(tail) => {
-            // Of one kind there may be few: they can stand anywhere.
-            let from = if args.kind.is_empty() { From::Last(tail) } else { From::Oldest };
+            // Entries of a rare type may be anywhere in the ledger, so all of it is read.
+            let from = if args.kind.is_empty() { WalkFrom::Last(tail) } else { WalkFrom::Oldest };
             let mut last = VecDeque::new();
             walk(&mut source, from, &mut |entry| {
                 if shown(&entry) {
@@ -72,47 +72,47 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 fn row(out: &mut dyn Write, entry: &Entry) -> std::io::Result<()> {
     let kind = entry.kind();
-    writeln!(out, "{:>9}  {}  {kind:<11}  {}", entry.index, time(entry.timestamp), gist(entry))
+    writeln!(out, "{:>9}  {}  {kind:<11}  {}", entry.index, time(entry.timestamp), summary(entry))
 }
 
-/// RFC 3339 with milliseconds, or the bare number where that is no moment.
+/// RFC 3339 with milliseconds, or the bare number if it is out of range.
 fn time(seconds: f64) -> String {
     let moment = Timestamp::from_millisecond((seconds * 1000.0).floor() as i64);
     moment.map_or_else(|_| seconds.to_string(), |moment| format!("{moment:.3}"))
 }
 
-/// What an entry says, in a few words.
-fn gist(entry: &Entry) -> String {
+/// One-line summary of an entry.
+fn summary(entry: &Entry) -> String {
     match entry.data() {
-        Ok(data) => gist_of(&data).unwrap_or_else(|| text(entry)),
+        Ok(data) => summary_of(&data).unwrap_or_else(|| text(entry)),
         Err(_) => text(entry),
     }
 }
 
-/// The entry's own text without its type, clipped. It is ASCII.
+/// The entry's own text without its type, truncated. Canonical JSON is ASCII, so every index is a char boundary.
 fn text(entry: &Entry) -> String {
     let mut value: Value = serde_json::from_str(&entry.data).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         fields.remove("type");
     }
     let text = crate::ledger::canonical::to_string(&value).unwrap_or_default();
-    if text.len() > GIST { format!("{}…", &text[..GIST]) } else { text }
+    if text.len() > TRUNCATE_AT { format!("{}…", &text[..TRUNCATE_AT]) } else { text }
 }
 
-fn gist_of(data: &Data) -> Option<String> {
+fn summary_of(data: &Data) -> Option<String> {
     Some(match data {
         Data::Genesis(it) => {
             let pulse = &it.config.pulse;
             format!("{}, version {}, k {}, P {}", it.message, it.version, pulse.k, pulse.p)
         }
         Data::Injection(it) => {
-            let mut said = format!("{}: {} anoms", it.id, it.anoms.unwrap_or_default());
+            let mut text = format!("{}: {} anoms", it.id, it.anoms.unwrap_or_default());
             for (name, value) in [("ml_weight", it.ml_weight), ("ml_bias", it.ml_bias)] {
                 if let Some(value) = value {
-                    said += &format!(", {name} {value}");
+                    text += &format!(", {name} {value}");
                 }
             }
-            said
+            text
         }
         Data::Sense(it) => {
             let suppressed = if it.suppressed { ", suppressed" } else { "" };
@@ -129,12 +129,12 @@ fn gist_of(data: &Data) -> Option<String> {
             format!("beat {}, T_Λ {:.6} s, k {}, P {}", pulse.pulse_id, pulse.t_lambda, pulse.k, pulse.p)
         }
         Data::FlowResult(it) => {
-            let said = match (&it.failed, &it.result) {
-                (Some(why), _) => format!("failed: {why}"),
+            let outcome = match (&it.failed, &it.result) {
+                (Some(error), _) => format!("failed: {error}"),
                 (None, Some(result)) => flow(it.flow, result)?,
                 (None, None) => return None,
             };
-            format!("{}: {said}", it.flow)
+            format!("{}: {outcome}", it.flow)
         }
         Data::Action(it) => match it.details["raw_threat"].as_f64() {
             Some(threat) => format!("{}, threat {threat:.4}", it.action),
@@ -155,11 +155,11 @@ fn gist_of(data: &Data) -> Option<String> {
 }
 
 fn flow(flow: Flow, result: &Value) -> Option<String> {
-    let said = |field: &str| Some(format!("{} {:.4}", field.replace('_', " "), result[field].as_f64()?));
+    let score = |field: &str| Some(format!("{} {:.4}", field.replace('_', " "), result[field].as_f64()?));
     match flow {
-        Flow::R => said("urgency"),
-        Flow::B => said("conserve"),
-        Flow::E => Some(format!("{} at {} anoms", said("threat_score")?, result["total_anoms"])),
-        Flow::O => said("expected_gain"),
+        Flow::R => score("urgency"),
+        Flow::B => score("conserve"),
+        Flow::E => Some(format!("{} at {} anoms", score("threat_score")?, result["total_anoms"])),
+        Flow::O => score("expected_gain"),
     }
 }

@@ -1,4 +1,4 @@
-//! `venom ledger verify`: every hash and link, the root, and that nothing is missing or besides.
+//! `venom ledger verify`: checks every hash and link, the Merkle root, and that no file is missing or unexpected.
 
 use std::io::Write;
 
@@ -8,52 +8,52 @@ use super::super::source::{self, Lines, Source, Store};
 use super::super::{Error, stdout};
 use super::progress::Progress;
 use crate::ledger::{Chain, Entry, Hash, hex, unhex};
-use crate::store::{Head, Listed, Opened};
+use crate::store::{Head, OpenedSegment, SegmentRef};
 
-/// What `venom ledger verify` takes.
+/// Arguments of `venom ledger verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     source: source::Args,
-    /// The root that is expected, from a place that you trust
+    /// The expected Merkle root, from a source that you trust
     #[arg(long, value_name = "HEX", value_parser = root)]
     root: Option<Hash>,
-    /// The number of entries that is expected; with --root, the number that the root covers
+    /// The expected number of entries; with --root, the number of entries that the root covers
     #[arg(long, value_name = "N")]
     size: Option<u64>,
 }
 
 fn root(text: &str) -> Result<Hash, String> {
-    unhex(text).ok_or_else(|| "write 64 hexadecimal digits, lower case".into())
+    unhex(text).ok_or_else(|| "write 64 hexadecimal digits in lower case".into())
 }
 
-/// What the ledger is expected to be.
+/// Expectations about a ledger, from the user.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
-    /// Its root.
+    /// The Merkle root.
     pub root: Option<Hash>,
-    /// Its size, or where there is a root, the size that the root is of.
+    /// The number of entries; if there is a root, the number of entries that it covers.
     pub size: Option<u64>,
 }
 
-/// What a check found.
+/// The result of a verification.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// One line for each thing that is wrong.
+    /// One line for each problem.
     pub findings: Vec<String>,
-    /// Index of the first entry that was checked.
+    /// Index of the first verified entry.
     pub floor: u64,
-    /// Entries since genesis.
+    /// Number of entries since genesis.
     pub size: u64,
-    /// Root over all of them; nothing where it cannot be computed.
+    /// Merkle root over all of them; `None` if it cannot be computed.
     pub root: Option<Hash>,
 }
 
 impl Report {
-    /// The report, or an error where something is wrong.
+    /// The report, or an error if it has findings.
     ///
     /// # Errors
-    /// [`Error::Failed`].
+    /// [`Error::Failed`] with the number of findings.
     pub fn into_result(self, name: &str) -> Result<Self, Error> {
         match self.findings.len() {
             0 => Ok(self),
@@ -63,15 +63,15 @@ impl Report {
     }
 }
 
-/// At most so many findings are listed of JSON lines, where one altered line makes others look wrong.
+/// Verification of JSON lines stops at this number of findings, because an altered line can cause many.
 const FINDINGS: usize = 20;
-/// A ledger that is written while it is checked is checked again, so many times at most.
+/// Attempts at a ledger whose head changes during the verification.
 const TRIES: u32 = 5;
 
-/// Checks, and says what came out.
+/// Verifies the ledger and prints the findings or a summary.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`] if the ledger cannot be read or does not verify.
 pub fn run(args: &Args) -> Result<(), Error> {
     let expected = Expected { root: args.root, size: args.size };
     let mut source = args.source.open()?;
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Source::Lines(it) => lines(it, &expected)?,
     };
     let printed = print(&report);
-    // What was found counts, also where nobody reads it.
+    // The findings determine the exit code even if stdout was closed.
     report.into_result(&name)?;
     printed
 }
@@ -96,7 +96,10 @@ fn print(report: &Report) -> Result<(), Error> {
         let root = match root {
             Some(root) => format!("root {}", hex(root)),
             None => {
-                format!("no root: it covers entries 0 to {} too, which are not here", floor.saturating_sub(1))
+                format!(
+                    "no root: it also covers entries 0 to {}, which are missing here",
+                    floor.saturating_sub(1)
+                )
             }
         };
         writeln!(out, "verified: {} entries from index {floor}, size {size}, {root}", size - floor)?;
@@ -104,10 +107,10 @@ fn print(report: &Report) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
-/// Checks a head and its segments.
+/// Verifies a head and its segments.
 ///
 /// # Errors
-/// [`Error`] when the head cannot be read: then there is nothing to check by.
+/// [`Error`] if the head cannot be read.
 pub fn store(store: &dyn Store, expected: &Expected) -> Result<Report, Error> {
     let mut head = source::head(store)?;
     let mut tries = 0;
@@ -125,8 +128,7 @@ pub fn store(store: &dyn Store, expected: &Expected) -> Result<Report, Error> {
     }
 }
 
-/// A segment that was checked: the chain on either side, and the chain after the expected size if that is
-/// inside.
+/// A verified segment: the chain before and after it, and the chain at the expected size if that lies within.
 struct Checked {
     before: Chain,
     after: Chain,
@@ -136,9 +138,9 @@ struct Checked {
 fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, Error> {
     let mut report = Report { floor: head.floor, size: head.size, ..Report::default() };
     let name = store.name();
-    shape(&name, head, &mut report.findings);
+    check_ranges(&name, head, &mut report.findings);
 
-    let progress = Progress::new("checked");
+    let progress = Progress::new("verified");
     let checked: Vec<Result<Checked, String>> = head
         .segments
         .par_iter()
@@ -150,7 +152,7 @@ fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, 
         .collect();
     drop(progress);
 
-    // Where a segment is wrong, the next one has nothing to follow from.
+    // After an invalid segment the end of the chain is unknown until the next valid one.
     let mut end = (head.floor == 0).then(Chain::default);
     let mut at_size = end.clone().filter(|_| expected.size == Some(0));
     for (listed, checked) in head.segments.iter().zip(checked) {
@@ -158,7 +160,7 @@ fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, 
             Ok(checked) => {
                 if end.is_some_and(|end| end != checked.before) {
                     report.findings.push(format!(
-                        "{}: does not begin where the entry before it ends",
+                        "{}: does not continue the chain of the segment before it",
                         store.segment_name(listed)
                     ));
                 }
@@ -176,9 +178,11 @@ fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, 
         }
     }
     match (head.chain(), end) {
-        (None, _) => report.findings.push(format!("{name}: the head's peaks, size and root do not fit")),
+        (None, _) => {
+            report.findings.push(format!("{name}: the head's peaks, size and root are inconsistent"))
+        }
         (Some(stated), Some(end)) if stated != end => {
-            report.findings.push(format!("{name}: the last entry is not the one that the head states"));
+            report.findings.push(format!("{name}: the last entry is not the one in the head"));
         }
         (Some(stated), _) => {
             report.root = Some(stated.tree().root());
@@ -193,29 +197,29 @@ fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, 
     Ok(report)
 }
 
-/// Whether what the head lists hangs together.
-fn shape(name: &str, head: &Head, findings: &mut Vec<String>) {
+/// Checks that the segments of the head cover all indices from its floor to its size.
+fn check_ranges(name: &str, head: &Head, findings: &mut Vec<String>) {
     let mut next = head.floor;
     for listed in &head.segments {
         if listed.first != next || listed.count == 0 {
-            findings.push(format!("{name}: the head lists entries from {}, not from {next}", listed.first));
+            findings.push(format!("{name}: the head lists entries from {} instead of {next}", listed.first));
         }
         next = listed.end();
     }
     if next != head.size {
-        findings.push(format!("{name}: the head lists entries up to {next}, its size is {}", head.size));
+        findings.push(format!("{name}: the head lists entries up to {next}, but its size is {}", head.size));
     }
 }
 
-fn segment(store: &dyn Store, listed: &Listed, size: Option<u64>) -> Result<Checked, Error> {
+fn segment(store: &dyn Store, listed: &SegmentRef, size: Option<u64>) -> Result<Checked, Error> {
     let sealed = store.load(listed)?;
-    let opened = Opened::open(&sealed)
+    let opened = OpenedSegment::open(&sealed)
         .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))?;
     let inside = size.filter(|size| (listed.first..=listed.end()).contains(size));
     let at_size = inside.map(|size| {
         let mut chain = opened.before.clone();
         for entry in opened.entries.iter().take_while(|entry| entry.index < size) {
-            // It was computed by the same function when the segment was opened.
+            // Cannot fail: the hashes were computed when the segment was opened.
             let _ = chain.follow(entry);
         }
         chain
@@ -223,16 +227,16 @@ fn segment(store: &dyn Store, listed: &Listed, size: Option<u64>) -> Result<Chec
     Ok(Checked { before: opened.before, after: opened.after, at_size })
 }
 
-/// Checks JSON lines.
+/// Verifies JSON lines.
 ///
 /// # Errors
-/// [`Error`] when they cannot be read.
+/// [`Error`] if the lines cannot be read.
 pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut chain: Option<Chain> = None;
     let mut first: Option<u64> = None;
     let mut at_size = None;
-    let progress = Progress::new("checked");
+    let progress = Progress::new("verified");
     while let Some((number, entry)) = lines.next_line()? {
         progress.add(1);
         let wrong = match &entry {
@@ -246,7 +250,7 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
             report.findings.push(format!("{}:{number}: {what}", lines.name()));
         }
         if report.findings.len() == FINDINGS {
-            report.findings.push(format!("{}: not read further", lines.name()));
+            report.findings.push(format!("{}: too many findings; the rest is not verified", lines.name()));
             return Ok(report);
         }
         if chain.as_ref().is_some_and(|chain| expected.size == Some(chain.size())) {
@@ -255,12 +259,12 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
     }
     drop(progress);
     let Some(chain) = chain else {
-        report.findings.push(format!("{}: holds no entry", lines.name()));
+        report.findings.push(format!("{}: contains no entry", lines.name()));
         return Ok(report);
     };
     report.floor = first.unwrap_or_default();
     report.size = chain.size();
-    // The tree's peaks are only known from index 0 on.
+    // Only a ledger from index 0 on has known peaks.
     let known = report.floor == 0 && report.findings.is_empty();
     report.root = known.then(|| chain.tree().root());
     at_size = at_size.filter(|_| known);
@@ -269,7 +273,8 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Takes `entry` in. What is wrong is told once: what follows is checked against `entry` as it stands.
+/// Advances `chain` to `entry`. Returns the problem, if any. The next entry is checked against this one as it is, so that
+/// one problem is reported once.
 fn follow(chain: &mut Option<Chain>, entry: &Entry) -> Option<String> {
     let at = chain.get_or_insert_with(|| source::end_at(entry.index, entry.previous_hash));
     let wrong = at.follow(entry).err()?;
@@ -277,7 +282,7 @@ fn follow(chain: &mut Option<Chain>, entry: &Entry) -> Option<String> {
     Some(wrong.to_string())
 }
 
-/// Where size or root are not the expected ones.
+/// The finding if size or root differ from the expected ones.
 fn unexpected(
     name: &str,
     expected: &Expected,
@@ -290,10 +295,10 @@ fn unexpected(
         (None, None) => return None,
         (None, Some(wanted)) if wanted == size => return None,
         (None, Some(wanted)) => {
-            return Some(format!("{name}: {wanted} entries were expected, there are {size}"));
+            return Some(format!("{name}: expected {wanted} entries, found {size}"));
         }
         (Some(_), Some(wanted)) if wanted > size => {
-            return Some(format!("{name}: the root of {wanted} entries was given, there are {size}"));
+            return Some(format!("{name}: --root covers {wanted} entries, found {size}"));
         }
         (Some(_), Some(wanted)) => (format!("the root of the first {wanted} entries"), at_size),
         (Some(_), None) => ("the root".to_owned(), root),
@@ -301,10 +306,10 @@ fn unexpected(
     match (expected.root, found) {
         (Some(wanted), Some(found)) if wanted == found => None,
         (Some(wanted), Some(found)) => {
-            Some(format!("{name}: {what} is {}, expected was {}", hex(&found), hex(&wanted)))
+            Some(format!("{name}: {what} is {}, expected {}", hex(&found), hex(&wanted)))
         }
-        _ => Some(format!(
-            "{name}: {what} cannot be computed: entries before {floor} are not here, or are wrong"
-        )),
+        _ => {
+            Some(format!("{name}: {what} cannot be computed: entries before {floor} are missing or invalid"))
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::mesh::{CommittedInjection, OutcomeSender};
 use crate::node::certificate_source::CertificateSource;
 use crate::node::{Node, Options, directory};
 use crate::store::directory::Writer;
-use crate::store::injections::Recent;
+use crate::store::injections::RecentInjections;
 
 /// The mesh folder where no flag names one.
 const FOLDER: &str = "venom-mesh";
@@ -98,7 +98,7 @@ async fn live(
 /// The injections that retries must not record again.
 fn known(writer: &Writer) -> Result<Vec<CommittedInjection>, Error> {
     let head = writer.head();
-    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
     for listed in head.segments.iter().rev() {
         if !recent.read(&writer.folder().open(listed, None)?.entries) {
             break;

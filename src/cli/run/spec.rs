@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::{Error, complain};
-use super::{Args, bounds};
+use super::Args;
 use crate::api;
 use crate::organism::pulse;
 use crate::runtime::Desired;
@@ -116,12 +116,12 @@ fn from_file(path: &Path) -> Result<(api::Organism, api::Genome), Error> {
         match kind.as_str() {
             "Organism" => {
                 let organism: api::Organism = api::read(object).map_err(|error| wrong(error.to_string()))?;
-                bounds::organism(&organism.spec).map_err(wrong)?;
+                api::validate::organism(&organism.spec).map_err(wrong)?;
                 organisms.push(organism);
             }
             "Genome" => {
                 let genome: api::Genome = api::read(object).map_err(|error| wrong(error.to_string()))?;
-                bounds::genome(&genome.spec).map_err(wrong)?;
+                api::validate::genome(&genome.spec).map_err(wrong)?;
                 genomes.push(genome);
             }
             _ => return Err(wrong("there is no such kind; write Organism or Genome".into())),

@@ -1,4 +1,4 @@
-//! JSON lines, one entry each.
+//! A ledger as JSON lines, one entry per line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
@@ -8,10 +8,10 @@ use super::super::Error;
 use super::INDEX_BOUND;
 use crate::ledger::Entry;
 
-/// No entry is nearly as long: what is longer is no ledger, and is not read into memory.
+/// Far longer than any entry. A longer line is not read into memory.
 const LONGEST_LINE: u64 = 16 * 1024 * 1024;
 
-/// A file or stdin.
+/// Reads entries from a file or from stdin.
 pub struct Lines {
     name: String,
     input: Box<dyn BufRead>,
@@ -19,20 +19,20 @@ pub struct Lines {
     line: Vec<u8>,
 }
 
-/// A line, with its number from 1: an entry, or why it is none.
+/// The number of a line, from 1, and its entry or the reason why it is invalid.
 pub type Line = (u64, Result<Entry, String>);
 
 impl Lines {
-    /// stdin.
+    /// Reads from stdin.
     #[must_use]
     pub fn stdin() -> Self {
         Self::new("stdin".into(), Box::new(BufReader::new(stdin())))
     }
 
-    /// A file.
+    /// Reads from the file at `path`.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be opened.
+    /// [`Error`] if the file cannot be opened.
     pub fn file(path: &Path) -> Result<Self, Error> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|error| Error::Failed(format!("{name}: {error}")))?;
@@ -43,16 +43,16 @@ impl Lines {
         Self { name, input, number: 0, line: vec![] }
     }
 
-    /// What to call it in messages.
+    /// The name of the source in messages.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads the next line; nothing at the end.
+    /// Reads the next line; `None` at the end.
     ///
     /// # Errors
-    /// [`Error`] when it cannot be read.
+    /// [`Error`] if the source cannot be read.
     pub fn next_line(&mut self) -> Result<Option<Line>, Error> {
         self.line.clear();
         let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.line);
@@ -61,12 +61,12 @@ impl Lines {
             return Ok(None);
         }
         self.number += 1;
-        // Only the line break itself is no part of the text: not a carriage return before it.
+        // A carriage return is part of the line, because an entry has a single valid text.
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let entry = match std::str::from_utf8(line) {
             Ok(line) => match Entry::from_line(line) {
                 Ok(entry) if entry.index >= INDEX_BOUND => {
-                    Err(format!("entry {}: no such index", entry.index))
+                    Err(format!("entry {}: index out of range", entry.index))
                 }
                 read => read.map_err(|error| error.to_string()),
             },

@@ -1,7 +1,6 @@
-//! The ledger of an Organism in a cluster.
+//! A ledger in a cluster.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -13,42 +12,39 @@ use super::{Cluster, Store};
 use crate::api::Organism;
 use crate::ledger::Sealed;
 use crate::store::configmap::ConfigMaps;
-use crate::store::{Head, Listed};
+use crate::store::{CALL_TIMEOUT, Head, SegmentRef};
 
-/// Longest time a question to the API server may take.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-
-/// An Organism's ledger, read through the API server.
+/// The ledger of an Organism, read from the API server.
 pub(super) struct Live {
     runtime: Runtime,
     maps: ConfigMaps,
-    /// The Organism's UID; nothing where it is gone and its ledger was retained.
+    /// UID of the Organism; `None` if it is deleted and its ledger was retained.
     uid: Option<String>,
     name: String,
 }
 
 fn failed(name: &str, error: &dyn std::fmt::Display) -> Error {
-    // An error of the API server can have several lines.
+    // Errors of the API server may have several lines.
     let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     Error::Failed(format!("{name}: {line}"))
 }
 
 impl Live {
-    /// Finds the Organism `organism`.
+    /// Opens the ledger of the Organism `organism`.
     pub(super) fn open(organism: &str, cluster: &Cluster) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
-            .map_err(|error| Error::Failed(format!("threads: {error}")))?;
+            .map_err(|error| Error::Failed(format!("cannot start the runtime: {error}")))?;
         let shown = format!("organism/{organism}");
         let (maps, uid, namespace) = runtime.block_on(async {
             let config = config(cluster).await.map_err(|error| failed("kubeconfig", &error))?;
             let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
             let client = Client::try_from(config).map_err(|error| failed("kubeconfig", &error))?;
             let organisms: Api<Organism> = Api::namespaced(client.clone(), &namespace);
-            let asked = tokio::time::timeout(CALL_LIMIT, organisms.get_opt(organism)).await;
-            let found = asked
+            let response = tokio::time::timeout(CALL_TIMEOUT, organisms.get_opt(organism)).await;
+            let found = response
                 .map_err(|_| failed(&shown, &"the API server does not answer; check --context"))?
                 .map_err(|error| failed(&shown, &error))?;
             let uid = found.and_then(|found| found.uid());
@@ -63,7 +59,7 @@ impl Live {
     }
 }
 
-/// The kubeconfig, by kubectl's rules.
+/// Loads the kubeconfig by kubectl's rules.
 async fn config(cluster: &Cluster) -> Result<Config, Box<dyn std::error::Error>> {
     let options = KubeConfigOptions { context: cluster.context.clone(), ..KubeConfigOptions::default() };
     Ok(match &cluster.kubeconfig {
@@ -82,31 +78,31 @@ impl Store for Live {
         let found = self.runtime.block_on(self.maps.head()).map_err(|error| failed(&self.name, &error))?;
         let head = found.and_then(|found| found.head).ok_or_else(|| {
             self.wrong(match self.uid {
-                Some(_) => "has no ledger yet; see kubectl get organism",
-                None => "there is no such Organism; check its name and --namespace",
+                Some(_) => "no ledger yet; see the Organism's Ready condition",
+                None => "not found; check the name and --namespace",
             })
         })?;
         match &self.uid {
             Some(uid) if *uid != head.uid => Err(self.wrong(
-                "the ledger of this name is another Organism's; wait until the operator has taken this one up",
+                "the ledger of this name belongs to an Organism with another UID; wait until the operator has taken it over",
             )),
             _ => Ok(head),
         }
     }
 
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error> {
+    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error> {
         let found =
             self.runtime.block_on(self.maps.listed(listed)).map_err(|error| failed(&self.name, &error))?;
         let wrong = |what: &str| Error::Failed(format!("{}: {what}", self.segment_name(listed)));
-        let sealed = found.ok_or_else(|| wrong("missing, or deleted and made anew"))?;
+        let sealed = found.ok_or_else(|| wrong("missing, or replaced by another object"))?;
         let found = (sealed.head.first, sealed.head.count, sealed.head.start);
         if found != (listed.first, listed.count, listed.start) {
-            return Err(wrong("not what the ledger's head says of it"));
+            return Err(wrong("differs from its entry in the ledger's head"));
         }
         Ok(sealed)
     }
 
-    fn segment_name(&self, listed: &Listed) -> String {
+    fn segment_name(&self, listed: &SegmentRef) -> String {
         format!("{}: ConfigMap {}", self.name, self.maps.name_of(listed))
     }
 
@@ -115,13 +111,13 @@ impl Store for Live {
             self.runtime.block_on(self.maps.list(&head.uid)).map_err(|error| failed(&self.name, &error))?;
         let uids: BTreeMap<String, Option<String>> =
             objects.iter().map(|object| (object.name_any(), object.uid())).collect();
-        let is_there = |listed: &Listed| {
+        let is_there = |listed: &SegmentRef| {
             uids.get(&self.maps.name_of(listed)).is_some_and(|uid| uid.as_ref() == Some(&listed.object))
         };
         Ok(head.segments.iter().map(is_there).collect())
     }
 
-    /// The operator at work makes segments before it lists them, and takes its own garbage away.
+    /// None: an unlisted segment may be about to be listed, and the operator deletes garbage itself.
     fn strays(&self, _: &Head) -> Result<Vec<String>, Error> {
         Ok(vec![])
     }

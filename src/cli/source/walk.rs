@@ -1,35 +1,34 @@
-//! The entries of a source in order.
+//! Iteration over the entries of a source.
 
 use super::super::{Error, complain};
 use super::{Lines, Source, Store, head};
 use crate::ledger::merkle::Tree;
 use crate::ledger::{Chain, Entry, Hash};
-use crate::store::{Head, Listed, Opened};
+use crate::store::{Head, OpenedSegment, SegmentRef};
 
-/// Where to begin.
+/// Where a walk begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// At the oldest entry that is kept.
+pub enum WalkFrom {
+    /// At the oldest stored entry.
     Oldest,
-    /// So many entries before the end, or sooner.
+    /// This number of entries before the end. A source that is read in order begins at its first entry.
     Last(u64),
-    /// Where no gap follows: at the oldest entry, or at the first genesis or snapshot after the last gap, which
-    /// is told on stderr.
+    /// At the oldest entry if there is no gap, or else at the first genesis or snapshot after the last gap, with a
+    /// warning on stderr.
     AfterGaps,
 }
 
-/// A store may be merged while it is read: then the head is read again, so many times at most without any
-/// entry in between.
+/// Attempts at reading a segment. A concurrent merge may replace it, so the head is read again in between.
 const HEAD_TRIES: u32 = 5;
 
-/// Calls `each` with the entries of `source` in order. Each follows from the one before: what does not is an
-/// error.
+/// Calls `each` with the entries of `source` in order. An entry whose index or hash does not follow from the one before
+/// is an error.
 ///
 /// # Errors
-/// [`Error`]: of reading, or of `each`.
+/// [`Error`] of reading, or of `each`.
 pub fn walk(
     source: &mut Source,
-    from: From,
+    from: WalkFrom,
     each: &mut dyn FnMut(Entry) -> Result<(), Error>,
 ) -> Result<(), Error> {
     match source {
@@ -53,9 +52,8 @@ fn walk_lines(lines: &mut Lines, each: &mut dyn FnMut(Entry) -> Result<(), Error
     Ok(())
 }
 
-/// The end of a chain of `size` entries of which only the last one's hash is known: links can be checked from
-/// there on. At index 0 that is all there is to know; else the tree's peaks are made up and its root means
-/// nothing.
+/// A chain of `size` entries of which only the last hash is known, to check the links from there on. Unless `size` is 0,
+/// its peaks are placeholders and its root is meaningless.
 #[must_use]
 pub fn end_at(size: u64, last_hash: Hash) -> Chain {
     let peaks = vec![[0; 32]; size.count_ones() as usize];
@@ -64,16 +62,16 @@ pub fn end_at(size: u64, last_hash: Hash) -> Chain {
 
 fn walk_store(
     store: &dyn Store,
-    from: From,
+    from: WalkFrom,
     each: &mut dyn FnMut(Entry) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut head = head(store)?;
     let mut next = match from {
-        From::Oldest => head.floor,
-        From::Last(count) => head.floor.max(head.size.saturating_sub(count)),
-        From::AfterGaps => after_gaps(store, &mut head)?,
+        WalkFrom::Oldest => head.floor,
+        WalkFrom::Last(count) => head.floor.max(head.size.saturating_sub(count)),
+        WalkFrom::AfterGaps => after_gaps(store, &mut head)?,
     };
-    // What is committed later is not waited for.
+    // Entries that are committed during the walk are left out.
     let size = head.size;
     let mut end: Option<Chain> = None;
     while next < size {
@@ -81,7 +79,7 @@ fn walk_store(
         match &end {
             Some(end) if opened.before.size() == next && *end != opened.before => {
                 return Err(Error::Failed(format!(
-                    "{}: entry {next} does not follow from the one before; run venom ledger verify",
+                    "{}: entry {next} does not continue the chain; run venom ledger verify",
                     store.name()
                 )));
             }
@@ -96,16 +94,16 @@ fn walk_store(
     Ok(())
 }
 
-/// Opens the segment that holds entry `index`, by a newer head if this one has been overtaken.
-fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<Opened, Error> {
+/// Opens the segment that contains entry `index`. If it cannot be read, tries again with a newer head.
+fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<OpenedSegment, Error> {
     let mut tries = 0;
     loop {
-        let listed = holding(head, index).ok_or_else(|| {
-            let what = "is not stored any more, or was never; run venom ledger verify";
+        let listed = segment_with(head, index).ok_or_else(|| {
+            let what = "is not stored; run venom ledger verify";
             Error::Failed(format!("{}: entry {index} {what}", store.name()))
         })?;
         let read = store.load(listed).and_then(|sealed| {
-            Opened::open(&sealed)
+            OpenedSegment::open(&sealed)
                 .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))
         });
         match read {
@@ -122,11 +120,11 @@ fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<Opened, Err
     }
 }
 
-fn holding(head: &Head, index: u64) -> Option<&Listed> {
+fn segment_with(head: &Head, index: u64) -> Option<&SegmentRef> {
     head.segments.iter().find(|it| (it.first..it.end()).contains(&index))
 }
 
-/// The first index after which no segment is missing.
+/// The index of the first genesis or snapshot after the last missing segment; the floor if none is missing.
 fn after_gaps(store: &dyn Store, head: &mut Head) -> Result<u64, Error> {
     let mut present = store.present(head)?;
     for _ in 0..HEAD_TRIES {
@@ -143,11 +141,11 @@ fn after_gaps(store: &dyn Store, head: &mut Head) -> Result<u64, Error> {
     let Some(gap) = present.iter().rposition(|&it| !it) else { return Ok(head.floor) };
     let (first, last) = (head.segments[gap].first, head.segments[gap].end().saturating_sub(1));
     let start = head.segments[gap + 1..].iter().find_map(|it| it.start).ok_or_else(|| {
-        let what = "are missing or altered, and no snapshot stands after them; restore the segment";
+        let what = "are missing or altered, and no snapshot follows them; restore the segment";
         Error::Failed(format!("{}: entries {first} to {last} {what}", store.name()))
     })?;
     complain(&format!(
-        "{}: entries {first} to {last} are missing or altered; what follows begins at the snapshot {}",
+        "{}: entries {first} to {last} are missing or altered; starting at the snapshot with index {}",
         store.name(),
         start.index
     ));

@@ -6,7 +6,7 @@ use super::mailbox::End;
 use crate::operator::committer;
 use crate::operator::publisher::report::NotReadyReason;
 use crate::operator::recovery::RecoveryError;
-use crate::store::configmap::{StoreError, Why};
+use crate::store::configmap::{StoreError, StoreErrorKind};
 
 /// First wait before a run is started again; doubled up to [`LONGEST_RESTART`].
 const FIRST_RESTART: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ pub(super) fn after_failed_recovery(error: &RecoveryError) -> (Option<NotReadyRe
     match error {
         RecoveryError::NameTaken(_) => (Some(NotReadyReason::NameTaken), RECOVERY_BLOCKED),
         RecoveryError::HeadUnreadable(..) => (Some(NotReadyReason::HeadUnreadable), RECOVERY_BLOCKED),
-        RecoveryError::Store(StoreError { why: Why::Conflict, .. }) => (None, RECOVERY_CONFLICT),
+        RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),
         RecoveryError::Store(_) => (None, RECOVERY_RETRY),
         _ => (Some(NotReadyReason::Invalid), RECOVERY_BLOCKED),
     }

@@ -7,7 +7,7 @@ use crate::ledger::sealed::Start;
 use crate::mesh::CommittedInjection;
 use crate::operator::publisher::report::Integrity;
 use crate::store::configmap::ConfigMaps;
-use crate::store::head::{Head, Listed};
+use crate::store::head::{Head, SegmentRef};
 
 /// A ledger whose head names this process as its writer.
 pub struct OwnedLedger {
@@ -49,7 +49,7 @@ impl OwnedLedger {
     }
 
     /// Forgets what is known of segments that the head no longer lists.
-    pub fn forget(&mut self, parts: &[Listed]) {
+    pub fn forget(&mut self, parts: &[SegmentRef]) {
         for part in parts {
             self.lost.remove(&self.store.name_of(part));
         }
@@ -58,7 +58,7 @@ impl OwnedLedger {
 
     /// Whether a listed segment is missing.
     #[must_use]
-    pub fn is_lost(&self, segment: &Listed) -> bool {
+    pub fn is_lost(&self, segment: &SegmentRef) -> bool {
         self.lost.contains(&self.store.name_of(segment))
     }
 

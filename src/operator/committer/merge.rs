@@ -8,9 +8,9 @@ use super::Resources;
 use crate::ledger::entry::Origin;
 use crate::ledger::{Sealed, sealed};
 use crate::store::configmap::{ConfigMaps, StoreError};
-use crate::store::head::Listed;
+use crate::store::head::SegmentRef;
 
-/// Why segments were not merged.
+/// StoreErrorKind segments were not merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// A call failed; a later merge may succeed.
@@ -26,8 +26,8 @@ pub enum MergeError {
 
 /// A merge in progress.
 pub struct Merge {
-    parts: Vec<Listed>,
-    task: JoinHandle<Result<Listed, MergeError>>,
+    parts: Vec<SegmentRef>,
+    task: JoinHandle<Result<SegmentRef, MergeError>>,
 }
 
 impl Merge {
@@ -37,7 +37,7 @@ impl Merge {
         store: ConfigMaps,
         origin: Origin,
         epoch: u64,
-        parts: Vec<Listed>,
+        parts: Vec<SegmentRef>,
     ) -> Self {
         let task = tokio::spawn(merge(resources, store, origin, epoch, parts.clone()));
         Self { parts, task }
@@ -51,7 +51,7 @@ impl Merge {
 
 /// Returns the parts and the merged segment when the merge in progress ends; never returns where there is none.
 /// Cancel safe.
-pub async fn finished(merging: &mut Option<Merge>) -> (Vec<Listed>, Result<Listed, MergeError>) {
+pub async fn finished(merging: &mut Option<Merge>) -> (Vec<SegmentRef>, Result<SegmentRef, MergeError>) {
     let Some(merge) = merging else { return std::future::pending().await };
     let outcome = (&mut merge.task).await.unwrap_or_else(|error| Err(error.into()));
     let parts = std::mem::take(&mut merge.parts);
@@ -64,8 +64,8 @@ async fn merge(
     store: ConfigMaps,
     origin: Origin,
     epoch: u64,
-    parts: Vec<Listed>,
-) -> Result<Listed, MergeError> {
+    parts: Vec<SegmentRef>,
+) -> Result<SegmentRef, MergeError> {
     // Decoding whole segments takes memory: one merge at a time. The semaphore is never closed.
     let _permit = resources.merges.acquire().await.ok();
     let mut sealed = Vec::with_capacity(parts.len());
@@ -76,5 +76,5 @@ async fn merge(
     let merged = tokio::task::spawn_blocking(move || Sealed::merge(Some(&origin), &sealed)).await??;
     let object = store.create_segment(&merged, epoch).await?;
     let level = parts.iter().map(|it| it.level).max().unwrap_or_default().saturating_add(1);
-    Ok(Listed::new(&merged, epoch, object, level))
+    Ok(SegmentRef::new(&merged, epoch, object, level))
 }

@@ -44,8 +44,8 @@ use crate::ledger::{Chain, Sealed};
 use crate::mesh::CommittedInjection;
 use crate::mesh::INJECTION_RETENTION;
 use crate::runtime::{Batch, EngineStatus};
-use crate::store::configmap::Why;
-use crate::store::head::{Head, Listed, largest_merge};
+use crate::store::configmap::StoreErrorKind;
+use crate::store::head::{Head, SegmentRef, largest_merge};
 
 /// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
@@ -116,7 +116,7 @@ pub enum ObjectEvent {
     Listed(BTreeSet<(String, String)>),
 }
 
-/// Why a committer ended.
+/// StoreErrorKind a committer ended.
 #[derive(Debug)]
 pub enum Exit {
     /// The engine is gone, and all that it handed over is committed.
@@ -252,11 +252,11 @@ impl Committer {
         for (part, after) in self.seal(&batch.before, &batch.after, &batch.records)? {
             let object = self.create_segment(&part).await?;
             let mut head = self.ledger.head.clone();
-            let listed = Listed::new(&part, head.epoch, object, 0);
+            let listed = SegmentRef::new(&part, head.epoch, object, 0);
             let range = listed.first..listed.end();
             let injections: Vec<_> =
                 batch.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
-            head.add(listed, &after, &injections);
+            head.append(listed, &after, &injections);
             bytes += part.entries.len() as u64 + self.put_head(head).await?;
             let now = Instant::now();
             self.injections.extend(injections.into_iter().map(|(entry, _)| (entry, now)));
@@ -296,7 +296,7 @@ impl Committer {
                 Err(error) => error,
             };
             drop(turn);
-            if matches!(error.why, Why::Conflict) {
+            if matches!(error.kind, StoreErrorKind::Conflict) {
                 let (epoch, head) = (self.ledger.head.epoch, &sealed.head);
                 let name = self.ledger.store.segment_name(epoch, head.first, head.count);
                 self.report_fault(Some(LedgerFault::NameTaken(name)));
@@ -327,7 +327,10 @@ impl Committer {
             };
             let found = self.ledger.store.head().await;
             drop(turn);
-            if let Ok(Some(found)) = &found {
+            // Not that of an object of someone else: the next attempt must not replace it.
+            if let Ok(Some(found)) = &found
+                && found.head.is_some()
+            {
                 self.ledger.resource_version.clone_from(&found.resource_version);
             }
             match after_failed_put(&next, &self.ledger.head, &error, &found) {
@@ -374,7 +377,7 @@ impl Committer {
             return;
         }
         let retain = self.resources.budget.retain(self.retain);
-        let exists = |it: &Listed| {
+        let exists = |it: &SegmentRef| {
             !self.ledger.is_lost(it) && !self.unmergeable.contains(&self.ledger.store.name_of(it))
         };
         let Some(range) = self.ledger.head.mergeable(largest_merge(retain), exists) else { return };
@@ -387,8 +390,8 @@ impl Committer {
     /// Lists the merged segment in place of its parts, then deletes these.
     async fn finish_merge(
         &mut self,
-        parts: Vec<Listed>,
-        merged: Result<Listed, MergeError>,
+        parts: Vec<SegmentRef>,
+        merged: Result<SegmentRef, MergeError>,
     ) -> Result<(), Exit> {
         let listed = match merged {
             Ok(listed) => listed,
@@ -436,7 +439,7 @@ impl Committer {
     }
 
     /// Deletes segments that the head no longer lists. The next take-over deletes those that stay.
-    async fn delete(&mut self, parts: &[Listed]) {
+    async fn delete(&mut self, parts: &[SegmentRef]) {
         for part in parts {
             let name = self.ledger.store.name_of(part);
             if let Err(error) = self.ledger.store.delete(&name, &part.object).await {

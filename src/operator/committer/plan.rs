@@ -1,7 +1,7 @@
 //! What a committer does after a failed write of the head. Pure.
 
 use crate::operator::key::Key;
-use crate::store::configmap::{Found, StoreError, Why};
+use crate::store::configmap::{StoreError, StoreErrorKind, StoredHead};
 use crate::store::head::Head;
 
 /// Another writer holds the ledger.
@@ -45,18 +45,20 @@ pub(super) fn after_failed_put(
     next: &Head,
     ours: &Head,
     error: &StoreError,
-    found: &Result<Option<Found>, StoreError>,
+    found: &Result<Option<StoredHead>, StoreError>,
 ) -> AfterFailedPut {
     match found {
         Ok(None) => AfterFailedPut::Create,
-        Ok(Some(Found { head: None, .. })) => AfterFailedPut::NameTaken,
-        Ok(Some(Found { head: Some(found), .. })) => match fence(ours, found) {
+        Ok(Some(StoredHead { head: None, .. })) => AfterFailedPut::NameTaken,
+        Ok(Some(StoredHead { head: Some(found), .. })) => match fence(ours, found) {
             _ if found == next => AfterFailedPut::Committed,
             Some((epoch, holder)) => AfterFailedPut::Fenced(epoch, holder),
-            None if found == ours && matches!(error.why, Why::Conflict) => AfterFailedPut::RetryNow,
+            None if found == ours && matches!(error.kind, StoreErrorKind::Conflict) => {
+                AfterFailedPut::RetryNow
+            }
             None => AfterFailedPut::Retry,
         },
-        Err(StoreError { why: Why::Content(why), .. }) => AfterFailedPut::Unreadable(why.clone()),
+        Err(StoreError { kind: StoreErrorKind::Content(why), .. }) => AfterFailedPut::Unreadable(why.clone()),
         Err(_) => AfterFailedPut::Retry,
     }
 }

@@ -11,7 +11,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::plan::{Fenced, fence};
 use super::{Committer, Exit};
-use crate::store::configmap::{StoreError, Why};
+use crate::store::configmap::{StoreError, StoreErrorKind};
 use crate::store::head::Head;
 
 /// Wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
@@ -43,7 +43,7 @@ impl Committer {
     pub(super) async fn back_off(&mut self, error: &StoreError, attempts: &mut Attempts) -> Result<(), Exit> {
         self.resources.metrics.api_error("ledger");
         let mut stopping = self.resources.stopping.clone();
-        if *stopping.borrow_and_update() && error.why.is_denied() {
+        if *stopping.borrow_and_update() && error.kind.is_denied() {
             tracing::warn!(
                 organism = %self.key,
                 %error,
@@ -51,7 +51,7 @@ impl Committer {
             );
             return Err(Exit::AccessRevoked);
         }
-        let full = matches!(error.why, Why::Full);
+        let full = matches!(error.kind, StoreErrorKind::Full);
         if full && !self.etcd_full {
             self.etcd_full = true;
             tracing::warn!(

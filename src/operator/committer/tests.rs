@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use tower_test::mock;
 
 use super::*;
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::ledger::entry::{Genesis, Origin};
 use crate::organism::{Config, Genome, VERSION};
-use crate::store::configmap::{ConfigMaps, MANAGED_BY_LABEL, MANAGER};
+use crate::store::configmap::ConfigMaps;
 
 type ApiServer = mock::Handle<Request<Body>, Response<Body>>;
 
@@ -231,4 +232,20 @@ async fn a_deleted_head_is_created_again() {
     let (method, created) = harness.answer(|body| (StatusCode::CREATED, stored(body, "61"))).await;
     assert_eq!((method, &created["data"]), (Method::POST, &head["data"]));
     acknowledged.await.expect("an acknowledgement");
+}
+
+#[tokio::test]
+async fn an_object_of_someone_else_in_the_heads_place_is_reported_and_never_replaced() {
+    let mut harness = Harness::new();
+    let _acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    let mut theirs = stored(&head, "71");
+    theirs["metadata"]["labels"] = json!({});
+    theirs["data"] = json!({"theirs": "1"});
+    harness.answer(|_| (StatusCode::OK, theirs)).await;
+    harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
+    assert_eq!(harness.report.borrow().ledger_fault, Some(LedgerFault::NameTaken("venom-ledger".into())));
+    let (method, again) = harness.answer(|_| conflict()).await;
+    assert_eq!((method, &again["metadata"]["resourceVersion"]), (Method::PUT, &json!("10")));
 }

@@ -18,6 +18,8 @@ use crate::operator::publisher::conditions::Conditions;
 
 /// Retry interval after a failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// Interval of the check while the first list of Organisms has not arrived.
+const FIRST_LIST: Duration = Duration::from_millis(500);
 /// Retry interval after a conflict.
 const CONFLICT_RETRY: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,8 @@ pub struct Context {
     pub shared: Arc<super::Context>,
     /// The Organisms of the same scope.
     pub organisms: Store<DeserializeGuard<api::Organism>>,
+    /// The first list of these, as the readiness calls it.
+    pub list: String,
 }
 
 /// Brings one Genome's claim and condition up to date.
@@ -44,7 +48,11 @@ pub async fn reconcile(
             return Ok(Requeue::await_change());
         }
     };
-    if is_claimed(genome, &context).await {
+    if context.shared.readiness.is_waiting_for(&context.list) {
+        // Without the Organisms every claim would have to be checked by a call.
+        return Ok(Requeue::requeue(FIRST_LIST));
+    }
+    if is_claimed(genome, &context) {
         return Ok(Requeue::await_change());
     }
     if claim::release_if_stale(&context.shared.client, genome).await? {
@@ -74,14 +82,10 @@ pub async fn reconcile(
 }
 
 /// Whether the Organism that has claimed the Genome is known to exist and to refer to it. Needs no call.
-async fn is_claimed(genome: &api::Genome, context: &Context) -> bool {
+fn is_claimed(genome: &api::Genome, context: &Context) -> bool {
     let Some(bound) = genome.status.as_ref().and_then(|status| status.bound_to.as_ref()) else {
         return false;
     };
-    // An error means that the controller of Organisms has ended; a live read decides then.
-    if context.organisms.wait_until_ready().await.is_err() {
-        return false;
-    }
     let reference = ObjectRef::new(&bound.name).within(&genome.namespace().unwrap_or_default());
     context.organisms.get(&reference).is_some_and(|organism| {
         let refers = organism.0.as_ref().is_ok_and(|it| it.genome_name() == genome.name_any());

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use futures::StreamExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
 }
 
-/// Why a reconciliation has to be retried.
+/// StoreErrorKind a reconciliation has to be retried.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// A call failed.
@@ -73,7 +73,7 @@ impl ReconcileError {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Call(error) => error.is_conflict(),
-            Self::Store(error) => matches!(error.why, crate::store::configmap::Why::Conflict),
+            Self::Store(error) => matches!(error.kind, crate::store::configmap::StoreErrorKind::Conflict),
         }
     }
 }
@@ -85,17 +85,20 @@ pub fn start(
     scope: &Scope,
     stopping: &watch::Receiver<bool>,
 ) {
-    let organisms = Controller::new(scope.api::<Organism>(&context.client), watcher::Config::default());
-    let store = organisms.store();
     let list = scope.describe("Organisms");
     context.readiness.wait_for(&list);
-    let (waiting, readiness) = (store.clone(), context.readiness.clone());
-    tasks.spawn(async move {
-        // An error means that the controller has ended: then nothing becomes ready.
-        if waiting.wait_until_ready().await.is_ok() {
-            readiness.arrived(&list);
-        }
-    });
+    let (store, writer) = reflector::store();
+    let (readiness, arrived) = (context.readiness.clone(), list.clone());
+    let organisms = watcher(scope.api::<Organism>(&context.client), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer)
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                readiness.arrived(&arrived);
+            }
+        })
+        .applied_objects();
+    let organisms = Controller::for_stream(organisms, store.clone());
     let genomes = scope.api::<Genome>(&context.client);
     let users = store.clone();
     let config = || controller::Config::default().concurrency(RECONCILERS);
@@ -110,7 +113,7 @@ pub fn start(
     );
     let genomes = Controller::new(genomes, watcher::Config::default());
     let bound = genomes.store();
-    let context = Arc::new(genome::Context { shared: context.clone(), organisms: store });
+    let context = Arc::new(genome::Context { shared: context.clone(), organisms: store, list });
     tasks.spawn(
         genomes
             .with_config(config())

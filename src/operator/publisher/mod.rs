@@ -34,10 +34,10 @@ use tokio::time::Instant;
 use self::report::Report;
 use self::writer::{StatusWriter, WriteOutcome, genome_patch, organism_patch};
 use super::budget::Budget;
-use super::call::CALL_LIMIT;
 use super::key::Key;
 use super::metrics::Metrics;
 use crate::api;
+use crate::store::CALL_TIMEOUT;
 
 /// Wait before a failed write is retried.
 const RETRY: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ pub struct Resources {
     pub writes: Semaphore,
 }
 
-/// Why a publisher ended.
+/// StoreErrorKind a publisher ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The report's senders are gone, and the last report is written.
@@ -172,7 +172,7 @@ impl Publisher {
         };
         if self.genome.as_ref().is_none_or(|(writer, _)| writer.name() != name) {
             let api: Api<api::Genome> = Api::namespaced(self.resources.client.clone(), &self.key.namespace);
-            let Ok(Ok(genome)) = tokio::time::timeout(CALL_LIMIT, api.get(name)).await else { return };
+            let Ok(Ok(genome)) = tokio::time::timeout(CALL_TIMEOUT, api.get(name)).await else { return };
             let writer = StatusWriter::new(api, name, &genome.metadata);
             self.genome = Some((writer, genome.status.unwrap_or_default()));
         }
@@ -198,7 +198,7 @@ impl Publisher {
         let Some(event) = self.events.pop_front() else { return };
         self.last_event = Some(Instant::now());
         let publish = self.resources.recorder.publish(&event, &self.reference);
-        if !matches!(tokio::time::timeout(CALL_LIMIT, publish).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(CALL_TIMEOUT, publish).await, Ok(Ok(()))) {
             self.resources.metrics.api_error("event");
         }
     }

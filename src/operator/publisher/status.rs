@@ -6,9 +6,9 @@ use k8s_openapi::jiff::Timestamp;
 use super::conditions::Conditions;
 use super::report::{Integrity, LedgerFault, Report};
 use crate::api;
+use crate::api::labels::ORGANISM_LABEL;
 use crate::organism::Action;
 use crate::runtime::{EngineStatus, Phase};
-use crate::store::configmap::ORGANISM_LABEL;
 
 const GENOME_GONE: &str = "The Genome was deleted or is bound to another Organism; apply it again to go on.";
 

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api;
-use crate::operator::call::CALL_LIMIT;
 use crate::operator::metrics::Metrics;
+use crate::store::CALL_TIMEOUT;
 
 /// Attempts of one write: a conflict is answered with the resourceVersion that the object has by then.
 const ATTEMPTS: usize = 3;
@@ -68,7 +68,7 @@ where
             });
             let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
             let call = self.api.patch_status(&self.name, &params, &patch);
-            match tokio::time::timeout(CALL_LIMIT, call).await {
+            match tokio::time::timeout(CALL_TIMEOUT, call).await {
                 Ok(Ok(object)) => {
                     self.resource_version = object.meta().resource_version.clone();
                     self.failing = false;
@@ -77,7 +77,7 @@ where
                 }
                 Ok(Err(kube::Error::Api(error))) if error.is_not_found() => return WriteOutcome::Gone,
                 Ok(Err(kube::Error::Api(error))) if error.is_conflict() => {
-                    match tokio::time::timeout(CALL_LIMIT, self.api.get_metadata_opt(&self.name)).await {
+                    match tokio::time::timeout(CALL_TIMEOUT, self.api.get_metadata_opt(&self.name)).await {
                         Ok(Ok(Some(found))) if found.metadata.uid.as_deref() == Some(&self.uid) => {
                             self.resource_version = found.metadata.resource_version;
                         }

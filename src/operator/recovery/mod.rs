@@ -25,11 +25,11 @@ use crate::mesh::CommittedInjection;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 use crate::runtime::{CurrentDecision, History};
-use crate::store::configmap::{ConfigMaps, Found, StoreError, Why, parse_segment_name};
+use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead, parse_segment_name};
 use crate::store::head::Head;
-use crate::store::injections::Recent;
+use crate::store::injections::RecentInjections;
 
-/// Why a ledger could not be recovered.
+/// StoreErrorKind a ledger could not be recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
     /// The head's name is taken by an object of someone else.
@@ -49,7 +49,7 @@ pub enum RecoveryError {
     Segment {
         /// Which.
         name: String,
-        /// Why.
+        /// StoreErrorKind.
         error: SealedError,
     },
     /// The ledger does not follow from itself.
@@ -88,14 +88,14 @@ pub async fn recover(
         uid: uid.clone(),
     };
 
-    let found = store.head().await.map_err(|error| match error.why {
-        Why::Content(why) => RecoveryError::HeadUnreadable(error.name, why),
+    let found = store.head().await.map_err(|error| match error.kind {
+        StoreErrorKind::Content(why) => RecoveryError::HeadUnreadable(error.name, why),
         _ => error.into(),
     })?;
     let (mut resource_version, found) = match found {
         None => (None, None),
-        Some(Found { head: None, .. }) => return Err(RecoveryError::NameTaken(store.head_name())),
-        Some(Found { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
+        Some(StoredHead { head: None, .. }) => return Err(RecoveryError::NameTaken(store.head_name())),
+        Some(StoredHead { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
     };
 
     let existing = match existing {
@@ -125,7 +125,7 @@ pub async fn recover(
                 None => {
                     let OwnedLedger { head, resource_version: rv, store: its, .. } = ledger;
                     resource_version = Some(rv);
-                    its.retire_head(&head).await?;
+                    its.archive_head(&head).await?;
                     let mut next = empty(head.generation + 1, head.epoch + 1);
                     next.lost_tail = Some((head.floor, head.size.saturating_sub(1)));
                     return start(its, next, resource_version, Some(&head), &origin).await;
@@ -135,7 +135,7 @@ pub async fn recover(
         // Segments without a head are of a ledger that was never shown: their names are not used again.
         Plan::Start => (empty(1, highest_epoch(&existing, &name) + 1), None),
         Plan::NewGeneration(old) => {
-            store.retire_head(&old).await?;
+            store.archive_head(&old).await?;
             (empty(old.generation + 1, old.epoch + 1), Some(old))
         }
         Plan::Replace(old) => {
@@ -152,7 +152,7 @@ pub async fn recover(
         }
         Plan::TailLost { head, from, to } => {
             if let Some(old) = &head {
-                store.retire_head(old).await?;
+                store.archive_head(old).await?;
             }
             let generation = published.map_or(0, |it| it.generation);
             let newest = head.as_ref().map_or(generation, |head| head.generation.max(generation));
@@ -274,7 +274,7 @@ async fn load(
 /// may hold a recent injection.
 async fn recent_injections(ledger: &OwnedLedger) -> Result<Vec<CommittedInjection>, RecoveryError> {
     let head = &ledger.head;
-    let Some(mut recent) = Recent::of(head) else { return Ok(vec![]) };
+    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
     let newest = head.last_injection.map_or(0, |(entry, _)| entry);
     for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
         // A missing segment is reported elsewhere; its ids are forgotten.
@@ -328,7 +328,7 @@ async fn try_delete_unlisted(ledger: &OwnedLedger, existing: &Objects) -> Result
         ledger.head.segments.iter().map(|it| ledger.store.name_of(it)).collect();
     for generation in 1..ledger.head.generation {
         // Without an earlier head its segments are unknown: none is deleted.
-        let Some(head) = ledger.store.retired(generation).await? else { return Ok(()) };
+        let Some(head) = ledger.store.archived_head(generation).await? else { return Ok(()) };
         listed.extend(head.segments.iter().map(|it| ledger.store.name_of(it)));
     }
     for (name, uid) in existing {
@@ -336,7 +336,7 @@ async fn try_delete_unlisted(ledger: &OwnedLedger, existing: &Objects) -> Result
             .is_some_and(|(epoch, ..)| epoch < ledger.head.epoch && !listed.contains(name));
         if unlisted {
             match ledger.store.delete(name, uid).await {
-                Ok(()) | Err(StoreError { why: Why::Conflict, .. }) => {}
+                Ok(()) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -9,13 +9,13 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, ResourceExt};
 
 use super::Scope;
+use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::actor::mailbox::Message;
 use crate::operator::body;
 use crate::operator::body::build::{COMPONENT, COMPONENT_LABEL, Kind};
 use crate::operator::body::index::{Index, ObservedStatus};
 use crate::operator::key::Key;
 use crate::operator::registry::Registry;
-use crate::store::configmap::ORGANISM_LABEL;
 
 /// Follows the objects of one kind in one scope.
 pub async fn follow(registry: Arc<Registry>, bodies: Arc<body::Resources>, kind: Kind, scope: Scope) {

@@ -11,13 +11,13 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
 
 use super::Scope;
+use crate::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use crate::operator::actor::mailbox::Message;
 use crate::operator::committer::ObjectEvent;
 use crate::operator::health::Readiness;
 use crate::operator::key::Key;
 use crate::operator::recovery::first_lists::{FirstLists, Objects};
 use crate::operator::registry::Registry;
-use crate::store::configmap::{ORGANISM_LABEL, UID_LABEL};
 
 type Object = PartialObjectMeta<ConfigMap>;
 

@@ -1,4 +1,4 @@
-//! Writing to a folder: one writer at a time, each commit whole or not at all.
+//! The writer of a ledger's folder: one at a time, with atomic commits.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::Head;
-use super::super::head::{LARGEST_MERGE, Listed};
-use super::{At, Folder, FolderError, HEAD_TEMP, Stray, Why, file_hash, head_file};
+use super::super::head::{LARGEST_MERGE, SegmentRef};
+use super::{At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, file_hash, head_file};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
 use crate::ledger::sealed::{MergeError, SealError};
@@ -15,24 +15,25 @@ use crate::ledger::{Chain, Sealed};
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 
-/// A check of the folder holds its lock for an instant: a writer that meets one tries again.
+/// `venom ledger verify` holds the lock for an instant to see whether there is a writer. So a writer retries before it
+/// reports that the folder is in use.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
-/// What a folder's ledger goes on from.
+/// The point from which a ledger continues.
 #[derive(Debug)]
-pub struct Past {
+pub struct ResumePoint {
     /// The state after the last entry.
     pub state: State,
     /// The end of the chain.
     pub chain: Chain,
 }
 
-/// The one writer of a folder.
+/// The only writer of a folder.
 #[derive(Debug)]
 pub struct Writer {
     folder: Folder,
-    /// Held for as long as this lives; the system frees it even after a kill.
+    /// Locked until this is dropped. The kernel releases the lock if the process is killed.
     _lock: File,
     head: Head,
     end: Chain,
@@ -41,15 +42,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Locks the folder at `path`, which is made if there is nothing, and reads what it has to go on from:
-    /// each file is compared with the head, and from the newest genesis or snapshot on every entry is derived
-    /// anew. Nothing that is there is changed: that begins with [`Self::take_over`].
+    /// Locks the folder at `path`, which is created if it is missing, and verifies its ledger: every file is compared
+    /// with the head, and every entry from the newest genesis or snapshot on is re-derived. Returns the point to
+    /// continue from; `None` for a new ledger. No existing file is changed before [`Self::take_over`].
     ///
     /// # Errors
     /// [`FolderError`].
-    pub fn open(path: &Path) -> Result<(Self, Option<Past>), FolderError> {
+    pub fn open(path: &Path) -> Result<(Self, Option<ResumePoint>), FolderError> {
         let folder = Folder::new(path);
-        // Before anything is made: this may be no ledger, or somebody else's.
+        // Before anything is created: the folder may belong to something else.
         existing(&folder)?;
         fs::create_dir_all(folder.segments_path()).at(path)?;
         let lock = lock(&folder.lock_path())?;
@@ -60,14 +61,15 @@ impl Writer {
             return Ok((writer, None));
         };
         let end = head.chain().ok_or_else(|| {
-            Why::Altered("its peaks, size and root do not fit".into()).at(folder.head_path())
+            FolderErrorKind::Altered("its peaks, size and root are inconsistent".into())
+                .at(folder.head_path())
         })?;
-        let (past, origin) = past(&folder, &head, &end)?;
-        Ok((Self { folder, _lock: lock, head, end, origin, merges: true }, past))
+        let (point, origin) = resume_point(&folder, &head, &end)?;
+        Ok((Self { folder, _lock: lock, head, end, origin, merges: true }, point))
     }
 
-    /// Makes `holder` the writer: raises the epoch, and removes what a killed writer left. Returns what a
-    /// `resume` has to say.
+    /// Makes `holder` the writer: increments the epoch and removes the leftovers of a killed writer. Returns the reason
+    /// for the `resume` entry.
     ///
     /// # Errors
     /// [`FolderError`].
@@ -83,7 +85,7 @@ impl Writer {
         Ok(reason)
     }
 
-    /// The head as it is committed.
+    /// The committed head.
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
@@ -95,11 +97,12 @@ impl Writer {
         &self.folder
     }
 
-    /// Commits `records` as one segment, with the index and the moment of each injection among them, and merges
-    /// small ones.
+    /// Commits `records` as one segment and merges small segments. `injections` are index and timestamp of the
+    /// injections among the records.
     ///
     /// # Errors
-    /// [`FolderError`]; then nothing is committed, and the same records may be tried again.
+    /// [`FolderError`]. If writing the segment or the head failed, nothing is committed and the caller may retry with
+    /// the same records.
     pub fn commit(&mut self, records: &[Record], injections: &[(u64, f64)]) -> Result<(), FolderError> {
         if records.is_empty() {
             return Ok(());
@@ -111,13 +114,13 @@ impl Writer {
         let sealed = Sealed::seal(self.origin.as_ref(), &self.end, &end, records).at(self.folder.path())?;
         let listed = self.write_segment(&sealed, 0)?;
         let mut head = self.head.clone();
-        head.add(listed, &end, injections);
+        head.append(listed, &end, injections);
         self.put(head)?;
         self.end = end;
         self.merge()
     }
 
-    /// Makes one segment of eight small ones, as long as there are eight.
+    /// Merges neighbouring segments until none are left to merge.
     fn merge(&mut self) -> Result<(), FolderError> {
         while let Some(range) = self.head.mergeable(LARGEST_MERGE, |_| true).filter(|_| self.merges) {
             let parts = self.head.segments[range.clone()].to_vec();
@@ -125,14 +128,14 @@ impl Writer {
                 parts.iter().map(|part| self.folder.load(part)).collect::<Result<_, _>>()?;
             let merged = match Sealed::merge(self.origin.as_ref(), &sealed) {
                 Ok(merged) => merged,
-                // Too much for one segment: the parts stand as they are.
+                // Too large for one segment. Merging stops, because it would fail again at every commit.
                 Err(MergeError::Seal(_)) => {
                     self.merges = false;
                     return Ok(());
                 }
                 Err(error) => {
                     let path = self.folder.segment_path(&parts[0]);
-                    return Err(Why::Altered(format!("cannot be merged: {error}")).at(path));
+                    return Err(FolderErrorKind::Altered(format!("cannot merge segments: {error}")).at(path));
                 }
             };
             let listed = self.write_segment(&merged, parts[0].level + 1)?;
@@ -147,20 +150,20 @@ impl Writer {
         Ok(())
     }
 
-    fn write_segment(&self, sealed: &Sealed, level: u8) -> Result<Listed, FolderError> {
+    fn write_segment(&self, sealed: &Sealed, level: u8) -> Result<SegmentRef, FolderError> {
         let text = sealed.head_text().map_err(SealError::from).at(self.folder.path())?;
         let mut bytes = text.into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(&sealed.entries);
-        let listed = Listed::new(sealed, self.head.epoch, file_hash(&bytes), level);
+        let listed = SegmentRef::new(sealed, self.head.epoch, file_hash(&bytes), level);
         let path = self.folder.segment_path(&listed);
-        // One that is there already is of a commit that failed half-way, or its name would be listed.
+        // An existing file is left from a failed commit: the head lists no segment of this name.
         write_durably(&path, &bytes)?;
         sync(&self.folder.segments_path())?;
         Ok(listed)
     }
 
-    /// Replaces the head. This is what commits.
+    /// Replaces the head atomically, which commits.
     fn put(&mut self, head: Head) -> Result<(), FolderError> {
         let path = self.folder.head_path();
         let temp = self.folder.path().join(HEAD_TEMP);
@@ -173,22 +176,26 @@ impl Writer {
     }
 }
 
-/// The head that is there; nothing where there is no ledger and one may be made.
+/// The head of the folder; `None` if a ledger may be created in it.
 fn existing(folder: &Folder) -> Result<Option<Head>, FolderError> {
     match folder.head() {
         Ok(head) => Ok(Some(head)),
-        Err(FolderError { why: Why::NoLedger, .. }) => Ok(None),
+        Err(FolderError { kind: FolderErrorKind::NoLedger, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Reads what there is to go on from; nothing where no entry is committed.
-fn past(folder: &Folder, head: &Head, end: &Chain) -> Result<(Option<Past>, Option<Origin>), FolderError> {
+/// Verifies the ledger and returns the point to continue from; `None` if no entry is committed.
+fn resume_point(
+    folder: &Folder,
+    head: &Head,
+    end: &Chain,
+) -> Result<(Option<ResumePoint>, Option<Origin>), FolderError> {
     if head.size == 0 {
         return Ok((None, None));
     }
     let from = head.segments.iter().rposition(|it| it.start.is_some());
-    let from = from.ok_or_else(|| Why::NoStart.at(folder.path()))?;
+    let from = from.ok_or_else(|| FolderErrorKind::NoStart.at(folder.path()))?;
     let mut origin = None;
     for listed in &head.segments[..from] {
         folder.load(listed)?;
@@ -204,10 +211,12 @@ fn past(folder: &Folder, head: &Head, end: &Chain) -> Result<(Option<Past>, Opti
         origin = opened.origin;
     }
     if chain.is_none_or(|chain| chain != *end) {
-        return Err(Why::Altered("its segments do not end where it says".into()).at(folder.head_path()));
+        return Err(FolderErrorKind::Altered("its last entry is not that of its segments".into())
+            .at(folder.head_path()));
     }
-    let state = replay.finish().at(folder.path())?.ok_or_else(|| Why::NoStart.at(folder.path()))?;
-    Ok((Some(Past { state, chain: end.clone() }), origin))
+    let state =
+        replay.finish().at(folder.path())?.ok_or_else(|| FolderErrorKind::NoStart.at(folder.path()))?;
+    Ok((Some(ResumePoint { state, chain: end.clone() }), origin))
 }
 
 fn lock(path: &PathBuf) -> Result<File, FolderError> {
@@ -216,8 +225,8 @@ fn lock(path: &PathBuf) -> Result<File, FolderError> {
         match file.try_lock() {
             Ok(()) => break,
             Err(fs::TryLockError::WouldBlock) if attempt < LOCK_TRIES => std::thread::sleep(LOCK_PAUSE),
-            Err(fs::TryLockError::WouldBlock) => return Err(Why::InUse.at(path)),
-            Err(fs::TryLockError::Error(error)) => return Err(Why::from(error).at(path)),
+            Err(fs::TryLockError::WouldBlock) => return Err(FolderErrorKind::InUse.at(path)),
+            Err(fs::TryLockError::Error(error)) => return Err(FolderErrorKind::from(error).at(path)),
         }
     }
     Ok(file)
@@ -232,7 +241,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     write().at(path)
 }
 
-/// Makes what was created, renamed or removed in a folder last.
+/// Makes creations, renames and removals in a folder durable.
 fn sync(folder: &Path) -> Result<(), FolderError> {
     File::open(folder).and_then(|folder| folder.sync_all()).at(folder)
 }

@@ -182,7 +182,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn quantities(amounts: &api::Amounts) -> Option<BTreeMap<String, Quantity>> {
+fn quantities(amounts: &api::Quantities) -> Option<BTreeMap<String, Quantity>> {
     let text = |amount: &IntOrString| match amount {
         IntOrString::Int(number) => number.to_string(),
         IntOrString::String(text) => text.clone(),

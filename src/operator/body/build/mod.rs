@@ -30,8 +30,8 @@ use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
 
 use crate::api;
+use crate::api::labels::ORGANISM_LABEL;
 use crate::mesh::Injectable;
-use crate::store::configmap::ORGANISM_LABEL;
 
 type Labels = BTreeMap<String, String>;
 

@@ -2,7 +2,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::store::configmap::UID_LABEL;
+use crate::api::labels::UID_LABEL;
 
 /// What `venom node` takes, read as the program reads it.
 #[derive(clap::Parser)]
