@@ -2,7 +2,7 @@
 
 use crate::store::CALL_TIMEOUT;
 
-/// StoreErrorKind an API call failed.
+/// Why an API call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The API server refused it, or it could not be sent.

@@ -34,7 +34,7 @@ const KEY: &str = "ca.key";
 /// asks then gets a new one.
 const HANDED_OUT: Duration = Duration::from_secs(6 * 3600);
 
-/// StoreErrorKind there is no authority.
+/// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The Secret could not be read or made.

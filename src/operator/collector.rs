@@ -20,7 +20,7 @@ use crate::mesh::{
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
 const RENEWAL_SPACING: Duration = Duration::from_secs(60);
 
-/// StoreErrorKind the mesh of an Organism could not be joined.
+/// Why the mesh of an Organism could not be joined.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
     /// No certificate could be issued.

@@ -104,7 +104,7 @@ pub struct BodyOptions {
     pub issuer_url: Url,
 }
 
-/// StoreErrorKind the operator ended by itself.
+/// Why the operator ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// No configuration for a cluster was found.

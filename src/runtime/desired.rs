@@ -17,7 +17,7 @@ pub struct Desired {
     pub config: Config,
     /// The beat after which the organism has completed; none means never.
     pub beats: Option<u64>,
-    /// StoreErrorKind the organism should not beat; none means that it should.
+    /// Why the organism should not beat; none means that it should.
     pub pause: Option<PauseReason>,
     /// How long entries that change no decision may wait for their commit.
     pub commit_interval: Duration,
@@ -31,7 +31,7 @@ pub struct Desired {
     pub injectable: Injectable,
 }
 
-/// StoreErrorKind an organism should not beat.
+/// Why an organism should not beat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PauseReason {
     /// `spec.suspend` is set.

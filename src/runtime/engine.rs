@@ -26,7 +26,7 @@ const ENTRIES_BEFORE_ACTION: u64 = 5;
 /// The period where a spec asks for one that a Duration cannot hold.
 const LONGEST_PERIOD: Duration = Duration::from_secs(86_400);
 
-/// StoreErrorKind an entry could not be recorded.
+/// Why an entry could not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// A number is not finite, so canonical JSON cannot hold it.
@@ -71,7 +71,7 @@ pub enum History {
         chain: Chain,
         /// The decision in force.
         decision: Option<CurrentDecision>,
-        /// StoreErrorKind beating had stopped.
+        /// Why beating had stopped.
         reason: ResumeReason,
     },
 }
@@ -501,6 +501,6 @@ pub struct OpenBeat {
     pub missed: u64,
     /// What the cores read; none while too many entries are pending or the engine does not run.
     pub open: Option<Open>,
-    /// StoreErrorKind injections wait, said once when it begins.
+    /// Why injections wait, said once when it begins.
     pub blocked: Option<String>,
 }

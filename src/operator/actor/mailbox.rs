@@ -25,7 +25,7 @@ pub enum Message {
     End(End, oneshot::Sender<()>),
 }
 
-/// StoreErrorKind an actor has to end.
+/// Why an actor has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The operator is stopping: commit what is pending and write the last status.

@@ -10,7 +10,7 @@ use crate::ledger::{Sealed, sealed};
 use crate::store::configmap::{ConfigMaps, StoreError};
 use crate::store::head::SegmentRef;
 
-/// StoreErrorKind segments were not merged.
+/// Why segments were not merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
     /// A call failed; a later merge may succeed.

@@ -116,7 +116,7 @@ pub enum ObjectEvent {
     Listed(BTreeSet<(String, String)>),
 }
 
-/// StoreErrorKind a committer ended.
+/// Why a committer ended.
 #[derive(Debug)]
 pub enum Exit {
     /// The engine is gone, and all that it handed over is committed.

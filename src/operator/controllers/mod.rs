@@ -50,7 +50,7 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
 }
 
-/// StoreErrorKind a reconciliation has to be retried.
+/// Why a reconciliation has to be retried.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// A call failed.

@@ -19,7 +19,7 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 /// Its UID.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
-/// StoreErrorKind there is no certificate, as the one who asked is told. It says nothing that he did not know: of the
+/// Why there is no certificate, as the one who asked is told. It says nothing that he did not know: of the
 /// cluster only whether what he showed is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Refused {

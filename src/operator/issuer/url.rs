@@ -19,7 +19,7 @@ pub struct Url {
     pub port: u16,
 }
 
-/// StoreErrorKind a text is no [`Url`].
+/// Why a text is no [`Url`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write https://HOST:PORT{PATH}, such as https://venom.venom-system.svc:8443{PATH}")]
 pub struct NoUrl;

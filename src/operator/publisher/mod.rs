@@ -62,7 +62,7 @@ pub struct Resources {
     pub writes: Semaphore,
 }
 
-/// StoreErrorKind a publisher ended.
+/// Why a publisher ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The report's senders are gone, and the last report is written.

@@ -9,7 +9,7 @@ use crate::store::Head;
 /// Everything that a status is made of. Each part has one writer; the publisher only reads.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// StoreErrorKind the organism does not get as far as beating. Written by the actor.
+    /// Why the organism does not get as far as beating. Written by the actor.
     pub not_ready: Option<NotReady>,
     /// Name of the Genome it is bound to. Written by the actor.
     pub genome: Option<String>,
@@ -33,7 +33,7 @@ pub struct Report {
     pub scaling: Option<Scaling>,
 }
 
-/// StoreErrorKind an organism does not get as far as beating.
+/// Why an organism does not get as far as beating.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
     /// Reason of the condition Ready.

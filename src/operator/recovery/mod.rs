@@ -29,7 +29,7 @@ use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead
 use crate::store::head::Head;
 use crate::store::injections::RecentInjections;
 
-/// StoreErrorKind a ledger could not be recovered.
+/// Why a ledger could not be recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
     /// The head's name is taken by an object of someone else.
