@@ -179,7 +179,7 @@ fn rejects_what_the_api_server_would_reject() {
         (format!("{organism}spec: {{pulse: {{k: 1}}, nodes: {{replicas: 1}}}}"), "k·P must be above 1"),
         (format!("{organism}spec: {{beats: 0}}"), "spec.beats must be -1"),
         (format!("{organism}spec: {{suspend: true}}"), "spec.suspend is true"),
-        (format!("{organism}spec: {{genomeRef: {{name: other}}}}"), "lives by Genome other"),
+        (format!("{organism}spec: {{genomeRef: {{name: other}}}}"), "refers to Genome other"),
         (format!("{organism}{}", genome_named("other")), "set spec.genomeRef.name to other"),
         (format!("{organism}---\n{organism}"), "holds 2 Organisms"),
         (genome_named("venom"), "holds 0 Organisms"),

@@ -133,7 +133,7 @@ fn from_file(path: &Path) -> Result<(api::Organism, api::Genome), Error> {
     Ok((organism, genome))
 }
 
-/// The Genome that `organism` lives by. One that the file does not hold is made, as in a cluster, unless the
+/// The Genome that `organism` refers to. Where the file lacks it, a default one is used, as in a cluster, unless the
 /// Organism names it.
 fn genome_of(organism: &api::Organism, genomes: Vec<api::Genome>) -> Result<api::Genome, String> {
     if organism.spec.suspend {
@@ -154,10 +154,10 @@ fn genome_of(organism: &api::Organism, genomes: Vec<api::Genome>) -> Result<api:
     match (found, others.first()) {
         (Some(genome), _) => Ok(genome),
         (None, Some(other)) => Err(format!(
-            "the Organism lives by Genome {wanted}, the file holds {other}; set spec.genomeRef.name to {other}"
+            "the Organism refers to Genome {wanted}, the file holds {other}; set spec.genomeRef.name to {other}"
         )),
         (None, None) if organism.spec.genome_ref.is_some() => {
-            Err(format!("the Organism lives by Genome {wanted}, which the file does not hold; add it"))
+            Err(format!("the Organism refers to Genome {wanted}, which the file does not hold; add it"))
         }
         (None, None) => Ok(api::Genome::default()),
     }

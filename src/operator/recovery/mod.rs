@@ -47,17 +47,17 @@ pub enum RecoveryError {
     /// A segment is not what it claims to be.
     #[error("segment {name}: {error}")]
     Segment {
-        /// Which.
+        /// Its name.
         name: String,
-        /// StoreErrorKind.
+        /// What is wrong with it.
         error: SealedError,
     },
     /// The ledger does not follow from itself.
     #[error("ledger {name}: {mismatch}")]
     Replay {
-        /// Which.
+        /// Name of its head.
         name: String,
-        /// Where.
+        /// The first entry that does not follow.
         mismatch: Mismatch,
     },
     /// The segments do not end where the head says.
