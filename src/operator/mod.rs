@@ -37,6 +37,8 @@ pub mod health;
 pub mod issuer;
 pub mod key;
 pub mod metrics;
+#[cfg(test)]
+mod mock;
 pub mod peers;
 pub mod publisher;
 pub mod recovery;

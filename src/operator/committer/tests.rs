@@ -1,21 +1,14 @@
 //! What a real API server cannot be made to do on demand, over a mocked transport.
 
-use std::time::Duration;
-
-use axum::http::{Method, Request, Response, StatusCode};
-use http_body_util::BodyExt;
-use kube::Client;
-use kube::client::Body;
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tower_test::mock;
 
 use super::*;
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::ledger::entry::{Genesis, Origin};
+use crate::operator::mock::{self, Answer, ApiServer, conflict, not_found, server_error};
 use crate::organism::{Config, Genome, VERSION};
 use crate::store::configmap::ConfigMaps;
-
-type ApiServer = mock::Handle<Request<Body>, Response<Body>>;
 
 /// A committer of an empty ledger, with the API server's end of its transport.
 struct Harness {
@@ -29,8 +22,8 @@ struct Harness {
 
 impl Harness {
     fn new() -> Self {
-        let (service, api_server) = mock::pair::<Request<Body>, Response<Body>>();
-        let store = ConfigMaps::new(Client::new(service, "a"), "a", "venom", "u");
+        let (client, api_server) = ApiServer::start();
+        let store = ConfigMaps::new(client, "a", "venom", "u");
         let ledger = OwnedLedger::new(store, Head::empty("u", 1, 3, "alpha"), "10".into(), origin());
         let (stopping, stopped) = watch::channel(false);
         let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
@@ -55,17 +48,8 @@ impl Harness {
         acknowledged
     }
 
-    /// Answers the next request. Returns its method and its body.
-    async fn answer(&mut self, answer: impl FnOnce(&Value) -> (StatusCode, Value)) -> (Method, Value) {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.api_server.next_request());
-        let (request, send) = next.await.expect("a request").expect("an open transport");
-        let method = request.method().clone();
-        let bytes = request.into_body().collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        let (status, answer) = answer(&body);
-        let response = Response::builder().status(status).body(Body::from(answer.to_string().into_bytes()));
-        send.send_response(response.unwrap());
-        (method, body)
+    async fn answer(&mut self, answer: impl FnOnce(&Value) -> Answer) -> (Method, Value) {
+        self.api_server.answer(answer).await
     }
 
     /// Accepts the creation of the segment.
@@ -96,12 +80,8 @@ fn batch() -> Batch {
     Batch { records, before, after, injections, status: None, retain: 4 << 20, urgent: true }
 }
 
-/// `object` as an API server stores it.
 fn stored(object: &Value, resource_version: &str) -> Value {
-    let mut object = object.clone();
-    object["metadata"]["uid"] = json!("object");
-    object["metadata"]["resourceVersion"] = json!(resource_version);
-    object
+    mock::stored(object, "object", resource_version)
 }
 
 /// A stored head; `edit` changes its JSON.
@@ -112,16 +92,6 @@ fn stored_head(head: &Value, resource_version: &str, edit: impl FnOnce(&mut Valu
     object["data"]["head"] = json!(text.to_string());
     object["metadata"]["labels"][MANAGED_BY_LABEL] = json!(MANAGER);
     object
-}
-
-fn conflict() -> (StatusCode, Value) {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409, "reason": "Conflict", "message": "it was modified"});
-    (StatusCode::CONFLICT, status)
-}
-
-fn server_error() -> (StatusCode, Value) {
-    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError", "message": "etcdserver: request timed out"});
-    (StatusCode::INTERNAL_SERVER_ERROR, status)
 }
 
 #[tokio::test]
@@ -223,10 +193,6 @@ async fn a_deleted_head_is_created_again() {
     let mut harness = Harness::new();
     let acknowledged = harness.commit().await;
     harness.accept_segment().await;
-    let not_found = || {
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404, "reason": "NotFound", "message": "not found"});
-        (StatusCode::NOT_FOUND, status)
-    };
     let (_, head) = harness.answer(|_| not_found()).await;
     harness.answer(|_| not_found()).await;
     let (method, created) = harness.answer(|body| (StatusCode::CREATED, stored(body, "61"))).await;

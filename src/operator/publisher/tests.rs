@@ -1,6 +1,10 @@
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+
 use super::report::{CommittedLedger, Integrity, NotReady, NotReadyReason};
 use super::status::organism_status;
 use super::*;
+use crate::operator::mock::{self, ApiServer};
 use crate::organism::Action;
 use crate::runtime::{CurrentDecision, EngineStatus, Phase};
 
@@ -101,4 +105,86 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     };
     assert_eq!(time(&second, "Ready"), Timestamp::UNIX_EPOCH, "True it was and True it stays");
     assert_eq!(time(&second, "Beating"), later);
+}
+
+/// A publisher over a mocked transport.
+struct Harness {
+    api_server: ApiServer,
+    report: watch::Sender<Report>,
+    publisher: tokio::task::JoinHandle<Exit>,
+}
+
+impl Harness {
+    fn new() -> Self {
+        let (client, api_server) = ApiServer::start();
+        let resources = Arc::new(Resources {
+            recorder: Recorder::new(client.clone(), "venom".into()),
+            client,
+            budget: Arc::new(Budget::new(50.0, 1 << 20, 1 << 28)),
+            metrics: Arc::new(Metrics::new().unwrap()),
+            writes: Semaphore::new(1),
+        });
+        let organism: api::Organism = serde_json::from_value(organism("1")).unwrap();
+        let publisher = Publisher::new(Key::new("a", "venom"), &organism, resources);
+        let (sender, reports) = watch::channel(Report::default());
+        Self { api_server, report: sender, publisher: tokio::spawn(publisher.run(reports)) }
+    }
+
+    /// Answers the next status patch with this version of the Organism. Returns the patch.
+    async fn accept(&mut self, resource_version: &str) -> Value {
+        let (method, patch) = self.api_server.answer(|_| (StatusCode::OK, organism(resource_version))).await;
+        assert_eq!(method, Method::PATCH);
+        patch
+    }
+}
+
+fn organism(resource_version: &str) -> Value {
+    let object = json!({
+        "apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism",
+        "metadata": {"name": "venom", "namespace": "a"}, "spec": {},
+    });
+    mock::stored(&object, "u", resource_version)
+}
+
+#[tokio::test]
+async fn a_conflict_is_answered_with_the_version_found_and_the_uid_stays() {
+    let mut harness = Harness::new();
+    let (_, first) = harness.api_server.answer(|_| mock::conflict()).await;
+    assert_eq!(first["metadata"], json!({"uid": "u", "resourceVersion": "1"}));
+    harness.api_server.answer(|_| (StatusCode::OK, organism("9"))).await;
+    let second = harness.accept("10").await;
+    assert_eq!(second["metadata"], json!({"uid": "u", "resourceVersion": "9"}));
+    assert_eq!(second["status"], first["status"]);
+}
+
+#[tokio::test]
+async fn another_organism_of_that_name_is_never_written() {
+    let mut harness = Harness::new();
+    harness.api_server.answer(|_| mock::conflict()).await;
+    harness.api_server.answer(|_| (StatusCode::OK, mock::stored(&organism("9"), "other", "9"))).await;
+    assert_eq!(harness.publisher.await.unwrap(), Exit::OrganismGone);
+}
+
+#[tokio::test]
+async fn a_missing_organism_ends_its_publisher() {
+    let mut harness = Harness::new();
+    harness.api_server.answer(|_| mock::not_found()).await;
+    assert_eq!(harness.publisher.await.unwrap(), Exit::OrganismGone);
+}
+
+#[tokio::test]
+async fn the_last_report_is_written_once_its_senders_are_gone() {
+    let mut harness = Harness::new();
+    harness.accept("2").await;
+    harness.report.send_modify(|it| *it = report());
+    harness.accept("3").await;
+    // Numbers alone wait for the status interval; the end does not.
+    let beats = |count| Report { engine: Some(EngineStatus { beats: count, ..engine() }), ..report() };
+    harness.report.send_modify(|it| *it = beats(13));
+    drop(harness.report);
+    let (_, last) = harness.api_server.answer(|_| (StatusCode::OK, organism("4"))).await;
+    assert_eq!(last["status"]["beats"], 13);
+    // The Event of the first decision follows.
+    harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+    assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
 }
