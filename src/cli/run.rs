@@ -27,9 +27,6 @@ use super::{Error, complain, host_name, signals};
 use crate::runtime::{Engine, History, StartParams};
 use crate::store::directory::Writer;
 
-/// A disk takes commits faster than an API server; this only keeps a batch from being a single beat.
-const BATCH_SPACING: Duration = Duration::from_millis(5);
-
 /// What `venom run` takes.
 ///
 /// A flag that is not given has its default, or the file's value, also where the ledger is continued: a
@@ -119,7 +116,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
         epoch: writer.head().epoch,
         operator: operator.into(),
         history,
-        batch_spacing: BATCH_SPACING,
+        batch_spacing: Duration::ZERO,
+        publishes: false,
     };
     let mut engine = Engine::new(params, std::time::Instant::now());
     let committer =

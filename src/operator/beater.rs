@@ -117,9 +117,13 @@ impl Beater {
         !self.thread.is_finished() && self.started.elapsed().saturating_sub(last) < STUCK_AFTER
     }
 
+    /// Ends the thread by a panic. Returns when it has ended.
     #[cfg(test)]
-    fn panic(&self) {
+    pub(super) fn panic(&self) {
         let _ = self.commands.send(Command::Panic);
+        while !self.thread.is_finished() {
+            std::thread::yield_now();
+        }
     }
 }
 

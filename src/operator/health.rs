@@ -101,3 +101,40 @@ async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing + "\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::budget::Budget;
+    use crate::organism::cores::Cores;
+
+    fn health() -> Health {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
+        let beater = Beater::start(Cores::default(), budget, metrics.clone()).unwrap();
+        Health { metrics, beater: Arc::new(beater), readiness: Arc::default() }
+    }
+
+    #[tokio::test]
+    async fn healthz_fails_without_a_beater() {
+        let health = health();
+        assert_eq!(healthz(State(health.clone())).await.0, StatusCode::OK);
+        health.beater.panic();
+        assert_eq!(healthz(State(health)).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[tokio::test]
+    async fn readyz_names_the_lists_that_are_missing_and_fails_during_a_stop() {
+        let health = health();
+        health.readiness.wait_for("Organisms in a");
+        health.readiness.wait_for("Organisms in b");
+        health.readiness.arrived("Organisms in a");
+        let (status, text) = readyz(State(health.clone())).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "waiting for the first list of Organisms in b\n");
+        health.readiness.arrived("Organisms in b");
+        assert_eq!(readyz(State(health.clone())).await.0, StatusCode::OK);
+        health.readiness.stop();
+        assert_eq!(readyz(State(health)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

@@ -107,3 +107,63 @@ impl Registry {
         self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(registry: &Arc<Registry>, uid: &str) -> Result<Mailbox, Mailbox> {
+        registry.get_or_start(&Key::new("a", "venom"), uid, |mut mailbox| async move {
+            while let Some(message) = mailbox.recv().await {
+                if let Message::End(_, done) = message {
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        })
+    }
+
+    async fn until_gone(registry: &Registry) {
+        while registry.uid(&Key::new("a", "venom")).is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_actor_of_an_earlier_uid_has_to_end_first_and_takes_only_its_own_entry_along() {
+        let registry = Arc::new(Registry::default());
+        let first = start(&registry, "1").unwrap();
+        assert!(start(&registry, "1").unwrap().is_same(&first));
+        let earlier = start(&registry, "2").unwrap_err();
+        assert!(earlier.is_same(&first));
+        earlier.end(End::Deleted).await;
+        until_gone(&registry).await;
+        assert!(start(&registry, "2").is_ok());
+        // The end of the first actor is long over; its entry is not the second's.
+        registry.remove(&Key::new("a", "venom"), &first);
+        assert_eq!(registry.uid(&Key::new("a", "venom")).as_deref(), Some("2"));
+    }
+
+    #[tokio::test]
+    async fn an_actor_that_panics_is_removed_and_counted() {
+        let registry = Arc::new(Registry::default());
+        let mut panics = registry.panics();
+        let started =
+            registry.get_or_start(&Key::new("a", "venom"), "1", |_| async { panic!("out of order") });
+        assert!(started.is_ok());
+        panics.changed().await.unwrap();
+        assert_eq!((*panics.borrow(), registry.keys()), (1, vec![]));
+    }
+
+    #[tokio::test]
+    async fn an_actor_that_does_not_end_keeps_no_other_from_ending() {
+        let registry = Arc::new(Registry::default());
+        let stuck = registry.get_or_start(&Key::new("a", "stuck"), "1", |mailbox| async move {
+            let _mailbox = mailbox;
+            std::future::pending::<()>().await;
+        });
+        assert!(stuck.is_ok() && start(&registry, "1").is_ok());
+        assert!(!registry.end_all(Duration::from_millis(300)).await);
+        assert_eq!(registry.keys(), [Key::new("a", "stuck")]);
+    }
+}

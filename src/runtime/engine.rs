@@ -52,6 +52,8 @@ pub struct StartParams {
     pub history: History,
     /// Two batches are at least this far apart.
     pub batch_spacing: Duration,
+    /// Whether a changed decision or condition makes a batch due at once, because a status shows it.
+    pub publishes: bool,
 }
 
 /// The ledger that an engine continues.
@@ -122,7 +124,7 @@ impl Engine {
             resume,
             state,
             genesis,
-            pending: Pending::new(chain, params.batch_spacing, now),
+            pending: Pending::new(chain, params.batch_spacing, params.publishes, now),
             injections: InjectionQueue::default(),
             outcomes: vec![],
             running: false,

@@ -45,12 +45,14 @@ pub(super) struct Pending {
     last_batch: Instant,
     /// Two batches are at least this far apart.
     spacing: Duration,
+    /// Whether a changed status is urgent.
+    publishes: bool,
     urgent: bool,
     status_changed: bool,
 }
 
 impl Pending {
-    pub(super) fn new(chain: Chain, spacing: Duration, now: Instant) -> Self {
+    pub(super) fn new(chain: Chain, spacing: Duration, publishes: bool, now: Instant) -> Self {
         Self {
             batched: chain.clone(),
             recorded: chain,
@@ -59,6 +61,7 @@ impl Pending {
             in_flight: None,
             last_batch: now,
             spacing,
+            publishes,
             urgent: true,
             status_changed: true,
         }
@@ -75,9 +78,10 @@ impl Pending {
         self.injections.push(recorded);
     }
 
-    /// Makes the next batch urgent because the status has changed.
+    /// Notes that the status has changed. Where it is published, the next batch is urgent.
     pub(super) fn mark_status_changed(&mut self) {
-        (self.status_changed, self.urgent) = (true, true);
+        self.status_changed = true;
+        self.urgent |= self.publishes;
     }
 
     /// Makes the next batch urgent.

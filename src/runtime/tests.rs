@@ -45,6 +45,7 @@ impl Harness {
             operator: "test".into(),
             history: History::Empty { origin: Some(origin), continues: None },
             batch_spacing: Duration::from_millis(50),
+            publishes: true,
         };
         let mut engine = Engine::new(params, start);
         engine.start(start, 1_000.0).unwrap();

@@ -18,7 +18,9 @@ fn wrong_usage_exits_with_2_and_one_line() {
         ("ledger verify x --root abc", "64 hexadecimal digits"),
         ("ledger verfy x", "a similar subcommand exists: 'verify'"),
         ("operator --write-budget fast", "write a rate per second"),
-        ("operator --write-budget 0", "must be above 0"),
+        ("operator --write-budget 0", "must be 0.1/s to 1000000/s"),
+        ("operator --write-budget 1e-20/s", "must be 0.1/s to 1000000/s"),
+        ("operator --write-bytes 10", "must be 1Ki/s to 1Gi/s"),
         ("operator --node-image venom:1", "--node-image requires --issuer-url"),
         ("operator --issuer-url https://venom:1/v1/certificates", "--issuer-url requires --node-image"),
         (

@@ -61,6 +61,36 @@ async fn serves_its_endpoints_and_commits_everything_at_sigterm() {
     .await;
 }
 
+/// Organisms that cannot commit keep no other from committing, and a stop writes the last status of those that can.
+#[tokio::test]
+async fn organisms_that_cannot_commit_delay_no_other() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        let spec = json!({"pulse": {"minPeriod": "100ms"}});
+        // More than there are turns for commits that are not urgent.
+        let stuck: Vec<String> = (0..9).map(|number| format!("stuck-{number}")).collect();
+        for name in &stuck {
+            world.create::<Organism>(name, spec.clone()).await;
+        }
+        world.create::<Organism>("free", spec).await;
+        for name in &stuck {
+            world.beating(name).await;
+            world.edit_head(name, |head| head["epoch"] = json!(u64::MAX)).await;
+        }
+        for name in &stuck {
+            world.condition(name, "Ready", "False", "HeadUnreadable").await;
+        }
+        world.beating("free").await;
+        world.beats_more("free", 100).await;
+
+        assert!(operator.terminate().await.success());
+        let (live, status) = (world.ledger("free").await, world.status("free").await);
+        assert_eq!(status.ledger.as_ref().unwrap().size, live.head.size, "published to the end");
+        live.check_status(&status);
+    })
+    .await;
+}
+
 /// The command line exports the ledger of the cluster and reports missing segments.
 #[tokio::test]
 async fn the_command_line_reads_a_live_ledger() {

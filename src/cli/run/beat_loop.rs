@@ -50,18 +50,23 @@ impl BeatLoop<'_> {
         self.engine.start(started, unix_seconds()).map_err(failed)?;
         while self.engine.is_running() || !self.engine.is_flushed() {
             let now = Instant::now();
+            if !self.engine.is_running() {
+                // The beats asked for are made: what is pending is due at once.
+                self.engine.end();
+            }
+            // What is recorded before the first beat is a batch of its own.
+            let interval = self.engine.desired().commit_interval;
+            if let Some(batch) = self.engine.take_batch(now, interval)
+                && self.committer.commit(batch).is_err()
+            {
+                break;
+            }
             if self.engine.is_running() && self.engine.deadline() <= now {
                 self.beat(&arbiter, now)?;
                 self.tally.elapsed = started.elapsed();
                 if let Some(state) = self.engine.state() {
                     progress.show(self.tally, state);
                 }
-            }
-            let interval = self.engine.desired().commit_interval;
-            if let Some(batch) = self.engine.take_batch(now, interval)
-                && self.committer.commit(batch).is_err()
-            {
-                break;
             }
             let due = self.engine.due(interval).unwrap_or(now + LONGEST_WAIT);
             if !self.receive(due.saturating_duration_since(Instant::now())) {

@@ -38,7 +38,7 @@ pub enum End {
 
 /// Sends to an actor. Unbounded, because a watch must not wait for an actor; what it holds is bounded by the
 /// number of changes to the objects of one organism.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Mailbox {
     uid: Arc<str>,
     messages: mpsc::UnboundedSender<Message>,

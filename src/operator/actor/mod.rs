@@ -5,6 +5,7 @@
 //! | [`mailbox`] | what an actor is sent |
 //! | `plan` | what follows the end of a run, a failed recovery, an end (pure) |
 //! | `children` | the supervised tasks |
+//! | [`Resources`] | what all actors share |
 //! | `standby` | waiting while another operator holds the ledger |
 //!
 //! States: Starting → Running → Ending → Gone.
@@ -21,33 +22,32 @@
 mod children;
 pub mod mailbox;
 mod plan;
+mod resources;
 mod standby;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::children::{Child, Children, Ended, Exit};
 use self::mailbox::{End, Message};
 use self::plan::{Next, RECOVERY_RETRY, RunEnd, after_failed_recovery, end_limits};
-use super::beater::{Beater, EngineHandle};
+pub use self::resources::{Bodies, Resources};
+use super::beater::EngineHandle;
 use super::body::index::{Nodes, ObservedStatus};
 use super::body::reconciler::Handle as BodyHandle;
 use super::collector::Collector;
+use super::committer;
 use super::committer::ledger::OwnedLedger;
 use super::committer::{Committer, ObjectEvent};
 use super::key::Key;
-use super::metrics::Metrics;
 use super::publisher::autoscaling::Autoscaling;
 use super::publisher::report::{NotReady, NotReadyReason, Report};
 use super::publisher::{self, Publisher};
-use super::recovery::first_lists::FirstLists;
 use super::recovery::{RecoveryError, recover};
-use super::{body, collector, committer};
 use crate::api;
 use crate::runtime::{Desired, History, PauseReason, StartParams};
 
@@ -55,37 +55,6 @@ use crate::runtime::{Desired, History, PauseReason, StartParams};
 const BATCH_SPACING: Duration = Duration::from_millis(50);
 /// The end of a run that lasted this long is the first of a new series.
 const STABLE_AFTER: Duration = Duration::from_secs(600);
-
-/// What all actors share.
-pub struct Resources {
-    /// Client for ledgers: it never retries by itself.
-    pub ledger_client: Client,
-    /// Name of this operator in heads and `resume` entries.
-    pub identity: Arc<str>,
-    /// Runs the engines.
-    pub beater: Arc<Beater>,
-    /// For committers.
-    pub committers: Arc<committer::Resources>,
-    /// For publishers.
-    pub publishers: Arc<publisher::Resources>,
-    /// For bodies and their meshes; none where the operator creates no pods.
-    pub bodies: Option<Bodies>,
-    /// Ledger objects that existed at the start.
-    pub first_lists: Arc<FirstLists>,
-    /// Bounds the recoveries in progress.
-    pub recoveries: Semaphore,
-    /// Counts ends of runs.
-    pub metrics: Arc<Metrics>,
-}
-
-/// What bodies need.
-#[derive(Clone)]
-pub struct Bodies {
-    /// For their reconcilers.
-    pub reconcilers: Arc<body::Resources>,
-    /// For the collectors of their meshes.
-    pub collectors: Arc<collector::Resources>,
-}
 
 /// The actor of one organism.
 pub struct Actor {
@@ -370,6 +339,7 @@ impl Actor {
             operator: self.resources.identity.clone(),
             history,
             batch_spacing: BATCH_SPACING,
+            publishes: true,
         };
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();

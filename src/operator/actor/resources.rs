@@ -1,0 +1,42 @@
+//! What all actors share.
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::sync::Semaphore;
+
+use crate::operator::beater::Beater;
+use crate::operator::metrics::Metrics;
+use crate::operator::recovery::first_lists::FirstLists;
+use crate::operator::{body, collector, committer, publisher};
+
+/// What all actors share.
+pub struct Resources {
+    /// Client for ledgers: it never retries by itself.
+    pub ledger_client: Client,
+    /// Name of this operator in heads and `resume` entries.
+    pub identity: Arc<str>,
+    /// Runs the engines.
+    pub beater: Arc<Beater>,
+    /// For committers.
+    pub committers: Arc<committer::Resources>,
+    /// For publishers.
+    pub publishers: Arc<publisher::Resources>,
+    /// For bodies and their meshes; none where the operator creates no pods.
+    pub bodies: Option<Bodies>,
+    /// Ledger objects that existed at the start.
+    pub first_lists: Arc<FirstLists>,
+    /// Bounds the recoveries in progress.
+    pub recoveries: Semaphore,
+    /// Counts ends of runs.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What bodies need.
+#[derive(Clone)]
+pub struct Bodies {
+    /// For their reconcilers.
+    pub reconcilers: Arc<body::Resources>,
+    /// For the collectors of their meshes.
+    pub collectors: Arc<collector::Resources>,
+}
