@@ -7,8 +7,8 @@ use super::canonical::NotCanonical;
 use super::entry::{Entry, Record};
 use super::merkle::Tree;
 use super::{Hash, hex};
-use crate::organism::arbiter::{Action, Details};
 use crate::organism::cores::Flow;
+use crate::organism::decision::{Action, Details};
 use crate::organism::pulse::Pulse;
 
 /// The growing end of a ledger: all that has to be known to append to it or to check what follows.

@@ -8,9 +8,9 @@ use serde_json::Value;
 use sha3::{Digest, Sha3_256};
 
 use super::{Hash, canonical, hex, unhex};
-use crate::organism::arbiter::{Action, Details};
 use crate::organism::beat::Evolved;
 use crate::organism::cores::{Balance, Entropy, Flow, Flows, Optimize, Regen};
+use crate::organism::decision::{Action, Details};
 use crate::organism::input::{ConfigChange, Injection, Resume, Scale, Sense};
 use crate::organism::pulse::Pulse;
 use crate::organism::{Beat, Config, Genome, Input, State};

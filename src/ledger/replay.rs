@@ -145,7 +145,7 @@ impl Replay {
                 apply(state, index, &Input::Resume(it))?;
             }
             Data::Snapshot(recorded) => {
-                if state.waits() {
+                if state.has_pending_anomalies() {
                     return Err(mismatch(index, "a snapshot stands where an input waits for its pulse"));
                 }
                 alike("snapshot", &json!(*state), &json!(*recorded))
@@ -239,7 +239,7 @@ fn derive(state: &mut State, seven: &[Entry]) -> Result<Beat, Mismatch> {
     }
     let opened = beat::open(state, pulse.pulse.timestamp)
         .map_err(|error: PulseError| mismatch(first, &error.to_string()))?;
-    let mut flows = Cores::default().run(&opened.reading);
+    let mut flows = Cores::default().run(&opened.input);
     for entry in &seven[1..5] {
         // Canonical JSON sorts "failed" first.
         if entry.data.starts_with("{\"failed\":")

@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::life::{Begin, Life, Wanted};
 use super::metrics::Metrics;
 use crate::mesh::Event;
-use crate::organism::beat::{self, Open};
+use crate::organism::beat::{self, OpenBeat};
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
 
@@ -234,7 +234,7 @@ impl Loop {
     fn beat(&mut self, due: &[Key], now: Instant) {
         let tempo = self.budget.tempo();
         let mut keys = Vec::with_capacity(due.len());
-        let mut opened: Vec<Open> = Vec::with_capacity(due.len());
+        let mut opened: Vec<OpenBeat> = Vec::with_capacity(due.len());
         for key in due {
             let Some(life) = self.lives.get_mut(key).filter(|life| life.runs() && life.deadline <= now)
             else {
@@ -262,7 +262,7 @@ impl Loop {
         if opened.is_empty() {
             return;
         }
-        let readings: Vec<_> = opened.iter().map(|open| open.reading.clone()).collect();
+        let readings: Vec<_> = opened.iter().map(|open| open.input.clone()).collect();
         let flows = self.arbiter.time_wrap(readings);
         for ((key, open), flows) in keys.into_iter().zip(opened).zip(flows) {
             let Some(life) = self.lives.get_mut(key) else { continue };

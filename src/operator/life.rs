@@ -297,7 +297,7 @@ impl Life {
     /// [`NotCanonical`] never: a state holds finite numbers.
     pub fn snapshot(&mut self, wall: f64) -> Result<(), NotCanonical> {
         match &self.state {
-            Some(state) if !state.waits() => {
+            Some(state) if !state.has_pending_anomalies() => {
                 let record = Record::snapshot(wall, state)?;
                 self.beats_since_snapshot = 0;
                 self.pending.append(record)

@@ -36,14 +36,14 @@ fn one_beat(at: &str, state: &mut State, vector: &Value) {
         state.apply(&input).unwrap_or_else(|refused| panic!("{at}: {refused}"));
     }
     let opened = beat::open(state, vector["timestamp"].as_f64().unwrap()).unwrap();
-    let reading = opened.reading.clone();
-    let flows = fail(Cores::default().run(&reading), &vector["failed"]);
+    let input = opened.input.clone();
+    let flows = fail(Cores::default().run(&input), &vector["failed"]);
     let made = beat::close(state, opened, flows);
 
     let mut got = json!({
         "t_lambda": made.pulse.t_lambda, "k": made.pulse.k, "p": made.pulse.p, "kp": made.pulse.kp,
         "elapsed": made.pulse.elapsed, "tau": state.tau,
-        "genome_anoms": reading.genome_anoms, "features_anoms": made.features_anoms,
+        "genome_anoms": input.genome_anoms, "features_anoms": made.features_anoms,
         "flows": {}, "action": made.action, "weights": made.evolved.weights,
         "settled": state.pid.settled() == Some(true),
     });

@@ -147,7 +147,7 @@ impl Heart {
         if from != p {
             heart.input(now, &Input::Scale(Scale { from, p }))?;
         }
-        if heart.state.waits() {
+        if heart.state.has_pending_anomalies() {
             // No snapshot may stand where an injection waits for its pulse: it comes after that one.
             heart.since_snapshot = SNAPSHOT_EVERY;
         } else {
@@ -160,7 +160,7 @@ impl Heart {
         Self {
             waiting: VecDeque::new(),
             crowded: false,
-            injected: state.waits(),
+            injected: state.has_pending_anomalies(),
             state,
             pending: Job::default(),
             early: Instant::now(),
@@ -274,7 +274,7 @@ impl Heart {
     fn beat(&mut self, arbiter: &Arbiter) -> Result<f64, Error> {
         let now = wall();
         let opened = beat::open(&mut self.state, now).map_err(|error| Error::Failed(error.to_string()))?;
-        let flows = arbiter.time_wrap(vec![opened.reading.clone()]).remove(0);
+        let flows = arbiter.time_wrap(vec![opened.input.clone()]).remove(0);
         let beat = beat::close(&mut self.state, opened, flows);
         self.injected = false;
         let t_lambda = beat.pulse.t_lambda;

@@ -3,7 +3,7 @@ use crate::ledger::Entry;
 use crate::ledger::replay::Replay;
 use crate::mesh::{Dose, Identity, Outcome};
 use crate::organism::beat;
-use crate::organism::cores::{Cores, Entropy, Reading};
+use crate::organism::cores::{CoreInput, Cores, Entropy};
 
 /// A life with a clock of its own, beside the ledger that its jobs make.
 struct Bench {
@@ -207,7 +207,7 @@ fn a_patch_sets_only_what_changed_and_is_decided_on_early() {
 
 #[test]
 fn a_core_that_panics_holds_the_beat_and_the_last_decision_stands() {
-    fn broken(_: &Reading) -> Entropy {
+    fn broken(_: &CoreInput) -> Entropy {
         panic!("out of order")
     }
     let mut bench = Bench::new(wanted());
