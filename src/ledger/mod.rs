@@ -28,28 +28,16 @@ pub use sealed::Sealed;
 /// A SHA3-256 hash.
 pub type Hash = [u8; 32];
 
-/// The 64 lower-case hex digits of a hash.
+/// Formats a hash as 64 lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(hash: &Hash) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    hash.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|nibble| DIGITS[nibble as usize] as char)
-        .collect()
+    const_hex::encode(hash)
 }
 
-/// The hash that 64 lower-case hex digits stand for.
+/// Parses 64 lower-case hexadecimal digits. Returns `None` for any other text.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Hash> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(hash)
+    // const-hex also accepts upper case and the prefix 0x, but a hash has only one spelling in a ledger.
+    let lower_case = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    lower_case.then(|| const_hex::decode_to_array(text).ok()).flatten()
 }
