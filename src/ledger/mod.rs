@@ -5,6 +5,7 @@
 //! | [`canonical`] | the one text of a JSON value, as Python prints it |
 //! | [`entry`] | an entry and the kinds of its data |
 //! | [`chain`] | appending: hashes, links, the running root |
+//! | [`memory`] | a whole ledger in memory |
 //! | [`merkle`] | the tree over the entries' hashes |
 //! | [`segment`] | a run of entries as few bytes, without loss |
 //! | [`sealed`] | a segment as it is stored: readable head, encoded entries |
@@ -16,13 +17,15 @@
 pub mod canonical;
 pub mod chain;
 pub mod entry;
+pub mod memory;
 pub mod merkle;
 pub mod replay;
 pub mod sealed;
 pub mod segment;
 
-pub use chain::{Chain, Ledger};
+pub use chain::Chain;
 pub use entry::Entry;
+pub use memory::Ledger;
 pub use sealed::Sealed;
 
 /// A SHA3-256 hash.
