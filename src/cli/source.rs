@@ -14,7 +14,7 @@ pub use lines::Lines;
 pub use walk::{From, end_at, walk};
 
 use super::Error;
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 use crate::store::directory::Folder;
 use crate::store::{Head, Listed};
 use live::Live;
@@ -57,7 +57,7 @@ pub trait Store: Sync {
     ///
     /// # Errors
     /// [`Error`], one line that names it.
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error>;
+    fn load(&self, listed: &Listed) -> Result<SealedSegment, Error>;
     /// What to call a segment in messages.
     fn segment_name(&self, listed: &Listed) -> String;
     /// For each segment of `head` whether it is there; where that is cheap, whether it is intact.

@@ -1,23 +1,24 @@
-//! Appending to a ledger, and checking what was appended.
+//! Appending to a ledger, and verifying what was appended.
 
 use super::canonical::NotCanonical;
 use super::entry::{Entry, Record};
 use super::merkle::Tree;
 use super::{Hash, hex};
 
-/// The growing end of a ledger: all that has to be known to append to it or to check what follows.
+/// The end of a ledger: the state needed to append entries or to verify those that follow. Its size is
+/// logarithmic in the number of entries.
 #[derive(Default)]
 pub struct Chain {
     last_hash: Hash,
     tree: Tree,
-    /// Buffers that are only there to be used again; no part of where the chain stands.
+    /// Buffers kept for reuse; not part of the state.
     scratch: Vec<u8>,
     text: Vec<u8>,
 }
 
 impl Clone for Chain {
     fn clone(&self) -> Self {
-        Self::at(self.tree.clone(), self.last_hash)
+        Self::from_parts(self.tree.clone(), self.last_hash)
     }
 }
 
@@ -31,33 +32,33 @@ impl Eq for Chain {}
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Chain of {} entries, ending at {}", self.size(), hex(&self.last_hash))
+        write!(f, "Chain of {} entries with last hash {}", self.size(), hex(&self.last_hash))
     }
 }
 
-/// Why an entry does not follow.
+/// An entry does not continue the chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// An entry is missing or stands twice.
-    #[error("entry {expected} expected, found {found}")]
+    /// An entry is missing or occurs twice.
+    #[error("expected entry {expected}, found entry {found}")]
     Index {
-        /// The index that comes next.
+        /// The next index of the chain.
         expected: u64,
-        /// The index that came.
+        /// The entry's index.
         found: u64,
     },
-    /// It does not name the entry before.
-    #[error("entry {0}: previous_hash is not the hash of the entry before")]
+    /// `previous_hash` does not match the chain.
+    #[error("entry {0}: previous_hash does not match the hash of the previous entry")]
     Link(u64),
-    /// It is not what was hashed.
-    #[error("entry {0}: its hash is not that of its content")]
+    /// `hash` does not match the other four fields.
+    #[error("entry {0}: hash does not match the content of the entry")]
     Hash(u64),
 }
 
 impl Chain {
-    /// The end of the ledger whose tree is `tree` and whose last entry has this hash.
+    /// The end of the ledger with this Merkle tree and this hash of the last entry.
     #[must_use]
-    pub fn at(tree: Tree, last_hash: Hash) -> Self {
+    pub fn from_parts(tree: Tree, last_hash: Hash) -> Self {
         Self { last_hash, tree, ..Self::default() }
     }
 
@@ -67,54 +68,54 @@ impl Chain {
         self.tree.size()
     }
 
-    /// Hash of the last entry; zeros of an empty ledger.
+    /// Hash of the last entry; all zeros if the ledger is empty.
     #[must_use]
     pub fn last_hash(&self) -> &Hash {
         &self.last_hash
     }
 
-    /// The tree over all entries.
+    /// Merkle tree over all entries.
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Appends one entry with this canonical data; returns its hash.
+    /// Appends an entry with this canonical data and returns its hash.
     pub fn append(&mut self, timestamp: f64, data: &str) -> Hash {
         let index = self.size();
-        let hash = Entry::link(&mut self.scratch, index, timestamp, data, &self.last_hash);
-        self.push(hash);
+        let hash = Entry::hash_fields(&mut self.scratch, index, timestamp, data, &self.last_hash);
+        self.push_hash(hash);
         hash
     }
 
-    /// Appends an entry that is known by its hash, which somebody has checked.
-    pub fn push(&mut self, hash: Hash) {
+    /// Appends an entry by its hash, which the caller has verified.
+    pub fn push_hash(&mut self, hash: Hash) {
         self.tree.push(&hash);
         self.last_hash = hash;
     }
 
-    /// Appends all entries of `record`. Returns the index of the first.
+    /// Appends all entries of `record` and returns the index of the first.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite; then nothing is appended.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn record(&mut self, record: &Record) -> Result<u64, NotCanonical> {
-        let (first, before) = (self.size(), (self.tree.clone(), self.last_hash));
+        let (first, previous) = (self.size(), (self.tree.clone(), self.last_hash));
         let mut text = std::mem::take(&mut self.text);
         let written = record.write(&mut text, &mut |timestamp, data| {
             self.append(timestamp, data);
         });
         self.text = text;
         if written.is_err() {
-            (self.tree, self.last_hash) = before;
+            (self.tree, self.last_hash) = previous;
         }
         written.map(|()| first)
     }
 
-    /// Checks that `entry` follows, and takes it in.
+    /// Verifies that `entry` continues the chain, and appends it.
     ///
     /// # Errors
-    /// [`ChainError`]; then nothing has changed.
-    pub fn follow(&mut self, entry: &Entry) -> Result<(), ChainError> {
+    /// Returns [`ChainError`] and appends nothing if it does not.
+    pub fn verify_next(&mut self, entry: &Entry) -> Result<(), ChainError> {
         let expected = self.size();
         if entry.index != expected {
             return Err(ChainError::Index { expected, found: entry.index });

@@ -11,7 +11,9 @@ use crate::organism::cores::Flow;
 use crate::organism::decision::{Action, Details};
 use crate::organism::pulse::Pulse;
 
-/// A whole ledger in memory, with the mission's operations.
+/// A ledger whose entries are all in memory, with the operations that the mission names.
+///
+/// The operator and `venom run` append to a [`Chain`] instead and store entries as segments.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     chain: Chain,
@@ -22,7 +24,7 @@ impl Ledger {
     /// Appends the entries of `record`.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite; then nothing is appended.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn add(&mut self, record: &Record) -> Result<(), NotCanonical> {
         let mut previous_hash = *self.chain.last_hash();
         let mut rows = Vec::new();
@@ -37,10 +39,10 @@ impl Ledger {
         Ok(())
     }
 
-    /// Appends one entry with any data.
+    /// Appends one entry with arbitrary data.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn add_entry<T: Serialize>(&mut self, timestamp: f64, data: &T) -> Result<(), NotCanonical> {
         self.add(&Record::other(timestamp, None, data)?)
     }
@@ -48,7 +50,7 @@ impl Ledger {
     /// Appends an action entry.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn record_action(
         &mut self,
         timestamp: f64,
@@ -61,7 +63,7 @@ impl Ledger {
     /// Appends a pulse entry.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn record_pulse(&mut self, pulse: &Pulse, features_anoms: u64) -> Result<(), NotCanonical> {
         let data = json!({"type": "pulse", "pulse": pulse, "features": {"anoms": features_anoms}});
         self.add_entry(pulse.timestamp, &data)
@@ -70,7 +72,7 @@ impl Ledger {
     /// Appends a flow_result entry.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn record_flow_result<T: Serialize>(
         &mut self,
         timestamp: f64,
@@ -80,22 +82,22 @@ impl Ledger {
         self.add_entry(timestamp, &json!({"type": "flow_result", "flow": flow, "result": result}))
     }
 
-    /// Checks every link and hash from index 0.
+    /// Verifies every index, link and hash from index 0.
     ///
     /// # Errors
-    /// [`ChainError`] of the first entry that does not follow.
+    /// Returns the [`ChainError`] of the first entry that does not continue the chain.
     pub fn verify_chain(&self) -> Result<(), ChainError> {
         let mut chain = Chain::default();
-        self.entries.iter().try_for_each(|entry| chain.follow(entry))
+        self.entries.iter().try_for_each(|entry| chain.verify_next(entry))
     }
 
-    /// The root over all entries.
+    /// Merkle root over all entries.
     #[must_use]
     pub fn compute_merkle_root(&self) -> Hash {
         self.chain.tree().root()
     }
 
-    /// Size, last hash and root.
+    /// The manifest: hash algorithm, size, last hash and Merkle root.
     #[must_use]
     pub fn get_manifest(&self) -> Value {
         json!({
@@ -106,7 +108,7 @@ impl Ledger {
         })
     }
 
-    /// All entries.
+    /// All entries, from index 0.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries

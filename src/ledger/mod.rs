@@ -1,18 +1,19 @@
-//! The ledger: what an entry is, how entries chain, how they are stored small, how they are derived anew.
+//! The ledger: entries, the hash chain and Merkle tree over them, their compact storage, and their replay.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! | [`canonical`] | the one text of a JSON value, as Python prints it |
-//! | [`entry`] | an entry and the kinds of its data |
-//! | [`chain`] | appending: hashes, links, the running root |
+//! | [`canonical`] | canonical JSON, byte for byte as Python writes it |
+//! | [`entry`] | an entry and the types of its data |
+//! | [`chain`] | appending and verifying: hashes, links, the running root |
 //! | [`memory`] | a whole ledger in memory |
-//! | [`merkle`] | the tree over the entries' hashes |
-//! | [`segment`] | a run of entries as few bytes, without loss |
-//! | [`sealed`] | a segment as it is stored: readable head, encoded entries |
-//! | [`replay`] | every number derived anew from the recorded inputs |
+//! | [`merkle`] | the Merkle tree over the entries' hashes |
+//! | [`segment`] | the lossless codec for a run of entries |
+//! | [`sealed`] | a segment as it is stored: readable head and encoded entries |
+//! | [`replay`] | re-derivation of every number from the recorded inputs |
 //!
-//! Architecture Invariant: nothing here knows a clock, I/O, tokio, Kubernetes or a `HashMap`. The segment
-//! codec does not use the engine: a codec that predicts with the engine would prove nothing.
+//! Architecture Invariant: no clock, no I/O, no tokio, no Kubernetes and no `HashMap`, whose iteration order is
+//! random. The segment codec does not use the engine: a codec that predicted decisions with the engine would
+//! prove nothing about them.
 
 pub mod canonical;
 pub mod chain;
@@ -26,7 +27,7 @@ pub mod segment;
 pub use chain::Chain;
 pub use entry::Entry;
 pub use memory::Ledger;
-pub use sealed::Sealed;
+pub use sealed::SealedSegment;
 
 /// A SHA3-256 hash.
 pub type Hash = [u8; 32];
@@ -39,7 +40,7 @@ pub fn hex(hash: &Hash) -> String {
 
 /// Parses 64 lower-case hexadecimal digits. Returns `None` for any other text.
 #[must_use]
-pub fn unhex(text: &str) -> Option<Hash> {
+pub fn parse_hash(text: &str) -> Option<Hash> {
     // const-hex also accepts upper case and the prefix 0x, but a hash has only one spelling in a ledger.
     let lower_case = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
     lower_case.then(|| const_hex::decode_to_array(text).ok()).flatten()

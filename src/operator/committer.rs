@@ -32,7 +32,7 @@ use super::metrics::Metrics;
 use super::report::{Integrity, LedgerView, Report};
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
-use crate::ledger::{Chain, Sealed};
+use crate::ledger::{Chain, SealedSegment};
 use crate::mesh::Known;
 use crate::mesh::gossip::REMEMBER;
 use crate::store::configmap::{ConfigMaps, Found, Why};
@@ -212,7 +212,7 @@ impl Committer {
     }
 
     /// The first genesis or snapshot after the last gap.
-    fn replayable_from(&self) -> Option<crate::ledger::sealed::Start> {
+    fn replayable_from(&self) -> Option<crate::ledger::sealed::ReplayStart> {
         let segments = &self.held.head.segments;
         let gap = segments.iter().rposition(|it| self.held.lost.contains(&self.held.store.name_of(it)));
         segments[gap.map_or(0, |at| at + 1)..].iter().find_map(|it| it.start)
@@ -238,8 +238,8 @@ impl Committer {
 
     /// The entries between two ends of the chain as one segment, or as several where one would be too large,
     /// each with the end of the chain after it.
-    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Vec<(Sealed, Chain)> {
-        match Sealed::seal(Some(&self.held.origin), before, after, records) {
+    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Vec<(SealedSegment, Chain)> {
+        match SealedSegment::seal(Some(&self.held.origin), before, after, records) {
             Ok(sealed) => vec![(sealed, after.clone())],
             Err(SealError::Encode(error)) if records.len() > 1 => {
                 tracing::debug!(organism = %self.key, %error, "sealed in halves");
@@ -261,7 +261,7 @@ impl Committer {
     }
 
     /// Creates a segment's object, however long it takes. Returns its UID.
-    async fn create(&mut self, sealed: &Sealed) -> Result<String, Ended> {
+    async fn create(&mut self, sealed: &SealedSegment) -> Result<String, Ended> {
         let mut wait = FIRST_WAIT;
         loop {
             let error = match self.held.store.create_segment(sealed, self.held.head.epoch).await {

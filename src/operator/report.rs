@@ -10,7 +10,7 @@ use super::body::keeper::Fault;
 use super::view::{Standing, View};
 use crate::api;
 use crate::ledger::hex;
-use crate::ledger::sealed::Start;
+use crate::ledger::sealed::ReplayStart;
 use crate::organism::Action;
 use crate::store::Head;
 
@@ -77,7 +77,7 @@ pub struct LedgerView {
     /// Encoded bytes in them.
     pub bytes: u64,
     /// Where a replay can start.
-    pub replayable_from: Option<Start>,
+    pub replayable_from: Option<ReplayStart>,
     /// Injections committed.
     pub injected_total: u64,
     /// The total of all ledgers leaves less than the spec asks for.

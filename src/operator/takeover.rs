@@ -18,7 +18,7 @@ use crate::api;
 use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
-use crate::ledger::sealed::SealedError;
+use crate::ledger::sealed::OpenError;
 use crate::mesh::Known;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
@@ -44,7 +44,7 @@ pub enum TakeOverError {
         /// Which.
         name: String,
         /// Why.
-        error: SealedError,
+        error: OpenError,
     },
     /// The ledger does not follow from itself.
     #[error("ledger {name}: {mismatch}")]
@@ -235,12 +235,12 @@ async fn start(
 
 /// What a status says about a head that is gone.
 fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
-    use crate::ledger::sealed::Hex;
-    use crate::ledger::unhex;
+    use crate::ledger::parse_hash;
+    use crate::ledger::sealed::HexHash;
     let mut head = Head::empty(uid, published.generation, 0, "");
     head.size = published.size;
-    head.root = Hex(unhex(&published.merkle_root).unwrap_or_default());
-    head.last_hash = Hex(unhex(&published.last_hash).unwrap_or_default());
+    head.root = HexHash(parse_hash(&published.merkle_root).unwrap_or_default());
+    head.last_hash = HexHash(parse_hash(&published.last_hash).unwrap_or_default());
     head
 }
 
@@ -290,13 +290,13 @@ async fn load(
         let Some(sealed) = held.store.listed(listed).await? else {
             return Err(held.store.missing(&segment).into());
         };
-        let before = sealed.before().map_err(wrong)?;
+        let before = sealed.chain_before().map_err(wrong)?;
         if chain.as_ref().is_some_and(|chain| *chain != before) {
             return Err(TakeOverError::End(name));
         }
         let mut after = before;
         for entry in sealed.open().map_err(wrong)? {
-            after.push(entry.hash);
+            after.push_hash(entry.hash);
             replay.feed(entry).map_err(|mismatch| TakeOverError::Replay { name: name.clone(), mismatch })?;
         }
         chain = Some(after);

@@ -14,7 +14,7 @@ use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, PostParams, Pr
 use kube::{Client, ResourceExt};
 
 use super::{Head, Listed};
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 
 /// Label of every object of a ledger: the Organism's name.
 pub const ORGANISM_LABEL: &str = "genesis.venom.dev/organism";
@@ -237,7 +237,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`Why::Conflict`] when an object of this name holds something else.
-    pub async fn create_segment(&self, sealed: &Sealed, epoch: u64) -> Result<String, StoreError> {
+    pub async fn create_segment(&self, sealed: &SealedSegment, epoch: u64) -> Result<String, StoreError> {
         let name = self.segment_name(epoch, sealed.head.first, sealed.head.count);
         let head = sealed
             .head_text()
@@ -264,7 +264,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`]; a missing one is `None`.
-    pub async fn segment(&self, name: &str) -> Result<Option<(String, Sealed)>, StoreError> {
+    pub async fn segment(&self, name: &str) -> Result<Option<(String, SealedSegment)>, StoreError> {
         let Some(object) = self.call("get", name, self.api.get_opt(name)).await? else {
             return Ok(None);
         };
@@ -275,7 +275,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn listed(&self, listed: &Listed) -> Result<Option<Sealed>, StoreError> {
+    pub async fn listed(&self, listed: &Listed) -> Result<Option<SealedSegment>, StoreError> {
         let name = self.name_of(listed);
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
@@ -286,11 +286,11 @@ impl ConfigMaps {
         self.understood(&name, object).map(|(_, sealed)| Some(sealed))
     }
 
-    fn understood(&self, name: &str, object: ConfigMap) -> Result<(String, Sealed), StoreError> {
+    fn understood(&self, name: &str, object: ConfigMap) -> Result<(String, SealedSegment), StoreError> {
         let uid = object.uid().unwrap_or_default();
         let head = object.data.unwrap_or_default().remove("head").unwrap_or_default();
         let entries = object.binary_data.unwrap_or_default().remove("entries").unwrap_or_default().0;
-        let sealed = Sealed::from_parts(&head, entries)
+        let sealed = SealedSegment::from_parts(&head, entries)
             .map_err(|error| self.error("read", name, Why::Content(error.to_string())))?;
         Ok((uid, sealed))
     }

@@ -26,7 +26,7 @@ use sha3::{Digest, Sha3_256};
 use super::{Head, Listed, Opened};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
-use crate::ledger::{Sealed, hex};
+use crate::ledger::{SealedSegment, hex};
 
 pub use writer::{Past, Writer};
 
@@ -177,12 +177,12 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn load(&self, listed: &Listed) -> Result<Sealed, FolderError> {
+    pub fn load(&self, listed: &Listed) -> Result<SealedSegment, FolderError> {
         let path = self.segment_path(listed);
         self.load_at(&path, listed).map_err(|why| why.at(path))
     }
 
-    fn load_at(&self, path: &Path, listed: &Listed) -> Result<Sealed, Why> {
+    fn load_at(&self, path: &Path, listed: &Listed) -> Result<SealedSegment, Why> {
         let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => Why::Missing,
             _ => error.into(),
@@ -199,7 +199,8 @@ impl Folder {
         let line = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| altered("no line break"))?;
         let entries = bytes.split_off(line + 1);
         let text = std::str::from_utf8(&bytes[..line]).map_err(|_| altered("its head is not text"))?;
-        let sealed = Sealed::from_parts(text, entries).map_err(|error| Why::Altered(error.to_string()))?;
+        let sealed =
+            SealedSegment::from_parts(text, entries).map_err(|error| Why::Altered(error.to_string()))?;
         if sealed.head_text().is_ok_and(|canonical| canonical != text) {
             return Err(altered("its head is not in canonical form"));
         }

@@ -2,7 +2,7 @@
 
 use super::super::Error;
 use super::Store;
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 use crate::store::directory::{Folder, Stray};
 use crate::store::{Head, Listed};
 
@@ -15,7 +15,7 @@ impl Store for Folder {
         Ok(Folder::head(self)?)
     }
 
-    fn load(&self, listed: &Listed) -> Result<Sealed, Error> {
+    fn load(&self, listed: &Listed) -> Result<SealedSegment, Error> {
         Ok(Folder::load(self, listed)?)
     }
 
