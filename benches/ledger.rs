@@ -1,8 +1,8 @@
-//! Ratios of a beat, of verification and of canonical JSON to the hashing they cannot do without, measured
-//! side by side in one run, and the bytes that a beat takes in a segment.
+//! Times of a beat, of verification and of canonical JSON relative to the hashing that they include, and the size of a
+//! beat in a segment.
 //!
-//! `cargo bench --bench ledger`. Every ratio is the median of several pairs taken in turn: the machine's speed
-//! drifts, a ratio much less.
+//! Run with `cargo bench --bench ledger`. Every ratio is the median of several pairs that are measured alternately: the
+//! speed of a machine drifts, a ratio hardly does.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sha3::{Digest, Sha3_256};
 use venom::ledger::entry::{Genesis, Record};
 use venom::ledger::replay::Replay;
-use venom::ledger::{Chain, Entry, Sealed, canonical, merkle};
+use venom::ledger::{Chain, Entry, SealedSegment, canonical, merkle};
 use venom::organism::cores::Cores;
 use venom::organism::input::{Input, Resume, ResumeReason};
 use venom::organism::{Config, Genome, State, VERSION, beat};
@@ -19,17 +19,17 @@ const BEATS: usize = 20_000;
 const PAIRS: usize = 7;
 
 fn main() {
-    // Cargo passes --bench; a test run passes --test and wants no measuring.
+    // `cargo test --benches` passes --test: do not measure then.
     if std::env::args().any(|arg| arg == "--test") {
         return;
     }
     println!("{BEATS} beats, medians of {PAIRS} pairs\n");
-    let beats = make(BEATS, 0.004_21, 0.000_05);
+    let beats = make_records(BEATS, 0.004_21, 0.000_05);
     let entries = entries(&beats);
     let texts: usize = entries.iter().map(|entry| entry.data.len()).sum();
     println!("text of an entry           {:>9.0} bytes", texts as f64 / entries.len() as f64);
 
-    let engine = median(|| time(|| drop(black_box(make(BEATS, 0.004_21, 0.0)))));
+    let engine = median(|| time(|| drop(black_box(make_records(BEATS, 0.004_21, 0.0)))));
     println!("engine alone               {:>9.0} beats/s", BEATS as f64 / engine.as_secs_f64());
 
     ratio("beat + ledger : its hashing", || time(|| append(&beats)), || time(|| hash(&entries)));
@@ -47,8 +47,8 @@ fn main() {
     }
 }
 
-/// One beat after the other at this pace, as an organism at rest makes them; deterministic jitter.
-fn make(beats: usize, period: f64, jitter: f64) -> Vec<Record> {
+/// Creates the records of an organism without anomalies, with deterministic jitter.
+fn make_records(beats: usize, period: f64, jitter: f64) -> Vec<Record> {
     let started = 1_782_000_000.25;
     let genesis = Genesis {
         config: Config::default(),
@@ -89,17 +89,17 @@ fn entries(records: &[Record]) -> Vec<Entry> {
     entries
 }
 
-/// The hashing alone: each entry's preimage, its leaf, and one node an entry.
+/// The hashing alone: per entry its preimage, its leaf and one inner node.
 fn hash(entries: &[Entry]) {
     let mut text = Vec::new();
     for entry in entries {
         text.clear();
         text.extend_from_slice(entry.data.as_bytes());
-        // What stands around the data: index, previous hash, timestamp and their keys.
+        // The size of index, previous hash, timestamp and the keys.
         text.extend_from_slice(&[b'x'; 140]);
         let hash = Sha3_256::digest(&text).into();
-        let leaf = merkle::leaf(&hash);
-        black_box(merkle::node(&leaf, &hash));
+        let leaf = merkle::leaf_hash(&hash);
+        black_box(merkle::node_hash(&leaf, &hash));
     }
 }
 
@@ -108,7 +108,7 @@ fn append(records: &[Record]) {
     let mut chain = Chain::default();
     for record in records {
         let _ = black_box(chain.record(record));
-        // The engine's own share, so that the ratio is of a whole beat.
+        // Includes the engine, so that the ratio is that of a complete beat.
         let state = state.get_or_insert_with(|| {
             let mut state = State::genesis(VERSION, 1_782_000_000.0, Genome::default(), Config::default());
             let resume = Resume { epoch: 1, operator: String::new(), reason: ResumeReason::Restart };
@@ -123,7 +123,7 @@ fn append(records: &[Record]) {
 fn verify(entries: &[Entry]) {
     let mut chain = Chain::default();
     for entry in entries {
-        chain.follow(entry).unwrap_or_else(|error| panic!("{error}"));
+        chain.verify_next(entry).unwrap_or_else(|error| panic!("{error}"));
     }
     black_box(chain.tree().root());
 }
@@ -148,9 +148,10 @@ fn replay(entries: &[Entry]) {
     black_box(replay.beats());
 }
 
-/// Bytes a beat in a segment of `size` beats, taken from the middle of a long run, and the fixed share of it.
+/// Prints the bytes per beat in a segment of `size` beats from the middle of a long run, and the size of a segment of
+/// one beat.
 fn segment(pace: &str, size: usize, period: f64, jitter: f64) {
-    let records = make(3_000 + size, period, jitter);
+    let records = make_records(3_000 + size, period, jitter);
     let mut before = Chain::default();
     for record in &records[..3_001] {
         let _ = before.record(record);
@@ -169,14 +170,14 @@ fn segment(pace: &str, size: usize, period: f64, jitter: f64) {
         chain
     };
     let seal = |run: &[Record], after: &Chain| {
-        Sealed::seal(None, &before, after, run).unwrap_or_else(|error| panic!("{error}"))
+        SealedSegment::seal(None, &before, after, run).unwrap_or_else(|error| panic!("{error}"))
     };
     let end = after(&run);
     let (sealed, one) = (seal(&run, &end), seal(&run[..1], &after(&run[..1])));
     let seal = median(|| time(|| drop(black_box(seal(&run, &end)))));
     let open = median(|| time(|| drop(black_box(sealed.open()))));
     println!(
-        "segment of {size:>5} beats, {pace:<5} {:>6.1} bytes a beat, {:>5} for one beat alone, sealed in {:>7.0} µs, opened in {:>7.0} µs",
+        "segment of {size:>5} beats, {pace:<5} {:>6.1} bytes per beat, {:>5} for one beat alone, sealed in {:>7.0} µs, opened in {:>7.0} µs",
         sealed.entries.len() as f64 / size as f64,
         one.entries.len() + one.head_text().map_or(0, |text| text.len()),
         seal.as_secs_f64() * 1e6,

@@ -1,6 +1,6 @@
-//! Which actions an organism can come to: by the mission's defaults three of the five, by
-//! `examples/adaptive.yaml` all. The formulas bind; the thresholds are the user's.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! Which actions can be decided: three of the five with the default thresholds, all five with
+//! `examples/adaptive.yaml`. The formulas are fixed by the mission; the thresholds are up to the user.
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use venom::organism::input::{ConfigChange, RiskChange, Scale};
 use venom::organism::{Action, Config, Genome, Input, State, VERSION, beat};
 use venom::runtime::desired as spec;
 
-/// A state that beats once every `period` seconds.
+/// A state with a simulated clock that beats every `period` seconds.
 struct Organism {
     state: State,
     now: f64,
@@ -29,14 +29,14 @@ impl Organism {
         beat::beat(&mut self.state, self.now, &Cores::default()).unwrap()
     }
 
-    /// The actions of so many beats, each once, in the order in which they come up.
+    /// Runs `beats` beats and returns their actions without consecutive duplicates.
     fn actions(&mut self, beats: usize) -> Vec<Action> {
         let mut actions: Vec<Action> = (0..beats).map(|_| self.beat().action).collect();
         actions.dedup();
         actions
     }
 
-    fn anoms(&mut self, anoms: u64) {
+    fn set_anoms(&mut self, anoms: u64) {
         let risk = Some(RiskChange { anoms: Some(anoms), window: None });
         self.state.apply(&Input::Config(Box::new(ConfigChange { risk, ..ConfigChange::default() }))).unwrap();
     }
@@ -47,10 +47,10 @@ impl Organism {
     }
 }
 
-/// The bounds are of the formulas: O is at most 0.9 after a beat and gain = 0.12·O, so O·gain ≤ 0.0972;
-/// conserve is at most 0.5, and B starts at 0.25 and can only exceed it while O sinks.
+/// Follows from the formulas: O is at most 0.9 after a beat and gain = 0.12·O, so O·gain ≤ 0.0972. conserve is at most
+/// 0.5, and B starts at 0.25 and exceeds it only while O decreases.
 #[test]
-fn the_defaults_never_come_to_balance_or_optimize() {
+fn the_default_thresholds_never_decide_balance_or_optimize() {
     let mut seen = BTreeSet::new();
     let (mut gain, mut stability) = (0.0_f64, 0.0_f64);
     for p in [1, 2, 3, 5, 10, 100, 1000] {
@@ -59,7 +59,7 @@ fn the_defaults_never_come_to_balance_or_optimize() {
                 let mut config = Config::default();
                 config.pulse.p = p;
                 let mut organism = Organism::new(Genome::default(), config, period);
-                organism.anoms(anoms);
+                organism.set_anoms(anoms);
                 for _ in 0..2_000 {
                     let beat = organism.beat();
                     let details = beat.details.unwrap();
@@ -93,19 +93,19 @@ fn adaptive() -> Organism {
     Organism::new(spec::genome(&genome), config, period)
 }
 
-/// As the example's comments tell it.
+/// In the situations that the comments of the example describe.
 #[test]
-fn the_adaptive_example_comes_to_all_five() {
+fn the_adaptive_example_decides_all_five_actions() {
     use Action::{Alert, ApplyBalance, ApplyOptimize, Noop, Quarantine};
     let mut organism = adaptive();
     let calm = organism.actions(600);
     assert_eq!(calm, [ApplyBalance, Noop, ApplyOptimize]);
 
-    organism.anoms(5);
+    organism.set_anoms(5);
     assert_eq!(organism.actions(60), [Alert]);
-    organism.anoms(20);
+    organism.set_anoms(20);
     assert_eq!(organism.actions(60), [Quarantine]);
-    organism.anoms(0);
+    organism.set_anoms(0);
     assert_eq!(organism.actions(60), [ApplyOptimize]);
 
     organism.scale(1);
@@ -114,9 +114,9 @@ fn the_adaptive_example_comes_to_all_five() {
     assert_eq!(organism.actions(6_000), [ApplyBalance, Noop, ApplyOptimize]);
 }
 
-/// How long each lasts from a calm start, as the example's comments tell it: half a minute, two minutes.
+/// Half a minute of APPLY_BALANCE, two minutes of NOOP, as the comments of the example state.
 #[test]
-fn the_adaptive_example_takes_the_time_it_says() {
+fn the_adaptive_example_changes_its_action_after_the_documented_time() {
     let mut organism = adaptive();
     let mut counts = std::collections::BTreeMap::new();
     for _ in 0..600 {

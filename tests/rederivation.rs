@@ -1,8 +1,8 @@
-//! The second opinion on ledgers (`rederive`), tried itself: it takes the golden ledger, from genesis and
-//! from every snapshot, and notices each number that is changed in it.
-#![allow(clippy::unwrap_used)] // clippy.toml's allowance does not reach a test's helpers
+//! Tests of the independent verifier, `rederive`: it accepts the golden ledger from genesis and from every snapshot,
+//! and detects every changed number in it.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, which excludes their helpers
 
-#[allow(dead_code)] // what other test targets ask of it
+#[allow(dead_code)] // used by other test targets
 mod rederive;
 
 use rederive::{Before, Summary, rederive, text};
@@ -17,10 +17,10 @@ fn golden() -> Vec<Value> {
     file("ledger.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Links and hashes `entries` anew, so that only what they say can be wrong, and checks them.
-fn forged(mut entries: Vec<Value>) -> Result<Summary, String> {
+/// Recomputes links and hashes of `entries`, so that only their data can be wrong, and verifies them.
+fn verify_forged(mut entries: Vec<Value>) -> Result<Summary, String> {
     let size = entries[0]["index"].as_u64().unwrap();
-    // What went before is not looked at here: any peaks will do.
+    // The root is not compared here: any peaks will do.
     let peaks = vec!["0".repeat(64); size.count_ones() as usize];
     let before = Before { size, previous_hash: "0".repeat(64), peaks };
     let mut previous = before.previous_hash.clone();
@@ -39,7 +39,7 @@ fn is(entry: &Value, kinds: &[&str]) -> bool {
 }
 
 #[test]
-fn the_golden_ledger_holds() {
+fn the_golden_ledger_verifies_from_genesis_and_from_every_snapshot() {
     let export = file("ledger.jsonl");
     let manifest: Value = serde_json::from_str(&file("merkle.json")).unwrap();
     let whole = rederive(&Before::default(), export.lines()).unwrap();
@@ -49,7 +49,7 @@ fn the_golden_ledger_holds() {
 
     let mut snapshots = 0;
     for (index, entry) in golden().iter().enumerate().filter(|(_, it)| it["data"]["type"] == "snapshot") {
-        // A tree of what went before, by its leaves.
+        // The state before the snapshot, from the entries before it.
         let before = Before {
             size: index as u64,
             previous_hash: entry["previous_hash"].as_str().unwrap().into(),
@@ -63,17 +63,18 @@ fn the_golden_ledger_holds() {
     assert!(snapshots > 0);
 }
 
-/// A number that follows from others, changed by a thousandth or by one, is noticed wherever it stands.
+/// Changes derived numbers one by one: integers by one, floats by a thousandth.
 #[test]
-fn a_changed_number_is_noticed() {
+fn every_changed_number_is_detected() {
     let entries = golden();
     let mut start = 0;
     let mut tried = 0;
     for (at, entry) in entries.iter().enumerate() {
         let snapshot = is(entry, &["snapshot"]);
-        // 7 entries are a beat: 13 meets all of them in turn. Inputs are what beats follow from.
+        // A beat has 7 entries, so that every 13th entry covers all of them in turn. Inputs cannot be checked:
+        // beats are derived from them.
         let derived = is(entry, &["pulse", "flow_result", "action", "evolution"]) && at % 13 == 0;
-        // What follows need not be looked at; half a beat would be a fault of its own.
+        // Later entries are not needed, but an incomplete beat would be an error of its own.
         let end = at + entries[at..].iter().position(|it| is(it, &["evolution", "snapshot"])).unwrap();
         for path in numbers(&entry["data"], String::new()).iter().filter(|_| derived || snapshot) {
             let mut changed = entries[start..=end].to_vec();
@@ -82,14 +83,14 @@ fn a_changed_number_is_noticed() {
                 Some(whole) => json!(whole + 1),
                 None => json!(number.as_f64().unwrap() * 1.001 + 1e-4),
             };
-            assert!(forged(changed).is_err(), "entry {at}{path} was changed and nobody noticed");
+            assert!(verify_forged(changed).is_err(), "the change of entry {at}{path} was not detected");
             tried += 1;
         }
         if snapshot {
             start = at;
         }
     }
-    assert!(tried > 300, "only {tried} numbers");
+    assert!(tried > 300, "only {tried} numbers were changed");
 }
 
 fn numbers(value: &Value, path: String) -> Vec<String> {
@@ -105,9 +106,9 @@ fn numbers(value: &Value, path: String) -> Vec<String> {
     }
 }
 
-/// Entries left out, doubled or moved, with links and hashes made to fit.
+/// Removes, duplicates or moves entries, with correct indices, links and hashes.
 #[test]
-fn an_order_that_may_not_be_is_noticed() {
+fn an_invalid_order_of_entries_is_detected() {
     let entries = golden();
     let at = |kind: &str| entries.iter().position(|it| it["data"]["type"] == kind).unwrap();
     let (pulse, action) = (at("pulse"), at("action"));
@@ -116,9 +117,9 @@ fn an_order_that_may_not_be_is_noticed() {
         ("no pulse", Box::new(|it| drop(it.remove(pulse)))),
         ("no action", Box::new(|it| drop(it.remove(action)))),
         ("no genesis", Box::new(|it| drop(it.remove(0)))),
-        ("a genesis twice", Box::new(|it| it.insert(1, it[0].clone()))),
-        ("flows exchanged", Box::new(|it| it.swap(pulse + 1, pulse + 2))),
-        ("half a beat at the end", Box::new(|it| it.truncate(pulse + 3))),
+        ("two genesis entries", Box::new(|it| it.insert(1, it[0].clone()))),
+        ("flows in the wrong order", Box::new(|it| it.swap(pulse + 1, pulse + 2))),
+        ("an incomplete beat at the end", Box::new(|it| it.truncate(pulse + 3))),
     ];
     for (what, edit) in edits {
         let mut changed = entries.clone();
@@ -126,6 +127,6 @@ fn an_order_that_may_not_be_is_noticed() {
         for (index, entry) in changed.iter_mut().enumerate() {
             entry["index"] = json!(index);
         }
-        assert!(forged(changed).is_err(), "{what}: nobody noticed");
+        assert!(verify_forged(changed).is_err(), "{what}: not detected");
     }
 }

@@ -1,5 +1,5 @@
-//! The golden numbers under `tests/vectors`, read at run time so that another set of the same shape can be
-//! put in their place. Its README says what each file holds and which tolerance applies.
+//! Compares the crate with the golden numbers in `tests/vectors`, whose README describes the files and tolerances.
+//! The files are read at run time, so that another set of the same structure can replace them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -27,14 +27,14 @@ fn json(file: &str) -> Value {
     serde_json::from_str(&text(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// The non-empty list `key` of `value`: an empty set of vectors would pass every test.
+/// Returns the list `key` of `value`, which must not be empty: without vectors every test would pass.
 fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     let items = value[key].as_array().unwrap_or_else(|| panic!("no list {key}"));
     assert!(!items.is_empty(), "{key} is empty");
     items
 }
 
-/// A float, or one of the three texts that stand for the floats JSON lacks.
+/// Parses a float, or one of the strings for the floats that JSON lacks.
 fn float(value: &Value) -> f64 {
     match value.as_str() {
         Some("NaN") => f64::NAN,
@@ -44,11 +44,11 @@ fn float(value: &Value) -> f64 {
     }
 }
 
-/// Names of values that have to be met exactly: times, by the README.
+/// Fields that must be equal: times.
 const EXACT: [&str; 5] = ["tau", "elapsed", "dt", "timestamp", "started"];
 
-/// Compares what was derived with what is wanted: every key of `want`, floats within the vectors' tolerance,
-/// everything else exactly. Keys that only `got` has are an error too, but for explanations and versions.
+/// Asserts that `got` equals `want`, floats within the tolerance of the vectors. Both must have the same keys;
+/// only `got` may also have an explanation or a version.
 fn compare(at: &str, got: &Value, want: &Value) {
     match (got, want) {
         (Value::Object(got), Value::Object(want)) => {
@@ -57,7 +57,7 @@ fn compare(at: &str, got: &Value, want: &Value) {
                 compare(&format!("{at}.{key}"), got, want);
             }
             for key in got.keys().filter(|key| !["explanation", "version"].contains(&key.as_str())) {
-                assert!(want.contains_key(key), "{at}.{key} should not be there");
+                assert!(want.contains_key(key), "{at}.{key} is unexpected");
             }
         }
         (Value::Array(got), Value::Array(want)) => {

@@ -14,7 +14,7 @@ pub use lines::Lines;
 pub use walk::{WalkFrom, end_at, walk};
 
 use super::Error;
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 use crate::store::directory::Folder;
 use crate::store::{Head, SegmentRef};
 use live::Live;
@@ -57,7 +57,7 @@ pub trait Store: Sync {
     ///
     /// # Errors
     /// [`Error`] in one line that names the segment.
-    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error>;
+    fn load(&self, listed: &SegmentRef) -> Result<SealedSegment, Error>;
     /// The name of a segment in messages.
     fn segment_name(&self, listed: &SegmentRef) -> String;
     /// Whether each segment of `head` exists and, if that is cheap to find out, is intact.

@@ -1,21 +1,19 @@
-//! Canonical JSON: the one text that a value has, so that it can be hashed.
+//! Canonical JSON: every value has exactly one text, so that it can be hashed.
 //!
-//! It is the text that Python's `json.dumps(x, sort_keys=True, separators=(",", ":"),
-//! allow_nan=False)` gives:
+//! It is the output of Python's `json.dumps(x, sort_keys=True, separators=(",", ":"), allow_nan=False)`:
 //!
-//! - no spaces; the keys of an object sorted by code point, none twice;
-//! - text in ASCII: `"`, `\` and the control characters with a short escape (`\b \t \n \f \r`) take it,
+//! - no whitespace; the keys of an object sorted by code point, without duplicates;
+//! - strings in ASCII: `"`, `\` and the control characters that have a short escape (`\b \t \n \f \r`) use it;
 //!   everything else outside 0x20..=0x7e is `\uXXXX` in lower case, above U+FFFF as a surrogate pair;
-//! - floats as Python's `repr`: the shortest digits that read back exactly, plain from 1e-4 up to
-//!   1e16 (`1.0`, never `1`), else with an exponent of two digits or more (`1e-05`, `1e+16`);
-//! - integers plain, within the range of `i64` and `u64` together.
+//! - floats as in Python's `repr`: the shortest digits that parse to the same double, in positional notation from
+//!   1e-4 up to 1e16 (`1.0`, never `1`), otherwise with an exponent of at least two digits (`1e-05`, `1e+16`);
+//! - integers from `i64::MIN` to `u64::MAX` in decimal notation.
 //!
-//! Strings that Rust cannot hold (lone surrogates) and integers beyond 64 bits, which Python could
-//! write, have no canonical form here.
+//! Python could also write lone surrogates, which are not Unicode scalar values, and larger integers. Neither has
+//! a canonical form here.
 //!
-//! [`to_string`] and [`write`] stream: there is no tree in between and nothing is sorted. Structs
-//! declare their fields in sorted order; a field or a key out of order is an error, because a text that
-//! is merely *nearly* canonical would be hashed as if it were right.
+//! [`to_string`] and [`write`] stream: they build no tree and sort nothing. Structs declare their fields in sorted
+//! order. A field or key out of order is an error; otherwise a text that is not canonical would be hashed.
 
 mod scan;
 mod ser;
@@ -28,55 +26,55 @@ use thiserror::Error;
 pub use scan::{MAX_DEPTH, Scalar, check, read_i64, scalars};
 pub use text::{push_f64, push_i64, push_str, push_u64, read_f64};
 
-/// Why a value or a text has no canonical form.
+/// A value has no canonical form, or a text is not canonical.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotCanonical {
-    /// A NaN or an infinity: JSON has no number for it.
+    /// A NaN or an infinity, which JSON cannot represent.
     #[error("{0} is not a JSON number")]
     NotFinite(&'static str),
-    /// Keys that do not ascend, or one twice.
-    #[error("key {key:?} must not stand after {after:?}: keys are sorted and none comes twice")]
+    /// Keys that are not in ascending order, or a duplicate key.
+    #[error("key {key:?} after key {after:?}: keys must be sorted and unique")]
     KeyOrder {
         /// The key that is out of order.
         key: String,
-        /// The key before it.
+        /// The preceding key.
         after: String,
     },
     /// A map key that is not a string.
-    #[error("an object's key must be a string")]
-    KeyNotText,
-    /// A kind of value that JSON does not have, or that has no single spelling.
+    #[error("the keys of an object must be strings")]
+    KeyNotString,
+    /// A type that JSON does not have or that has no unique text.
     #[error("{0} has no canonical form")]
     Unsupported(&'static str),
-    /// A text that is not JSON, or not in its canonical spelling.
+    /// A text that is not JSON or not canonical.
     #[error("at byte {at}: {what}")]
     Malformed {
-        /// Offset in the text, in bytes.
+        /// Byte offset in the text.
         at: usize,
-        /// What is wrong there.
+        /// The violation.
         what: &'static str,
     },
-    /// What a value's own `Serialize` complained about.
+    /// An error of a value's own `Serialize` implementation, or of serde_json.
     #[error("{0}")]
     Custom(String),
 }
 
-/// The canonical text of `value`.
+/// Returns the canonical text of `value`.
 ///
 /// # Errors
-/// See [`NotCanonical`]; most often [`NotCanonical::NotFinite`], or [`NotCanonical::KeyOrder`] for a
-/// struct whose fields are not declared in sorted order.
+/// Returns [`NotCanonical`] if `value` has no canonical form: most often because a number is not finite, or because
+/// a struct does not declare its fields in sorted order.
 pub fn to_string<T: Serialize + ?Sized>(value: &T) -> Result<String, NotCanonical> {
     let mut out = Vec::with_capacity(256);
     write(&mut out, value)?;
-    // Only ASCII is ever written.
+    // Cannot fail: the serializer writes only ASCII.
     String::from_utf8(out).map_err(|_| NotCanonical::Unsupported("text that is not UTF-8"))
 }
 
-/// Appends the canonical text of `value` to `out`, which is ASCII. After an error `out` is as it was.
+/// Appends the canonical text of `value`, which is ASCII, to `out`.
 ///
 /// # Errors
-/// As [`to_string`].
+/// As [`to_string`]; `out` is then unchanged.
 pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), NotCanonical> {
     let start = out.len();
     let result = value.serialize(ser::Serializer::new(out));
@@ -86,25 +84,25 @@ pub fn write<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), 
     result
 }
 
-/// Whether `text` is the canonical text of some value.
+/// Returns whether `text` is the canonical text of some value.
 pub fn is_canonical(text: &str) -> bool {
     check(text).is_ok()
 }
 
-/// The value of a canonical text: spaces, unsorted or double keys, `1E5`, `-0` and all other ways to
-/// write what has a canonical spelling are refused.
+/// Parses a canonical text. Any other JSON text of the same value is rejected: with whitespace, unsorted or
+/// duplicate keys, `1E5`, `-0` and so on.
 ///
 /// # Errors
-/// [`NotCanonical::Malformed`] or [`NotCanonical::KeyOrder`], with the place.
+/// Returns [`NotCanonical::Malformed`] with the byte offset, or [`NotCanonical::KeyOrder`].
 pub fn parse(text: &str) -> Result<Value, NotCanonical> {
     check(text)?;
     serde_json::from_str(text).map_err(|error| NotCanonical::Custom(error.to_string()))
 }
 
-/// A JSON value, whose keys are sorted whatever the order in which a type declares its fields.
+/// Converts to a JSON value, which sorts its keys whatever the order in which a type declares its fields.
 ///
 /// # Errors
-/// [`NotCanonical::Custom`] when it cannot be a JSON value.
+/// Returns [`NotCanonical::Custom`] if `value` cannot be represented in JSON.
 pub fn to_value<T: Serialize>(value: &T) -> Result<Value, NotCanonical> {
     serde_json::to_value(value).map_err(|error| NotCanonical::Custom(error.to_string()))
 }

@@ -1,29 +1,24 @@
-//! Appending to a ledger, and checking what was appended.
-
-use serde::Serialize;
-use serde_json::{Value, json};
+//! Appending to a ledger, and verifying what was appended.
 
 use super::canonical::NotCanonical;
 use super::entry::{Entry, Record};
 use super::merkle::Tree;
 use super::{Hash, hex};
-use crate::organism::arbiter::{Action, Details};
-use crate::organism::cores::Flow;
-use crate::organism::pulse::Pulse;
 
-/// The growing end of a ledger: all that has to be known to append to it or to check what follows.
+/// The end of a ledger: the state needed to append entries or to verify those that follow. Its size is
+/// logarithmic in the number of entries.
 #[derive(Default)]
 pub struct Chain {
     last_hash: Hash,
     tree: Tree,
-    /// Buffers that are only there to be used again; no part of where the chain stands.
+    /// Buffers kept for reuse; not part of the state.
     scratch: Vec<u8>,
     text: Vec<u8>,
 }
 
 impl Clone for Chain {
     fn clone(&self) -> Self {
-        Self::at(self.tree.clone(), self.last_hash)
+        Self::from_parts(self.tree.clone(), self.last_hash)
     }
 }
 
@@ -37,33 +32,33 @@ impl Eq for Chain {}
 
 impl std::fmt::Debug for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Chain of {} entries, ending at {}", self.size(), hex(&self.last_hash))
+        write!(f, "Chain of {} entries with last hash {}", self.size(), hex(&self.last_hash))
     }
 }
 
-/// Why an entry does not follow.
+/// An entry does not continue the chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainError {
-    /// An entry is missing or stands twice.
-    #[error("entry {expected} expected, found {found}")]
+    /// An entry is missing or occurs twice.
+    #[error("expected entry {expected}, found entry {found}")]
     Index {
-        /// The index that comes next.
+        /// The next index of the chain.
         expected: u64,
-        /// The index that came.
+        /// The entry's index.
         found: u64,
     },
-    /// It does not name the entry before.
-    #[error("entry {0}: previous_hash is not the hash of the entry before")]
+    /// `previous_hash` does not match the chain.
+    #[error("entry {0}: previous_hash does not match the hash of the previous entry")]
     Link(u64),
-    /// It is not what was hashed.
-    #[error("entry {0}: its hash is not that of its content")]
+    /// `hash` does not match the other four fields.
+    #[error("entry {0}: hash does not match the content of the entry")]
     Hash(u64),
 }
 
 impl Chain {
-    /// The end of the ledger whose tree is `tree` and whose last entry has this hash.
+    /// The end of the ledger with this Merkle tree and this hash of the last entry.
     #[must_use]
-    pub fn at(tree: Tree, last_hash: Hash) -> Self {
+    pub fn from_parts(tree: Tree, last_hash: Hash) -> Self {
         Self { last_hash, tree, ..Self::default() }
     }
 
@@ -73,54 +68,54 @@ impl Chain {
         self.tree.size()
     }
 
-    /// Hash of the last entry; zeros of an empty ledger.
+    /// Hash of the last entry; all zeros if the ledger is empty.
     #[must_use]
     pub fn last_hash(&self) -> &Hash {
         &self.last_hash
     }
 
-    /// The tree over all entries.
+    /// Merkle tree over all entries.
     #[must_use]
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Appends one entry with this canonical data; returns its hash.
+    /// Appends an entry with this canonical data and returns its hash.
     pub fn append(&mut self, timestamp: f64, data: &str) -> Hash {
         let index = self.size();
-        let hash = Entry::link(&mut self.scratch, index, timestamp, data, &self.last_hash);
-        self.push(hash);
+        let hash = Entry::hash_fields(&mut self.scratch, index, timestamp, data, &self.last_hash);
+        self.push_hash(hash);
         hash
     }
 
-    /// Appends an entry that is known by its hash, which somebody has checked.
-    pub fn push(&mut self, hash: Hash) {
+    /// Appends an entry by its hash, which the caller has verified.
+    pub fn push_hash(&mut self, hash: Hash) {
         self.tree.push(&hash);
         self.last_hash = hash;
     }
 
-    /// Appends all entries of `record`. Returns the index of the first.
+    /// Appends all entries of `record` and returns the index of the first.
     ///
     /// # Errors
-    /// [`NotCanonical`] when a number is not finite; then nothing is appended.
+    /// Returns [`NotCanonical`] and appends nothing if a number is not finite.
     pub fn record(&mut self, record: &Record) -> Result<u64, NotCanonical> {
-        let (first, before) = (self.size(), (self.tree.clone(), self.last_hash));
+        let (first, previous) = (self.size(), (self.tree.clone(), self.last_hash));
         let mut text = std::mem::take(&mut self.text);
         let written = record.write(&mut text, &mut |timestamp, data| {
             self.append(timestamp, data);
         });
         self.text = text;
         if written.is_err() {
-            (self.tree, self.last_hash) = before;
+            (self.tree, self.last_hash) = previous;
         }
         written.map(|()| first)
     }
 
-    /// Checks that `entry` follows, and takes it in.
+    /// Verifies that `entry` continues the chain, and appends it.
     ///
     /// # Errors
-    /// [`ChainError`]; then nothing has changed.
-    pub fn follow(&mut self, entry: &Entry) -> Result<(), ChainError> {
+    /// Returns [`ChainError`] and appends nothing if it does not.
+    pub fn verify_next(&mut self, entry: &Entry) -> Result<(), ChainError> {
         let expected = self.size();
         if entry.index != expected {
             return Err(ChainError::Index { expected, found: entry.index });
@@ -134,107 +129,5 @@ impl Chain {
         self.tree.push(&entry.hash);
         self.last_hash = entry.hash;
         Ok(())
-    }
-}
-
-/// A whole ledger in memory, with the mission's operations.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    chain: Chain,
-    entries: Vec<Entry>,
-}
-
-impl Ledger {
-    /// Appends the entries of `record`.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite; then nothing is appended.
-    pub fn add(&mut self, record: &Record) -> Result<(), NotCanonical> {
-        let mut previous_hash = *self.chain.last_hash();
-        let mut rows = Vec::new();
-        record
-            .write(&mut Vec::new(), &mut |timestamp, data| rows.push((timestamp, Box::<str>::from(data))))?;
-        for (timestamp, data) in rows {
-            let index = self.chain.size();
-            let hash = self.chain.append(timestamp, &data);
-            self.entries.push(Entry { index, timestamp, data, previous_hash, hash });
-            previous_hash = hash;
-        }
-        Ok(())
-    }
-
-    /// Appends one entry with any data.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
-    pub fn add_entry<T: Serialize>(&mut self, timestamp: f64, data: &T) -> Result<(), NotCanonical> {
-        self.add(&Record::other(timestamp, None, data)?)
-    }
-
-    /// Appends an action entry.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
-    pub fn record_action(
-        &mut self,
-        timestamp: f64,
-        action: Action,
-        details: &Details,
-    ) -> Result<(), NotCanonical> {
-        self.add_entry(timestamp, &json!({"type": "action", "action": action, "details": details}))
-    }
-
-    /// Appends a pulse entry.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
-    pub fn record_pulse(&mut self, pulse: &Pulse, features_anoms: u64) -> Result<(), NotCanonical> {
-        let data = json!({"type": "pulse", "pulse": pulse, "features": {"anoms": features_anoms}});
-        self.add_entry(pulse.timestamp, &data)
-    }
-
-    /// Appends a flow_result entry.
-    ///
-    /// # Errors
-    /// [`NotCanonical`] when a number is not finite.
-    pub fn record_flow_result<T: Serialize>(
-        &mut self,
-        timestamp: f64,
-        flow: Flow,
-        result: &T,
-    ) -> Result<(), NotCanonical> {
-        self.add_entry(timestamp, &json!({"type": "flow_result", "flow": flow, "result": result}))
-    }
-
-    /// Checks every link and hash from index 0.
-    ///
-    /// # Errors
-    /// [`ChainError`] of the first entry that does not follow.
-    pub fn verify_chain(&self) -> Result<(), ChainError> {
-        let mut chain = Chain::default();
-        self.entries.iter().try_for_each(|entry| chain.follow(entry))
-    }
-
-    /// The root over all entries.
-    #[must_use]
-    pub fn compute_merkle_root(&self) -> Hash {
-        self.chain.tree().root()
-    }
-
-    /// Size, last hash and root.
-    #[must_use]
-    pub fn get_manifest(&self) -> Value {
-        json!({
-            "hash_algorithm": "SHA3-256",
-            "last_hash": hex(self.chain.last_hash()),
-            "merkle_root": hex(&self.compute_merkle_root()),
-            "size": self.chain.size(),
-        })
-    }
-
-    /// All entries.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
     }
 }

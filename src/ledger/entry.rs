@@ -1,49 +1,50 @@
-//! An entry of the ledger and the kinds of its data (ledger-format page).
+//! Ledger entries and the types of their data, as specified in `docs/ledger-format.md`.
 //!
-//! At rest an entry's data is its canonical JSON text: that is what is hashed, stored and exported, so no
-//! reader's idea of a kind can change it. [`Data`] is that text understood, for replay.
+//! The data of an [`Entry`] is its canonical JSON text, because that text is what is hashed, stored and exported.
+//! Parsing and serializing it again could change it: fields of later versions would be lost. [`Data`] is the
+//! parsed form, for replay.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha3::{Digest, Sha3_256};
 
-use super::{Hash, canonical, hex, unhex};
-use crate::organism::arbiter::{Action, Details};
+use super::{Hash, canonical, hex, parse_hash};
 use crate::organism::beat::Evolved;
 use crate::organism::cores::{Balance, Entropy, Flow, Flows, Optimize, Regen};
+use crate::organism::decision::{Action, Details};
 use crate::organism::input::{ConfigChange, Injection, Resume, Scale, Sense};
 use crate::organism::pulse::Pulse;
 use crate::organism::{Beat, Config, Genome, Input, State};
 
-/// One link of the chain.
+/// An entry of the hash chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// Place in the ledger, from 0.
+    /// Position in the ledger, from 0.
     pub index: u64,
     /// Seconds since 1970.
     pub timestamp: f64,
     /// Canonical JSON of an object with a `type`.
     pub data: Box<str>,
-    /// Hash of the entry before; zeros at index 0.
+    /// Hash of the previous entry; all zeros at index 0.
     pub previous_hash: Hash,
-    /// SHA3-256 of the canonical JSON of the other four.
+    /// SHA3-256 of the canonical JSON of the other four fields.
     pub hash: Hash,
 }
 
-/// Why a line is no entry.
+/// A line is not a valid entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
-    /// Not JSON, or not an entry's five fields.
+    /// The line is not JSON or does not have the five fields of an entry.
     #[error("not an entry: {0}")]
-    Shape(String),
-    /// Well-formed, but written differently than canonical JSON writes it.
+    Malformed(String),
+    /// The line is a valid entry, but not in canonical JSON.
     #[error("not in canonical form")]
     NotCanonical,
 }
 
 impl Entry {
-    /// Makes the entry that follows `previous_hash` at `index`. `scratch` is a buffer to hash from.
-    pub(super) fn link(
+    /// Computes the hash of an entry from its other fields. `scratch` is a reusable buffer.
+    pub(super) fn hash_fields(
         scratch: &mut Vec<u8>,
         index: u64,
         timestamp: f64,
@@ -51,34 +52,34 @@ impl Entry {
         previous_hash: &Hash,
     ) -> Hash {
         scratch.clear();
-        preimage(scratch, index, timestamp, data, previous_hash);
+        write_preimage(scratch, index, timestamp, data, previous_hash);
         Sha3_256::digest(scratch.as_slice()).into()
     }
 
-    /// The hash this entry should have.
+    /// Computes the hash that belongs to the other fields. `scratch` is a reusable buffer.
     #[must_use]
     pub fn compute_hash(&self, scratch: &mut Vec<u8>) -> Hash {
-        Self::link(scratch, self.index, self.timestamp, &self.data, &self.previous_hash)
+        Self::hash_fields(scratch, self.index, self.timestamp, &self.data, &self.previous_hash)
     }
 
-    /// The line that an export holds for this entry: canonical JSON, no line break.
+    /// Returns the entry as a line of an export: canonical JSON, without line break.
     #[must_use]
     pub fn to_line(&self) -> String {
-        // Keys sort as data, hash, index, previous_hash, timestamp.
+        // Canonical key order: data, hash, index, previous_hash, timestamp.
         let mut line = Vec::with_capacity(self.data.len() + 220);
         line.extend_from_slice(b"{\"data\":");
         line.extend_from_slice(self.data.as_bytes());
         line.extend_from_slice(b",\"hash\":\"");
         line.extend_from_slice(hex(&self.hash).as_bytes());
         line.push(b'"');
-        tail(&mut line, self.index, self.timestamp, &self.previous_hash);
+        write_tail(&mut line, self.index, self.timestamp, &self.previous_hash);
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// Reads one line of an export. The line has to be canonical: a ledger has one text.
+    /// Parses a line of an export, which must be canonical JSON. The hash is not verified.
     ///
     /// # Errors
-    /// [`EntryError`]; nothing is checked against the chain here.
+    /// Returns [`EntryError`] if the line is not an entry in canonical JSON.
     pub fn from_line(line: &str) -> Result<Self, EntryError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -89,28 +90,31 @@ impl Entry {
             previous_hash: String,
             timestamp: f64,
         }
-        let shape = |error: &dyn std::fmt::Display| EntryError::Shape(error.to_string());
-        let read: Line = serde_json::from_str(line).map_err(|error| shape(&error))?;
-        let digest = |text: &str| unhex(text).ok_or_else(|| shape(&format!("'{text}' is no hash")));
+        let malformed = |error: &dyn std::fmt::Display| EntryError::Malformed(error.to_string());
+        let parsed: Line = serde_json::from_str(line).map_err(|error| malformed(&error))?;
+        let hash = |text: &str| {
+            let error = || malformed(&format!("'{text}' is not 64 lower-case hexadecimal digits"));
+            parse_hash(text).ok_or_else(error)
+        };
         let entry = Self {
-            index: read.index,
-            timestamp: read.timestamp,
-            data: canonical::to_string(&read.data).map_err(|error| shape(&error))?.into(),
-            previous_hash: digest(&read.previous_hash)?,
-            hash: digest(&read.hash)?,
+            index: parsed.index,
+            timestamp: parsed.timestamp,
+            data: canonical::to_string(&parsed.data).map_err(|error| malformed(&error))?.into(),
+            previous_hash: hash(&parsed.previous_hash)?,
+            hash: hash(&parsed.hash)?,
         };
         if entry.to_line() == line { Ok(entry) } else { Err(EntryError::NotCanonical) }
     }
 
-    /// The data, understood.
+    /// Parses the data.
     ///
     /// # Errors
-    /// When a kind that this version knows does not have its fields.
+    /// Returns an error if a known type lacks one of its fields or has one of another JSON type.
     pub fn data(&self) -> Result<Data, serde_json::Error> {
         serde_json::from_str(&self.data)
     }
 
-    /// The `type` of the data.
+    /// Returns the `type` of the data, or an empty string if it has none.
     #[must_use]
     pub fn kind(&self) -> String {
         #[derive(Deserialize)]
@@ -121,14 +125,15 @@ impl Entry {
     }
 }
 
-/// What is hashed: the canonical JSON of data, index, previous_hash and timestamp.
-fn preimage(out: &mut Vec<u8>, index: u64, timestamp: f64, data: &str, previous_hash: &Hash) {
+/// Writes what is hashed: the canonical JSON of data, index, previous_hash and timestamp.
+fn write_preimage(out: &mut Vec<u8>, index: u64, timestamp: f64, data: &str, previous_hash: &Hash) {
     out.extend_from_slice(b"{\"data\":");
     out.extend_from_slice(data.as_bytes());
-    tail(out, index, timestamp, previous_hash);
+    write_tail(out, index, timestamp, previous_hash);
 }
 
-fn tail(out: &mut Vec<u8>, index: u64, timestamp: f64, previous_hash: &Hash) {
+/// Writes the fields that sort after `hash`.
+fn write_tail(out: &mut Vec<u8>, index: u64, timestamp: f64, previous_hash: &Hash) {
     out.extend_from_slice(b",\"index\":");
     out.extend_from_slice(index.to_string().as_bytes());
     out.extend_from_slice(b",\"previous_hash\":\"");
@@ -138,107 +143,107 @@ fn tail(out: &mut Vec<u8>, index: u64, timestamp: f64, previous_hash: &Hash) {
     out.push(b'}');
 }
 
-/// The kinds of data that this version knows.
+/// The data of an entry, by `type`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Data {
-    /// Index 0.
+    /// The first entry of a ledger.
     Genesis(Box<Genesis>),
-    /// A changed spec.
+    /// The spec changed.
     Config(Box<ConfigChange>),
-    /// Injected from outside.
+    /// A client injected anomalies or model parameters.
     Injection(Injection),
-    /// Seen by a sensor.
+    /// A sensor observed anomalies.
     Sense(Sense),
-    /// P changed.
+    /// The number of nodes P changed.
     Scale(Scale),
-    /// Beating starts again.
+    /// Beating resumed after an interruption.
     Resume(Resume),
-    /// The whole state after the last beat.
+    /// The complete state after the last beat.
     Snapshot(Box<State>),
-    /// Opens a beat.
+    /// The first entry of a beat.
     Pulse(PulseData),
-    /// What a core gave.
+    /// The result or failure of one core.
     FlowResult(FlowData),
-    /// The decision.
+    /// The decision of a beat.
     Action(Box<ActionData>),
-    /// Weights and PID after a beat.
+    /// The last entry of a beat: weights and PID step.
     Evolution(Box<EvolutionData>),
-    /// What was done about a decision.
+    /// The response to a decision.
     Enforcement(Enforcement),
-    /// A kind that this version does not know; readers pass over it.
+    /// A type that this version does not know. Readers ignore it.
     #[serde(other)]
     Unknown,
 }
 
-/// How a ledger begins.
+/// A genesis entry: the parameters at the start of a ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Genesis {
-    /// Pulse and PID.
+    /// Pulse and PID parameters.
     pub config: Config,
-    /// The ledger of this name that went before.
+    /// The previous ledger of the same name, which this one continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub continues: Option<Continues>,
-    /// The genome.
+    /// Weights, risk, model and thresholds.
     pub genome: Genome,
-    /// For people.
+    /// Free text for human readers.
     pub message: String,
-    /// Whose ledger this is.
+    /// Identity of the ledger; absent outside a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// Version of the engine.
     pub version: String,
 }
 
-/// Whose ledger it is.
+/// Identity of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// Counts the ledgers of this name from 1.
+    /// Number of this ledger among those of the same name, from 1.
     pub generation: u64,
-    /// The Organism's name.
+    /// Name of the Organism.
     pub name: String,
-    /// Its namespace.
+    /// Namespace of the Organism.
     pub namespace: String,
-    /// Its UID.
+    /// UID of the Organism.
     pub uid: String,
 }
 
-/// The ledger that a genesis continues.
+/// The end of the ledger that a genesis continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continues {
-    /// Whose it was.
+    /// Identity of that ledger.
     pub origin: Origin,
-    /// Its root, hex.
+    /// Its Merkle root in hexadecimal digits.
     pub root: String,
-    /// Its entries.
+    /// Its number of entries.
     pub size: u64,
 }
 
 /// A pulse entry.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct PulseData {
-    /// What was sensed.
+    /// Sums over the sensors.
     pub features: Features,
-    /// The pulse.
+    /// The pulse, with the timestamp of the beat.
     pub pulse: Pulse,
 }
 
-/// What the sensors add up to.
+/// Sums over the sensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
-    /// Anomalies sensed that count.
+    /// Sensed anomalies in the risk window.
     pub anoms: u64,
 }
 
 /// A flow_result entry.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct FlowData {
-    /// Why the core gave no result.
+    /// Reason for the failure of the core; excludes `result`.
     #[serde(default)]
     pub failed: Option<String>,
-    /// Which core.
+    /// The core.
     pub flow: Flow,
-    /// What it gave.
+    /// Result of the core.
     #[serde(default)]
     pub result: Option<Value>,
 }
@@ -246,11 +251,11 @@ pub struct FlowData {
 /// An action entry.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct ActionData {
-    /// The decision.
+    /// The decision; in a held beat that of the previous beat.
     pub action: Action,
-    /// The decision vector; empty in a held beat.
+    /// The decision vector; an empty object in a held beat.
     pub details: Value,
-    /// The beat is held.
+    /// Whether the beat is held.
     #[serde(default)]
     pub held: bool,
 }
@@ -258,49 +263,51 @@ pub struct ActionData {
 /// An evolution entry.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct EvolutionData {
-    /// Beat, weights, PID.
+    /// Beat number, weights and PID step.
     #[serde(flatten)]
     pub evolved: Evolved,
-    /// The beat is held.
+    /// Whether the beat is held.
     #[serde(default)]
     pub held: bool,
 }
 
-/// What was done about a decision.
+/// An enforcement entry: the response to a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enforcement {
-    /// apply or release.
+    /// Whether the response was applied or undone.
     pub change: Change,
-    /// Index of the action entry that it follows from.
+    /// Index of the action entry that it enforces.
     pub entry: u64,
-    /// Enforce or Observe.
+    /// The response mode, `Enforce` or `Observe`.
     pub mode: String,
-    /// The objects touched.
+    /// The changed objects; with `Observe` those that would have been changed.
     pub what: Vec<String>,
 }
 
-/// Whether something was done or undone.
+/// Direction of an enforcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// Done.
+    /// The response was applied.
     Apply,
-    /// Undone.
+    /// The response was undone.
     Release,
 }
 
-/// Something the ledger records. A beat is kept as what it derived, a tenth of its text; the seven entries
-/// are written out of it when it is hashed and again when it is committed.
+/// An append to the ledger: one entry, or the seven entries of a beat.
+///
+/// A pending beat is kept in its derived form, which is a tenth of the size of its text. The text is generated
+/// when the beat is hashed and again when it is committed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    /// Seven entries.
+    /// The seven entries of a beat.
     Beat(Box<Beat>),
-    /// One entry: the moment it was taken in, and its canonical text.
+    /// Any other entry: timestamp and canonical text.
     Other(f64, Box<str>),
 }
 
 impl Record {
-    /// How many entries it makes.
+    /// Number of entries.
     #[must_use]
     pub fn entries(&self) -> u64 {
         match self {
@@ -309,10 +316,11 @@ impl Record {
         }
     }
 
-    /// Calls `each` with the timestamp and the canonical text of each entry, in order.
+    /// Calls `each` with the timestamp and the canonical text of each entry, in order. `scratch` is a reusable
+    /// buffer.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] when a number is not finite.
+    /// Returns [`canonical::NotCanonical`] if a number is not finite. `each` may have been called before.
     pub fn write(
         &self,
         scratch: &mut Vec<u8>,
@@ -321,26 +329,26 @@ impl Record {
         match self {
             Self::Other(timestamp, text) => each(*timestamp, text),
             Self::Beat(beat) => {
-                let mut out = Out { scratch, timestamp: beat.pulse.timestamp, each };
-                out.put(&PulseEntry {
+                let mut out = EntryWriter { scratch, timestamp: beat.pulse.timestamp, each };
+                out.write(&PulseEntry {
                     features: Features { anoms: beat.features_anoms },
                     pulse: &beat.pulse,
                     r#type: "pulse",
                 })?;
                 let Flows { regen, balance, entropy, optimize } = &beat.flows;
-                out.put(&FlowEntry::<Regen>::new(Flow::R, regen))?;
-                out.put(&FlowEntry::<Balance>::new(Flow::B, balance))?;
-                out.put(&FlowEntry::<Entropy>::new(Flow::E, entropy))?;
-                out.put(&FlowEntry::<Optimize>::new(Flow::O, optimize))?;
+                out.write(&FlowEntry::<Regen>::new(Flow::R, regen))?;
+                out.write(&FlowEntry::<Balance>::new(Flow::B, balance))?;
+                out.write(&FlowEntry::<Entropy>::new(Flow::E, entropy))?;
+                out.write(&FlowEntry::<Optimize>::new(Flow::O, optimize))?;
                 let held = beat.held();
-                out.put(&ActionEntry {
+                out.write(&ActionEntry {
                     action: beat.action,
-                    details: DetailsOrNone(beat.details.as_ref()),
+                    details: DetailsOrEmpty(beat.details.as_ref()),
                     held,
                     r#type: "action",
                 })?;
                 let Evolved { beat: number, pid, weights } = &beat.evolved;
-                out.put(&EvolutionEntry {
+                out.write(&EvolutionEntry {
                     beat: *number,
                     held,
                     pid: pid.as_ref(),
@@ -352,42 +360,42 @@ impl Record {
         Ok(())
     }
 
-    /// An input as it is recorded.
+    /// Creates the entry of an input.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] when a number is not finite.
+    /// Returns [`canonical::NotCanonical`] if a number is not finite.
     pub fn input(timestamp: f64, input: &Input) -> Result<Self, canonical::NotCanonical> {
         Self::other(timestamp, None, input)
     }
 
-    /// The state, as a snapshot records it.
+    /// Creates a snapshot entry.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] when a number is not finite.
+    /// Returns [`canonical::NotCanonical`] if a number is not finite.
     pub fn snapshot(timestamp: f64, state: &State) -> Result<Self, canonical::NotCanonical> {
         Self::other(timestamp, Some("snapshot"), state)
     }
 
-    /// How a ledger begins.
+    /// Creates a genesis entry.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] when a number is not finite.
+    /// Returns [`canonical::NotCanonical`] if a number is not finite.
     pub fn genesis(timestamp: f64, genesis: &Genesis) -> Result<Self, canonical::NotCanonical> {
         Self::other(timestamp, Some("genesis"), genesis)
     }
 
-    /// What was done about a decision.
+    /// Creates an enforcement entry.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] never: it holds no float.
-    pub fn enforcement(timestamp: f64, it: &Enforcement) -> Result<Self, canonical::NotCanonical> {
-        Self::other(timestamp, Some("enforcement"), it)
+    /// Never returns an error in practice: an enforcement contains no floats.
+    pub fn enforcement(timestamp: f64, enforcement: &Enforcement) -> Result<Self, canonical::NotCanonical> {
+        Self::other(timestamp, Some("enforcement"), enforcement)
     }
 
-    /// Any data: through a JSON value, whose keys are sorted, with `type` put among them.
+    /// Creates an entry from any serializable data; adds the field `type` if `kind` is given.
     ///
     /// # Errors
-    /// [`canonical::NotCanonical`] when a number is not finite.
+    /// Returns [`canonical::NotCanonical`] if a number is not finite.
     pub fn other<T: Serialize>(
         timestamp: f64,
         kind: Option<&str>,
@@ -401,14 +409,15 @@ impl Record {
     }
 }
 
-struct Out<'a> {
+/// Serializes the entries of a beat, which share one timestamp.
+struct EntryWriter<'a> {
     scratch: &'a mut Vec<u8>,
     timestamp: f64,
     each: &'a mut dyn FnMut(f64, &str),
 }
 
-impl Out<'_> {
-    fn put<T: Serialize>(&mut self, data: &T) -> Result<(), canonical::NotCanonical> {
+impl EntryWriter<'_> {
+    fn write<T: Serialize>(&mut self, data: &T) -> Result<(), canonical::NotCanonical> {
         self.scratch.clear();
         canonical::write(self.scratch, data)?;
         // Canonical JSON is ASCII.
@@ -448,16 +457,16 @@ impl<'a, T> FlowEntry<'a, T> {
 #[derive(Serialize)]
 struct ActionEntry<'a> {
     action: Action,
-    details: DetailsOrNone<'a>,
+    details: DetailsOrEmpty<'a>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     held: bool,
     r#type: &'static str,
 }
 
-/// The decision vector, or `{}`.
-struct DetailsOrNone<'a>(Option<&'a Details>);
+/// Serializes as the decision vector, or as `{}` in a held beat.
+struct DetailsOrEmpty<'a>(Option<&'a Details>);
 
-impl Serialize for DetailsOrNone<'_> {
+impl Serialize for DetailsOrEmpty<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Some(details) => details.serialize(serializer),

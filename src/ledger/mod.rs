@@ -1,55 +1,47 @@
-//! The ledger: what an entry is, how entries chain, how they are stored small, how they are derived anew.
+//! The ledger: entries, the hash chain and Merkle tree over them, their compact storage, and their replay.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! | [`canonical`] | the one text of a JSON value, as Python prints it |
-//! | [`entry`] | an entry and the kinds of its data |
-//! | [`chain`] | appending: hashes, links, the running root |
-//! | [`merkle`] | the tree over the entries' hashes |
-//! | [`segment`] | a run of entries as few bytes, without loss |
-//! | [`sealed`] | a segment as it is stored: readable head, encoded entries |
-//! | [`replay`] | every number derived anew from the recorded inputs |
+//! | [`canonical`] | canonical JSON, byte for byte as Python writes it |
+//! | [`entry`] | an entry and the types of its data |
+//! | [`chain`] | appending and verifying: hashes, links, the running root |
+//! | [`memory`] | a whole ledger in memory |
+//! | [`merkle`] | the Merkle tree over the entries' hashes |
+//! | [`segment`] | the lossless codec for a run of entries |
+//! | [`sealed`] | a segment as it is stored: readable head and encoded entries |
+//! | [`replay`] | re-derivation of every number from the recorded inputs |
 //!
-//! Architecture Invariant: nothing here knows a clock, I/O, tokio, Kubernetes or a `HashMap`. The segment
-//! codec does not use the engine: a codec that predicts with the engine would prove nothing.
+//! Architecture Invariant: no clock, no I/O, no tokio, no Kubernetes and no `HashMap`, whose iteration order is
+//! random. The segment codec does not use the engine: a codec that predicted decisions with the engine would
+//! prove nothing about them.
 
 pub mod canonical;
 pub mod chain;
 pub mod entry;
+pub mod memory;
 pub mod merkle;
 pub mod replay;
 pub mod sealed;
 pub mod segment;
 
-pub use chain::{Chain, Ledger};
+pub use chain::Chain;
 pub use entry::Entry;
-pub use sealed::Sealed;
+pub use memory::Ledger;
+pub use sealed::SealedSegment;
 
 /// A SHA3-256 hash.
 pub type Hash = [u8; 32];
 
-/// The 64 lower-case hex digits of a hash.
+/// Formats a hash as 64 lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(hash: &Hash) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    hash.iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|nibble| DIGITS[nibble as usize] as char)
-        .collect()
+    const_hex::encode(hash)
 }
 
-/// The hash that 64 lower-case hex digits stand for.
+/// Parses 64 lower-case hexadecimal digits. Returns `None` for any other text.
 #[must_use]
-pub fn unhex(text: &str) -> Option<Hash> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(hash)
+pub fn parse_hash(text: &str) -> Option<Hash> {
+    // const-hex also accepts upper case and the prefix 0x, but a hash has only one spelling in a ledger.
+    let lower_case = text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    lower_case.then(|| const_hex::decode_to_array(text).ok()).flatten()
 }

@@ -1,7 +1,7 @@
-//! Replay: every number of a ledger derived anew from its recorded inputs.
+//! Replay: re-derives every number of a ledger from its recorded inputs and compares.
 //!
-//! It proves that the decisions follow from the recorded inputs. That the inputs were not rewritten is what
-//! the chain and a root kept elsewhere prove.
+//! A replay proves that the decisions follow from the recorded inputs. That the inputs were not rewritten can only
+//! be proven with the hash chain and a root that was kept elsewhere.
 
 use serde_json::{Value, json};
 
@@ -11,103 +11,106 @@ use crate::organism::cores::{Cores, Failure, Flows};
 use crate::organism::pulse::PulseError;
 use crate::organism::{Action, Beat, Input, State, VERSION, beat};
 
-/// Why an entry is not what follows from those before it.
+/// An entry differs from what the entries before it imply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("entry {index}: {what}")]
 pub struct Mismatch {
-    /// The entry.
+    /// Index of the entry.
     pub index: u64,
-    /// What is wrong with it.
+    /// The difference.
     pub what: String,
 }
 
-/// A replay in progress: feed it entries in order.
+/// A replay in progress. Feed it entries in order.
 #[derive(Debug, Default)]
 pub struct Replay {
     state: Option<State>,
-    /// Entries of a beat that is not complete.
-    open: Vec<Entry>,
+    /// Entries of the current beat, which is incomplete.
+    open_beat: Vec<Entry>,
     /// Beats since the last snapshot or genesis.
     since_snapshot: u64,
     beats_since_resume: Option<u64>,
     decisions: Vec<(u64, Action)>,
-    standing: Option<Decision>,
+    decision: Option<Decision>,
     from: Option<u64>,
     beats: u64,
     injections: u64,
 }
 
-/// A decision, and the beat that first made it as far as the replay has seen.
+/// A decision, and the beat since which it is in force. If it was in force before the replay started, that is the
+/// first beat of the replay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
-    /// Which.
+    /// The decided action.
     pub action: Action,
-    /// Index of the action entry.
+    /// Index of the action entry of that beat.
     pub entry: u64,
-    /// Timestamp of the beat, seconds since 1970.
+    /// Timestamp of that beat, in seconds since 1970.
     pub since: f64,
 }
 
+/// Types of the seven entries of a beat, in order.
 const BEAT: [&str; 7] =
     ["pulse", "flow_result", "flow_result", "flow_result", "flow_result", "action", "evolution"];
-/// A snapshot stands at least every so many beats.
+/// Maximum number of beats between two snapshots.
 pub const SNAPSHOT_EVERY: u64 = 1000;
 
 impl Replay {
-    /// The state after the last entry that was fed; nothing before a genesis or snapshot.
+    /// The state after the last entry; `None` before a genesis or snapshot.
     #[must_use]
     pub fn state(&self) -> Option<&State> {
         self.state.as_ref()
     }
 
-    /// Index of the genesis or snapshot at which it began.
+    /// Index of the genesis or snapshot at which the replay started.
     #[must_use]
     pub fn from(&self) -> Option<u64> {
         self.from
     }
 
-    /// Beats derived anew.
+    /// Number of re-derived beats.
     #[must_use]
     pub fn beats(&self) -> u64 {
         self.beats
     }
 
-    /// Injection entries met.
+    /// Number of injection entries.
     #[must_use]
     pub fn injections(&self) -> u64 {
         self.injections
     }
 
-    /// The decision in force.
+    /// The decision in force after the last entry.
     #[must_use]
     pub fn decision(&self) -> Option<Decision> {
-        self.standing
+        self.decision
     }
 
-    /// Every decision met, with the index of its action entry.
+    /// The decision of every beat, with the index of its action entry.
     #[must_use]
     pub fn decisions(&self) -> &[(u64, Action)] {
         &self.decisions
     }
 
-    /// Ends the replay.
+    /// Ends the replay and returns the final state, or `None` if there was no genesis and no snapshot.
     ///
     /// # Errors
-    /// [`Mismatch`] when the last beat is not whole or there was nothing to begin at.
+    /// Returns [`Mismatch`] if the last beat is incomplete.
     pub fn finish(self) -> Result<Option<State>, Mismatch> {
-        match self.open.last() {
+        match self.open_beat.last() {
             Some(last) => Err(mismatch(last.index, "the ledger ends in the middle of a beat")),
             None => Ok(self.state),
         }
     }
 
-    /// Takes the next entry in. Entries before the first genesis or snapshot are passed over.
+    /// Replays the next entry. Entries before the first genesis or snapshot are skipped.
     ///
     /// # Errors
-    /// [`Mismatch`] when the entry does not follow; the replay is then of no further use.
+    /// Returns [`Mismatch`] if the entry differs from what the entries before it imply. The replay cannot be
+    /// continued after that.
     pub fn feed(&mut self, entry: Entry) -> Result<(), Mismatch> {
-        if !self.open.is_empty() || (self.state.is_some() && entry.data.contains("\"type\":\"pulse\"")) {
-            return self.in_beat(entry);
+        if !self.open_beat.is_empty() || (self.state.is_some() && entry.data.contains("\"type\":\"pulse\"")) {
+            return self.feed_beat(entry);
         }
         let index = entry.index;
         let data = entry.data().map_err(|error| mismatch(index, &error.to_string()))?;
@@ -116,9 +119,9 @@ impl Replay {
                 Data::Genesis(genesis) => {
                     let state =
                         State::genesis(&genesis.version, entry.timestamp, genesis.genome, genesis.config);
-                    self.begin(index, state);
+                    self.start(index, state);
                 }
-                Data::Snapshot(state) => self.begin(index, *state),
+                Data::Snapshot(state) => self.start(index, *state),
                 _ => {}
             }
             return Ok(());
@@ -135,7 +138,7 @@ impl Replay {
                 if it.from != state.config.pulse.p {
                     return Err(mismatch(
                         index,
-                        &format!("scale from {}, P is {}", it.from, state.config.pulse.p),
+                        &format!("scale from P = {}, but P is {}", it.from, state.config.pulse.p),
                     ));
                 }
                 apply(state, index, &Input::Scale(it))?;
@@ -145,10 +148,13 @@ impl Replay {
                 apply(state, index, &Input::Resume(it))?;
             }
             Data::Snapshot(recorded) => {
-                if state.waits() {
-                    return Err(mismatch(index, "a snapshot stands where an input waits for its pulse"));
+                if state.has_pending_anomalies() {
+                    return Err(mismatch(
+                        index,
+                        "snapshot while an injection or sense waits for the next pulse",
+                    ));
                 }
-                alike("snapshot", &json!(*state), &json!(*recorded))
+                compare("snapshot", &json!(*state), &json!(*recorded), 0.0)
                     .map_err(|what| mismatch(index, &what))?;
                 self.since_snapshot = 0;
                 self.beats_since_resume = None;
@@ -157,51 +163,57 @@ impl Replay {
                 let found = self.decisions.binary_search_by_key(&it.entry, |&(index, _)| index);
                 match found.map(|at| self.decisions[at].1) {
                     Ok(Action::Noop) if it.change == Change::Apply => {
-                        return Err(mismatch(index, "an enforcement applies a NOOP"));
+                        return Err(mismatch(index, "enforcement applies a NOOP"));
                     }
                     Ok(_) => {}
-                    // The action may stand before the snapshot at which this replay began.
+                    // The action may precede the snapshot at which this replay started.
                     Err(_) if self.from.is_some_and(|from| it.entry < from) => {}
                     Err(_) => {
-                        return Err(mismatch(index, &format!("entry {} is no earlier action", it.entry)));
+                        return Err(mismatch(
+                            index,
+                            &format!(
+                                "enforcement refers to entry {}, which is not an earlier action",
+                                it.entry
+                            ),
+                        ));
                     }
                 }
             }
             Data::Unknown => {}
             Data::Pulse(_) | Data::FlowResult(_) | Data::Action(_) | Data::Evolution(_) => {
-                return Err(mismatch(index, "part of a beat without its pulse"));
+                return Err(mismatch(index, "entry of a beat outside a beat: its pulse is missing"));
             }
         }
         Ok(())
     }
 
-    fn begin(&mut self, index: u64, state: State) {
+    fn start(&mut self, index: u64, state: State) {
         self.state = Some(state);
         self.from = Some(index);
     }
 
-    fn in_beat(&mut self, entry: Entry) -> Result<(), Mismatch> {
-        let (kind, want) = (entry.kind(), BEAT[self.open.len()]);
-        if kind != want {
-            return Err(mismatch(entry.index, &format!("{kind} inside a beat, where {want} has to stand")));
+    fn feed_beat(&mut self, entry: Entry) -> Result<(), Mismatch> {
+        let (kind, expected) = (entry.kind(), BEAT[self.open_beat.len()]);
+        if kind != expected {
+            return Err(mismatch(entry.index, &format!("{kind} inside a beat, expected {expected}")));
         }
-        self.open.push(entry);
-        if self.open.len() == BEAT.len() {
-            let seven = std::mem::take(&mut self.open);
+        self.open_beat.push(entry);
+        if self.open_beat.len() == BEAT.len() {
+            let seven = std::mem::take(&mut self.open_beat);
             let first = seven[0].index;
-            // Cannot be missing: a beat is only opened where there is a state.
+            // Always present: without a state, `feed` does not start a beat.
             if let Some(state) = &mut self.state {
                 let derived = derive(state, &seven)?;
                 let (entry, action) = (first + 5, derived.action);
                 self.decisions.push((entry, action));
-                if self.standing.is_none_or(|standing| standing.action != action) {
-                    self.standing = Some(Decision { action, entry, since: derived.pulse.timestamp });
+                if self.decision.is_none_or(|decision| decision.action != action) {
+                    self.decision = Some(Decision { action, entry, since: derived.pulse.timestamp });
                 }
             }
             self.beats += 1;
             self.since_snapshot += 1;
             if self.since_snapshot > SNAPSHOT_EVERY {
-                return Err(mismatch(first, "more than 1,000 beats without a snapshot"));
+                return Err(mismatch(first, "more than 1,000 beats since the last snapshot"));
             }
             if let Some(beats) = &mut self.beats_since_resume {
                 *beats += 1;
@@ -222,65 +234,69 @@ fn mismatch(index: u64, what: &str) -> Mismatch {
 }
 
 fn apply(state: &mut State, index: u64, input: &Input) -> Result<(), Mismatch> {
-    state.apply(input).map_err(|refused| mismatch(index, &refused.to_string()))
+    state.apply(input).map_err(|error| mismatch(index, &error.to_string()))
 }
 
-/// Runs the beat that the seven entries record and compares.
+/// Re-derives the beat that the seven entries record, and compares.
 fn derive(state: &mut State, seven: &[Entry]) -> Result<Beat, Mismatch> {
     let first = seven[0].index;
-    let understood = |entry: &Entry| entry.data().map_err(|error| mismatch(entry.index, &error.to_string()));
-    let Data::Pulse(pulse) = understood(&seven[0])? else {
-        return Err(mismatch(first, "no pulse"));
+    let parse = |entry: &Entry| entry.data().map_err(|error| mismatch(entry.index, &error.to_string()));
+    let Data::Pulse(pulse) = parse(&seven[0])? else {
+        return Err(mismatch(first, "beat without a pulse"));
     };
     for entry in seven {
         if entry.timestamp != pulse.pulse.timestamp {
-            return Err(mismatch(entry.index, "not the one clock reading of its beat"));
+            return Err(mismatch(entry.index, "timestamp differs from that of its beat"));
         }
     }
     let opened = beat::open(state, pulse.pulse.timestamp)
         .map_err(|error: PulseError| mismatch(first, &error.to_string()))?;
-    let mut flows = Cores::default().run(&opened.reading);
+    let mut flows = Cores::default().run(&opened.input);
     for entry in &seven[1..5] {
         // Canonical JSON sorts "failed" first.
         if entry.data.starts_with("{\"failed\":")
-            && let Data::FlowResult(flow) = understood(entry)?
+            && let Data::FlowResult(flow) = parse(entry)?
         {
-            fail(&mut flows, &flow);
+            record_failure(&mut flows, &flow);
         }
     }
     let beat = beat::close(state, opened, flows);
     let mut entries = seven.iter();
-    let mut differs = None;
+    let mut difference = None;
     let written = Record::Beat(Box::new(beat.clone())).write(&mut Vec::new(), &mut |_, text| {
-        // Equal text, as from our own hand, needs no understanding.
+        // Entries written by this version are usually identical and need no parsing.
         if let Some(entry) = entries.next()
             && *entry.data != *text
-            && differs.is_none()
+            && difference.is_none()
         {
-            let (got, want) = (serde_json::from_str(text), serde_json::from_str(&entry.data));
-            if let (Ok(got), Ok(want)) = (got, want) {
+            let (derived, recorded) = (serde_json::from_str(text), serde_json::from_str(&entry.data));
+            if let (Ok(derived), Ok(recorded)) = (derived, recorded) {
                 let dt = beat.evolved.pid.map_or(0.0, |pid| pid.dt);
-                differs =
-                    alike_in(&entry.kind(), &got, &want, dt).err().map(|what| mismatch(entry.index, &what));
+                difference = compare(&entry.kind(), &derived, &recorded, dt)
+                    .err()
+                    .map(|what| mismatch(entry.index, &what));
             }
         }
     });
     if written.is_err() {
-        return Err(mismatch(first, "derives a number that is not finite"));
+        return Err(mismatch(first, "the beat derives a number that is not finite"));
     }
-    match differs {
+    match difference {
         None => Ok(beat),
-        Some(mut differs) => {
+        Some(mut mismatch) => {
             if *state.version != *VERSION {
-                differs.what +=
-                    &format!(" (recorded by engine {}, this is {VERSION}: use that version)", state.version);
+                mismatch.what += &format!(
+                    " (recorded by engine version {}, replayed by {VERSION}; replay with that version)",
+                    state.version
+                );
             }
-            Err(differs)
+            Err(mismatch)
         }
     }
 }
 
-fn fail(flows: &mut Flows, flow: &FlowData) {
+/// Replaces the result of a core that is recorded as failed: failures are inputs, they cannot be derived.
+fn record_failure(flows: &mut Flows, flow: &FlowData) {
     use crate::organism::cores::Flow;
     let reason: Failure = flow.failed.clone().unwrap_or_default().into();
     match flow.flow {
@@ -291,34 +307,32 @@ fn fail(flows: &mut Flows, flow: &FlowData) {
     }
 }
 
-fn alike(at: &str, got: &Value, want: &Value) -> Result<(), String> {
-    alike_in(at, got, want, 0.0)
-}
-
-/// Compares derived with recorded as the format's step 9 has it: times and everything that is no float
-/// exactly, floats to 1e-9 relative or 1e-15 absolute (1e-15/dt in a PID's terms). Fields that only the
-/// record has are a later version's and passed over; explanations are free text.
-fn alike_in(at: &str, got: &Value, want: &Value, dt: f64) -> Result<(), String> {
+/// Compares a derived value with the recorded one, with the tolerances of step 9 of the ledger
+/// format: floats to 1e-9 relative or 1e-15 absolute (1e-15/dt in the terms of the PID), times and everything
+/// else exactly. Recorded fields that are not derived belong to a later version and are ignored, and so are
+/// explanations, which are free text.
+fn compare(at: &str, derived: &Value, recorded: &Value, dt: f64) -> Result<(), String> {
     const EXACT: [&str; 6] = ["timestamp", "elapsed", "dt", "tau", "started", "last"];
-    match (got, want) {
-        (Value::Object(got), Value::Object(want)) => {
-            for (key, got) in got.iter().filter(|(key, _)| *key != "explanation") {
-                let want = want.get(key).ok_or_else(|| format!("{at}.{key} is missing"))?;
-                alike_in(&format!("{at}.{key}"), got, want, dt)?;
+    match (derived, recorded) {
+        (Value::Object(derived), Value::Object(recorded)) => {
+            for (key, derived) in derived.iter().filter(|(key, _)| *key != "explanation") {
+                let recorded = recorded.get(key).ok_or_else(|| format!("{at}.{key} is missing"))?;
+                compare(&format!("{at}.{key}"), derived, recorded, dt)?;
             }
             Ok(())
         }
-        (Value::Array(got), Value::Array(want)) if got.len() == want.len() => {
-            got.iter().zip(want).try_for_each(|(got, want)| alike_in(at, got, want, dt))
-        }
+        (Value::Array(derived), Value::Array(recorded)) if derived.len() == recorded.len() => derived
+            .iter()
+            .zip(recorded)
+            .try_for_each(|(derived, recorded)| compare(at, derived, recorded, dt)),
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
             let (a, b) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
             let last = at.rsplit('.').next().unwrap_or_default();
             let absolute = if at.contains(".pid.") && dt > 0.0 { 1e-15_f64.max(1e-15 / dt) } else { 1e-15 };
             let tolerance = if EXACT.contains(&last) { 0.0 } else { (1e-9 * b.abs()).max(absolute) };
-            if (a - b).abs() <= tolerance { Ok(()) } else { Err(format!("{at} is {b}, {a} follows")) }
+            if (a - b).abs() <= tolerance { Ok(()) } else { Err(format!("{at} is {b}, expected {a}")) }
         }
-        _ if got == want => Ok(()),
-        _ => Err(format!("{at} is {want}, {got} follows")),
+        _ if derived == recorded => Ok(()),
+        _ => Err(format!("{at} is {recorded}, expected {derived}")),
     }
 }

@@ -1,46 +1,48 @@
-//! A segment as it is stored: a readable head, and the entries encoded.
+//! A segment as it is stored: a readable head and the encoded entries.
 //!
-//! The head states what a reader has to know before it decodes, and the hashes between which the entries
-//! have to fit. Hashes of entries are never stored: they are computed from the texts, and have to end at
-//! the head's last hash.
+//! The head holds what a reader needs to decode the entries, and the state of the hash chain at both ends. The
+//! hashes of entries are not stored. A reader computes them from the previous hash and the data, and the last one
+//! must be the head's `lastHash`. The format is specified in `docs/segment-format.md`.
 
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Origin, Record};
 use super::merkle::Tree;
 use super::segment::{self, DecodeError, EncodeError, Row};
-use super::{Chain, Hash, canonical, hex, unhex};
+use super::{Chain, Hash, canonical, hex, parse_hash};
 
-/// Version of the head. The encoding behind it states its own.
+/// Version of the head. The encoded entries have a version of their own.
 const FORMAT: u32 = 1;
 
-/// The hex text of a hash.
+/// A hash that serializes as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Hex(pub Hash);
+pub struct HexHash(pub Hash);
 
-impl Serialize for Hex {
+impl Serialize for HexHash {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&hex(&self.0))
     }
 }
 
-impl<'de> Deserialize<'de> for Hex {
+impl<'de> Deserialize<'de> for HexHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        unhex(&text).map(Self).ok_or_else(|| serde::de::Error::custom(format!("'{text}' is no hash")))
+        parse_hash(&text).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}' is not 64 lower-case hexadecimal digits"))
+        })
     }
 }
 
-/// A place in the ledger from which a replay can start.
+/// A position in the ledger at which a replay can start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Start {
+pub struct ReplayStart {
     /// Index of the genesis or snapshot entry.
     pub index: u64,
-    /// Its timestamp, seconds since 1970.
+    /// Timestamp of that entry, in seconds since 1970.
     pub time: f64,
 }
 
-/// What a reader has to know of a segment before decoding it.
+/// The head of a segment: what a reader needs to decode the entries and to verify their hashes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SegmentHead {
@@ -50,80 +52,80 @@ pub struct SegmentHead {
     pub count: u64,
     /// Index of the first entry.
     pub first: u64,
-    /// Version of this head. The encoding states its own.
+    /// Version of the head. The encoded entries have a version of their own.
     pub format: u32,
     /// Hash of the last entry.
-    pub last_hash: Hex,
-    /// Whose ledger it is part of.
+    pub last_hash: HexHash,
+    /// The ledger that the segment belongs to; absent outside a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
-    /// Peaks of the tree over all entries before `first`.
-    pub peaks: Vec<Hex>,
-    /// Hash of the entry before `first`.
-    pub previous_hash: Hex,
-    /// The first genesis or snapshot in it.
+    /// Peaks of the Merkle tree over all entries before `first`, largest subtree first.
+    pub peaks: Vec<HexHash>,
+    /// Hash of the entry before `first`; all zeros if `first` is 0.
+    pub previous_hash: HexHash,
+    /// The first genesis or snapshot entry in the segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<Start>,
+    pub start: Option<ReplayStart>,
 }
 
 /// A segment as it is stored.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sealed {
-    /// What a reader has to know.
+pub struct SealedSegment {
+    /// The readable head.
     pub head: SegmentHead,
-    /// The encoded entries.
+    /// The entries, as [`segment::encode`] wrote them.
     pub entries: Vec<u8>,
 }
 
-/// Why a segment cannot be made.
+/// Error of [`SealedSegment::seal`].
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A number is not finite.
     #[error(transparent)]
     NotCanonical(#[from] canonical::NotCanonical),
-    /// Too large, most likely.
+    /// The entries exceed the limits of a segment.
     #[error(transparent)]
     Encode(#[from] EncodeError),
 }
 
-/// Why a stored segment is not what it claims to be.
+/// A stored segment is damaged or forged.
 #[derive(Debug, thiserror::Error)]
-pub enum SealedError {
-    /// The head is not one.
-    #[error("head: {0}")]
+pub enum OpenError {
+    /// The head is malformed or of an unknown version.
+    #[error("invalid segment head: {0}")]
     Head(String),
     /// The entries cannot be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The entries do not end at the hash that the head states.
-    #[error("entries {first} to {last} do not end at the hash that the head states")]
+    /// The last computed hash is not the head's `lastHash`.
+    #[error("entries {first} to {last} do not match the lastHash of their segment's head")]
     LastHash {
-        /// First index.
+        /// Index of the first entry.
         first: u64,
-        /// Last index.
+        /// Index of the last entry.
         last: u64,
     },
 }
 
-/// Why segments cannot be made one.
+/// Error of [`SealedSegment::merge`].
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// One of them is not what it claims to be.
+    /// One of the segments is damaged or forged.
     #[error(transparent)]
-    Sealed(#[from] SealedError),
-    /// Together they cannot be sealed.
+    Open(#[from] OpenError),
+    /// The merged entries cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// They do not lie side by side.
-    #[error("the segment at entry {0} does not follow the one before")]
+    /// The segments are not adjacent.
+    #[error("the segment at entry {0} does not continue the previous segment")]
     Gap(u64),
 }
 
-impl Sealed {
-    /// Seals the entries that lead from `before` to `after`, two ends of one chain.
+impl SealedSegment {
+    /// Seals the entries of `records`, which lead the chain from `before` to `after`.
     ///
     /// # Errors
-    /// [`SealError`].
+    /// Returns [`SealError`] if a number is not finite or the entries exceed the limits of a segment.
     pub fn seal<'a>(
         origin: Option<&Origin>,
         before: &Chain,
@@ -135,34 +137,34 @@ impl Sealed {
         for record in records {
             record.write(&mut scratch, &mut |timestamp, data| texts.push((timestamp, data.to_owned())))?;
         }
-        Ok(Self::of(origin, before, after, &texts)?)
+        Ok(Self::encode(origin, before, after, &texts)?)
     }
 
-    /// Makes segments that lie side by side one, checking each.
+    /// Verifies adjacent segments and merges them into one.
     ///
     /// # Errors
-    /// [`MergeError`].
+    /// Returns [`MergeError`] if a segment is damaged, if there is a gap, or if the merged segment is too large.
     pub fn merge(origin: Option<&Origin>, parts: &[Self]) -> Result<Self, MergeError> {
         let Some(first) = parts.first() else { return Err(MergeError::Gap(0)) };
-        let before = first.before()?;
+        let before = first.chain_before()?;
         let (mut texts, mut after) = (vec![], before.clone());
         for part in parts {
-            if part.before()? != after {
+            if part.chain_before()? != after {
                 return Err(MergeError::Gap(part.head.first));
             }
             let SegmentHead { count, columns, .. } = part.head;
             for (timestamp, data) in
-                segment::decode(&part.entries, count, columns).map_err(SealedError::from)?
+                segment::decode(&part.entries, count, columns).map_err(OpenError::from)?
             {
                 after.append(timestamp, &data);
                 texts.push((timestamp, data));
             }
-            part.ends_at(&after)?;
+            part.check_last_hash(&after)?;
         }
-        Ok(Self::of(origin, &before, &after, &texts).map_err(SealError::from)?)
+        Ok(Self::encode(origin, &before, &after, &texts).map_err(SealError::from)?)
     }
 
-    fn of(
+    fn encode(
         origin: Option<&Origin>,
         before: &Chain,
         after: &Chain,
@@ -171,43 +173,46 @@ impl Sealed {
         let rows: Vec<Row<'_>> =
             texts.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect();
         let encoded = segment::encode(&rows)?;
-        let start = (before.size()..).zip(texts).find(|(_, (_, data))| is_start(data));
+        let start = (before.size()..).zip(texts).find(|(_, (_, data))| is_replay_start(data));
         Ok(Self {
             head: SegmentHead {
                 columns: encoded.columns,
                 count: texts.len() as u64,
                 first: before.size(),
                 format: FORMAT,
-                last_hash: Hex(*after.last_hash()),
+                last_hash: HexHash(*after.last_hash()),
                 origin: origin.cloned(),
-                peaks: before.tree().peaks().iter().copied().map(Hex).collect(),
-                previous_hash: Hex(*before.last_hash()),
-                start: start.map(|(index, (time, _))| Start { index, time: *time }),
+                peaks: before.tree().peaks().iter().copied().map(HexHash).collect(),
+                previous_hash: HexHash(*before.last_hash()),
+                start: start.map(|(index, (time, _))| ReplayStart { index, time: *time }),
             },
             entries: encoded.bytes,
         })
     }
 
-    /// The chain as it stands before the first entry, as the head states it.
+    /// Returns the chain before the first entry, according to the head.
     ///
     /// # Errors
-    /// [`SealedError::Head`] when the number of peaks does not fit the first index.
-    pub fn before(&self) -> Result<Chain, SealedError> {
+    /// Returns [`OpenError::Head`] if the head has an unknown version or the wrong number of peaks.
+    pub fn chain_before(&self) -> Result<Chain, OpenError> {
         let SegmentHead { first, peaks, previous_hash, format, .. } = &self.head;
         if *format != FORMAT {
-            return Err(SealedError::Head(format!("format {format} is unknown here; use a newer venom")));
+            return Err(OpenError::Head(format!(
+                "unsupported format {format}; use a newer version of venom"
+            )));
         }
-        let tree = Tree::from_peaks(*first, peaks.iter().map(|peak| peak.0).collect())
-            .ok_or_else(|| SealedError::Head(format!("{} peaks for {first} entries", peaks.len())))?;
-        Ok(Chain::at(tree, previous_hash.0))
+        let tree = Tree::from_peaks(*first, peaks.iter().map(|peak| peak.0).collect()).ok_or_else(|| {
+            OpenError::Head(format!("{} peaks do not fit {first} preceding entries", peaks.len()))
+        })?;
+        Ok(Chain::from_parts(tree, previous_hash.0))
     }
 
-    /// The entries, with their hashes, checked to end at the head's last hash.
+    /// Decodes the entries, computes their hashes and verifies the last one against the head.
     ///
     /// # Errors
-    /// [`SealedError`].
-    pub fn open(&self) -> Result<Vec<Entry>, SealedError> {
-        let mut chain = self.before()?;
+    /// Returns [`OpenError`] if the segment is damaged or forged.
+    pub fn open(&self) -> Result<Vec<Entry>, OpenError> {
+        let mut chain = self.chain_before()?;
         let SegmentHead { count, columns, .. } = &self.head;
         let rows = segment::decode(&self.entries, *count, *columns)?;
         let mut entries = Vec::with_capacity(rows.len());
@@ -216,40 +221,40 @@ impl Sealed {
             let hash = chain.append(timestamp, &data);
             entries.push(Entry { index, timestamp, data: data.into(), previous_hash, hash });
         }
-        self.ends_at(&chain)?;
+        self.check_last_hash(&chain)?;
         Ok(entries)
     }
 
-    fn ends_at(&self, chain: &Chain) -> Result<(), SealedError> {
+    fn check_last_hash(&self, chain: &Chain) -> Result<(), OpenError> {
         let SegmentHead { count, first, last_hash, .. } = &self.head;
         if *chain.last_hash() == last_hash.0 {
             return Ok(());
         }
-        Err(SealedError::LastHash { first: *first, last: first + count.saturating_sub(1) })
+        Err(OpenError::LastHash { first: *first, last: first + count.saturating_sub(1) })
     }
 
-    /// The readable head, one line of canonical JSON.
+    /// Returns the head as one line of canonical JSON.
     ///
     /// # Errors
-    /// Never for a head made here: it holds no NaN.
+    /// Returns an error only if `start.time` is not finite, which no sealed or parsed head contains.
     pub fn head_text(&self) -> Result<String, canonical::NotCanonical> {
         canonical::to_string(&canonical::to_value(&self.head)?)
     }
 
-    /// Puts a stored head and stored entries together.
+    /// Parses a stored head and pairs it with the stored entries. Neither is verified.
     ///
     /// # Errors
-    /// [`SealedError::Head`].
-    pub fn from_parts(head: &str, entries: Vec<u8>) -> Result<Self, SealedError> {
+    /// Returns [`OpenError::Head`] if the head is not valid JSON or has other fields.
+    pub fn from_parts(head: &str, entries: Vec<u8>) -> Result<Self, OpenError> {
         let head: SegmentHead =
-            serde_json::from_str(head).map_err(|error| SealedError::Head(error.to_string()))?;
+            serde_json::from_str(head).map_err(|error| OpenError::Head(error.to_string()))?;
         Ok(Self { head, entries })
     }
 }
 
-/// Whether a replay can start at this data: a genesis or a snapshot.
-fn is_start(data: &str) -> bool {
-    // Cheap first look; a beat's entries are most of a ledger.
+/// Returns whether a replay can start at this entry: a genesis or a snapshot.
+fn is_replay_start(data: &str) -> bool {
+    // Most entries belong to beats: search before parsing.
     (data.contains("\"type\":\"snapshot\"") || data.contains("\"type\":\"genesis\""))
         && serde_json::from_str::<serde_json::Value>(data)
             .is_ok_and(|value| ["snapshot", "genesis"].iter().any(|kind| value["type"] == *kind))

@@ -19,7 +19,7 @@ use super::committer::CommitRequest;
 use super::key::Key;
 use super::metrics::Metrics;
 use crate::mesh::{InjectionEvent, OutcomeSender};
-use crate::organism::beat::Open;
+use crate::organism::beat::OpenBeat;
 use crate::organism::cores::Cores;
 use crate::organism::{Action, Arbiter};
 use crate::runtime::{Desired, Engine, EngineError, StartParams};
@@ -310,7 +310,7 @@ impl Loop {
     /// then decisions.
     fn beat(&mut self, due: &[EngineId], now: Instant) {
         let slowdown = self.budget.slowdown();
-        let mut opened: Vec<(EngineId, Open)> = Vec::with_capacity(due.len());
+        let mut opened: Vec<(EngineId, OpenBeat)> = Vec::with_capacity(due.len());
         for &id in due {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             if !slot.engine.is_running() || slot.engine.deadline() > now {
@@ -331,7 +331,7 @@ impl Loop {
         if opened.is_empty() {
             return;
         }
-        let readings: Vec<_> = opened.iter().map(|(_, open)| open.reading.clone()).collect();
+        let readings: Vec<_> = opened.iter().map(|(_, open)| open.input.clone()).collect();
         let flows = self.arbiter.time_wrap(readings);
         for ((id, open), flows) in opened.into_iter().zip(flows) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };

@@ -1,149 +1,59 @@
-//! The arbiter: runs the cores side by side, weighs what they say, decides.
+//! The arbiter: runs the cores of many organisms in parallel.
+//!
+//! What the mission calls the arbiter is split in two: the parallel execution is here, `aggregate_recommendations`
+//! and `decide` are pure functions in [`decision`](super::decision).
 
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use super::cores::{
+    Balance, CoreInput, Cores, Entropy, Failure, Finite, Flows, Optimize, Regen, run_isolated,
+};
 
-use super::cores::{Balance, Cores, Entropy, Failure, Finite, Flows, Optimize, Reading, Regen, guard};
-use super::genome::{Thresholds, Weights};
-
-/// What an organism does about a beat.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Action {
-    /// Isolate the body.
-    Quarantine,
-    /// Tell somebody.
-    Alert,
-    /// Hold on to what there is.
-    ApplyBalance,
-    /// Run denser.
-    ApplyOptimize,
-    /// Nothing.
-    #[default]
-    Noop,
-}
-
-impl Action {
-    /// All five, in the order in which they are tried.
-    pub const ALL: [Self; 5] =
-        [Self::Quarantine, Self::Alert, Self::ApplyBalance, Self::ApplyOptimize, Self::Noop];
-
-    /// The name in the ledger.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Quarantine => "QUARANTINE",
-            Self::Alert => "ALERT",
-            Self::ApplyBalance => "APPLY_BALANCE",
-            Self::ApplyOptimize => "APPLY_OPTIMIZE",
-            Self::Noop => "NOOP",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The decision vector: each core's say times its weight, and as it came.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Details {
-    /// expected_gain · O.
-    pub opt_gain: f64,
-    /// conserve.
-    pub raw_conserve: f64,
-    /// expected_gain.
-    pub raw_gain: f64,
-    /// threat_score.
-    pub raw_threat: f64,
-    /// urgency.
-    pub raw_urgency: f64,
-    /// urgency · R.
-    pub repair_score: f64,
-    /// conserve · B.
-    pub stability: f64,
-    /// threat_score · E.
-    pub threat: f64,
-}
-
-/// Weighs the four results (mission, `aggregate_recommendations`; format 5).
-#[must_use]
-pub fn aggregate(weights: &Weights, r: &Regen, b: &Balance, e: &Entropy, o: &Optimize) -> Details {
-    Details {
-        opt_gain: o.expected_gain * weights.optimize,
-        raw_conserve: b.conserve,
-        raw_gain: o.expected_gain,
-        raw_threat: e.threat_score,
-        raw_urgency: r.urgency,
-        repair_score: r.urgency * weights.regen,
-        stability: b.conserve * weights.balance,
-        threat: e.threat_score * weights.entropy,
-    }
-}
-
-/// The first rule that holds (mission, "Decision Thresholds"; format 5).
-#[must_use]
-pub fn decide(details: &Details, thresholds: &Thresholds) -> Action {
-    if details.raw_threat >= thresholds.quarantine {
-        Action::Quarantine
-    } else if details.raw_threat >= thresholds.alert {
-        Action::Alert
-    } else if details.stability > thresholds.stability && details.repair_score < thresholds.repair {
-        Action::ApplyBalance
-    } else if details.opt_gain > thresholds.gain {
-        Action::ApplyOptimize
-    } else {
-        Action::Noop
-    }
-}
-
-/// Runs the four cores of any number of organisms on four workers.
+/// Runs the four cores of any number of organisms on four worker threads.
 ///
-/// A beat's cores take less time than waking a thread does: whoever asks takes part, so that a batch never
-/// waits for a worker that the system has not scheduled yet.
+/// The cores of one beat take less time than waking a thread. The calling thread therefore takes part in the work,
+/// so that a batch never waits for a worker that has not been scheduled yet.
 pub struct Arbiter {
     cores: Cores,
     workers: Vec<SyncSender<Arc<Batch>>>,
 }
 
-/// The system gave no thread.
+/// A worker thread could not be spawned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no thread for a core: {0}")]
-pub struct NoThread(String);
+#[error("cannot spawn a worker thread: {0}")]
+pub struct SpawnError(String);
 
 impl Arbiter {
-    /// An arbiter with the given cores and four worker threads, which end with it.
+    /// Spawns four worker threads, which end when the arbiter is dropped.
     ///
     /// # Errors
-    /// [`NoThread`].
-    pub fn new(cores: Cores) -> Result<Self, NoThread> {
+    /// Returns [`SpawnError`] if the operating system refuses a thread.
+    pub fn new(cores: Cores) -> Result<Self, SpawnError> {
         let start = |worker: usize| {
-            // One batch may wait. A worker that is behind is passed over: the batch is done without it.
+            // One batch may wait. A worker that is still busy is skipped; the batch completes without it.
             let (sender, batches) = sync_channel::<Arc<Batch>>(1);
             std::thread::Builder::new()
                 .name(format!("venom-core-{worker}"))
-                .spawn(move || batches.iter().for_each(|batch| batch.help(&cores)))
-                .map_err(|error| NoThread(error.to_string()))?;
+                .spawn(move || batches.iter().for_each(|batch| batch.run(&cores)))
+                .map_err(|error| SpawnError(error.to_string()))?;
             Ok(sender)
         };
         Ok(Self { cores, workers: (0..4).map(start).collect::<Result<_, _>>()? })
     }
 
-    /// The cores of all `readings`, in parallel: one worker takes Regen of all of them, one Balance, one
-    /// Entropy, one Optimize, so that a batch costs one hand-over however many organisms are due.
+    /// Runs the four cores on all `inputs` in parallel and returns the results in the same order.
+    ///
+    /// The unit of work is one core for all inputs, so that the cost of handing over a batch does not depend on the
+    /// number of organisms that are due.
     #[must_use]
-    pub fn time_wrap(&self, readings: Vec<Reading>) -> Vec<Flows> {
-        let batch = Arc::new(Batch { readings, ..Batch::default() });
+    pub fn time_wrap(&self, inputs: Vec<CoreInput>) -> Vec<Flows> {
+        let batch = Arc::new(Batch { inputs, ..Batch::default() });
         for worker in &self.workers {
             let _ = worker.try_send(batch.clone());
         }
-        batch.help(&self.cores);
+        batch.run(&self.cores);
         let all = batch.regen.wait().iter().zip(batch.balance.wait());
         let all = all.zip(batch.entropy.wait().iter().zip(batch.optimize.wait()));
         all.map(|((regen, balance), (entropy, optimize))| Flows {
@@ -158,11 +68,12 @@ impl Arbiter {
 
 type Results<T> = OnceLock<Vec<Result<T, Failure>>>;
 
-/// Four pieces of work, each taken by whoever comes first.
+/// The four units of work of a batch. Each is claimed by the first thread that is free.
 #[derive(Default)]
 struct Batch {
-    readings: Vec<Reading>,
-    taken: AtomicUsize,
+    inputs: Vec<CoreInput>,
+    /// Number of claimed units.
+    claimed: AtomicUsize,
     regen: Results<Regen>,
     balance: Results<Balance>,
     entropy: Results<Entropy>,
@@ -170,17 +81,17 @@ struct Batch {
 }
 
 impl Batch {
-    /// Does what nobody has taken yet.
-    fn help(&self, cores: &Cores) {
-        fn each<T: Finite>(results: &Results<T>, core: fn(&Reading) -> T, readings: &[Reading]) {
-            results.get_or_init(|| readings.iter().map(|reading| guard(core, reading)).collect());
+    /// Claims and runs units until none is left.
+    fn run(&self, cores: &Cores) {
+        fn run_core<T: Finite>(results: &Results<T>, core: fn(&CoreInput) -> T, inputs: &[CoreInput]) {
+            results.get_or_init(|| inputs.iter().map(|input| run_isolated(core, input)).collect());
         }
         loop {
-            match self.taken.fetch_add(1, Ordering::Relaxed) {
-                0 => each(&self.regen, cores.regen, &self.readings),
-                1 => each(&self.balance, cores.balance, &self.readings),
-                2 => each(&self.entropy, cores.entropy, &self.readings),
-                3 => each(&self.optimize, cores.optimize, &self.readings),
+            match self.claimed.fetch_add(1, Ordering::Relaxed) {
+                0 => run_core(&self.regen, cores.regen, &self.inputs),
+                1 => run_core(&self.balance, cores.balance, &self.inputs),
+                2 => run_core(&self.entropy, cores.entropy, &self.inputs),
+                3 => run_core(&self.optimize, cores.optimize, &self.inputs),
                 _ => return,
             }
         }

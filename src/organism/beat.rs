@@ -2,67 +2,68 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::arbiter::{Action, Details, aggregate, decide};
-use super::cores::{Cores, Flows, Reading};
+use super::cores::{CoreInput, Cores, Flows};
+use super::decision::{Action, Details, aggregate_recommendations, decide};
 use super::genome::{Evolution, Weights};
 use super::pid::PidStep;
 use super::pulse::{Pulse, PulseError, t_lambda};
 use super::state::State;
 
-/// Everything one beat derived; the ledger makes its seven entries from it.
+/// Everything that one beat derived. Its seven ledger entries are generated from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beat {
-    /// The pulse, with the beat's one clock reading.
+    /// The pulse, with the timestamp that all entries of the beat share.
     pub pulse: Pulse,
-    /// Anomalies sensed.
+    /// Sensed anomalies in the risk window.
     pub features_anoms: u64,
-    /// What the cores gave.
+    /// The results of the four cores.
     pub flows: Flows,
-    /// The decision; of a held beat the one before.
+    /// The decision; in a held beat that of the previous beat.
     pub action: Action,
-    /// The decision vector; none in a held beat.
+    /// The decision vector; `None` in a held beat.
     pub details: Option<Details>,
-    /// The PID's step and the weights it left.
+    /// The PID step and the weights after it.
     pub evolved: Evolved,
 }
 
-/// The end of a beat.
+/// The last part of a beat, as an evolution entry records it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evolved {
     /// Number of the beat, from 1.
     pub beat: u64,
-    /// The controller's step; none in a held beat.
+    /// The PID step; `None` in a held beat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<PidStep>,
-    /// Weights after the beat.
+    /// Weights after the beat; unchanged by a held beat.
     pub weights: Weights,
 }
 
 impl Beat {
-    /// Whether a core failed: then the beat neither escalates nor releases.
+    /// Returns whether the beat is held because a core failed. A held beat neither escalates nor releases.
     #[must_use]
     pub fn held(&self) -> bool {
         self.details.is_none()
     }
 }
 
-/// A beat whose cores have not run yet.
+/// A beat between [`open`] and [`close`]: its cores have not run yet.
 #[derive(Debug)]
-#[must_use = "a pulse that was opened has to be closed"]
-pub struct Open {
+#[must_use = "the state has counted this pulse; pass the beat to `close`"]
+pub struct OpenBeat {
     pulse: Pulse,
-    /// What the cores are to read.
-    pub reading: Reading,
+    /// The input of the four cores.
+    pub input: CoreInput,
 }
 
-/// Opens a beat at `timestamp` (seconds since 1970): the pulse, and what the cores are to read.
+/// Opens a beat at `timestamp`, in seconds since 1970: advances the time of the ledger, emits the pulse and prepares
+/// the input of the cores.
 ///
 /// # Errors
-/// [`PulseError`] when there is no T_Λ; then nothing has changed.
-pub fn open(state: &mut State, timestamp: f64) -> Result<Open, PulseError> {
+/// Returns [`PulseError`] and leaves `state` unchanged if T_Λ is undefined.
+pub fn open(state: &mut State, timestamp: f64) -> Result<OpenBeat, PulseError> {
     let params = state.config.pulse;
     let t_lambda = t_lambda(params.k, params.p, params.t1, params.u)?;
-    state.pass_time(timestamp);
+    state.advance_time(timestamp);
     state.beat += 1;
     let pulse = Pulse {
         elapsed: timestamp - state.started,
@@ -73,7 +74,7 @@ pub fn open(state: &mut State, timestamp: f64) -> Result<Open, PulseError> {
         t_lambda,
         timestamp,
     };
-    let reading = Reading {
+    let input = CoreInput {
         t_lambda,
         genome_anoms: state.genome_anoms(),
         features_anoms: state.features_anoms(),
@@ -83,21 +84,22 @@ pub fn open(state: &mut State, timestamp: f64) -> Result<Open, PulseError> {
         balance_state: state.balance_state,
         version: state.version.clone(),
     };
-    Ok(Open { pulse, reading })
+    Ok(OpenBeat { pulse, input })
 }
 
-/// Closes a beat with what the cores gave: decision, PID, evolution. With a failed core the beat is *held*:
-/// the last action stands, and of the state only the ledger's time, the beat's number and the base of the
-/// next dt have moved (format 8).
-pub fn close(state: &mut State, open: Open, flows: Flows) -> Beat {
-    let Open { pulse, reading } = open;
-    let (details, pid) = match flows.all() {
+/// Closes a beat with the results of the cores: decision, PID step, evolution of the weights.
+///
+/// If a core failed, the beat is *held* (format, step 8): the previous action remains in force. Of the state, only
+/// the time of the ledger, the beat number and the start of the next dt have changed.
+pub fn close(state: &mut State, open: OpenBeat, flows: Flows) -> Beat {
+    let OpenBeat { pulse, input } = open;
+    let (details, pid) = match flows.results() {
         None => {
             state.pid.last = Some(pulse.timestamp);
             (None, None)
         }
         Some((regen, balance, entropy, optimize)) => {
-            let details = aggregate(&reading.weights, regen, balance, entropy, optimize);
+            let details = aggregate_recommendations(&input.weights, regen, balance, entropy, optimize);
             state.action = decide(&details, &state.genome.thresholds);
             state.balance_state = balance.balance_state;
             let step = state.pid.step(&state.config.pid, pulse.t_lambda, pulse.timestamp);
@@ -109,7 +111,7 @@ pub fn close(state: &mut State, open: Open, flows: Flows) -> Beat {
     };
     Beat {
         pulse,
-        features_anoms: reading.features_anoms,
+        features_anoms: input.features_anoms,
         flows,
         action: state.action,
         details,
@@ -117,13 +119,13 @@ pub fn close(state: &mut State, open: Open, flows: Flows) -> Beat {
     }
 }
 
-/// One whole beat on this thread. The operator runs the same two halves with the cores on the arbiter's
-/// workers in between.
+/// Runs a complete beat on this thread. The operator calls [`open`] and [`close`] itself and runs the cores on an
+/// [`Arbiter`](super::Arbiter).
 ///
 /// # Errors
 /// As [`open`].
 pub fn beat(state: &mut State, timestamp: f64, cores: &Cores) -> Result<Beat, PulseError> {
     let open = open(state, timestamp)?;
-    let flows = cores.run(&open.reading);
+    let flows = cores.run(&open.input);
     Ok(close(state, open, flows))
 }

@@ -1,29 +1,29 @@
-//! The parameters of an organism under the names they have in the ledger, and how its weights evolve.
+//! The parameters of an organism, with their names in the ledger, and the evolution of its weights.
 //!
-//! Fields stand in alphabetical order of their ledger names, as canonical JSON wants them.
+//! Fields are declared in alphabetical order of their ledger names, as canonical JSON requires.
 
 use serde::{Deserialize, Serialize};
 
-/// Lowest and highest weight of the Optimize core after an adjustment.
+/// Minimum and maximum of the Optimize weight before normalization.
 const OPTIMIZE_BOUNDS: (f64, f64) = (0.1, 0.9);
-/// Lowest and highest weight of the Entropy core before normalisation.
+/// Minimum and maximum of the Entropy weight before normalization.
 const ENTROPY_BOUNDS: (f64, f64) = (0.05, 0.30);
-/// Weight of the Entropy core while the threat is at most 0.5.
+/// Entropy weight before normalization while the threat is at most 0.5.
 const ENTROPY_AT_REST: f64 = 0.10;
 
-/// What each core's result counts in the decision vector. Plain numbers; they sum to 1 after every beat.
+/// The weight of each core in the decision vector. The weights sum to 1 after every beat that evolves them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Weights {
-    /// Balance.
+    /// Weight of the Balance core.
     #[serde(rename = "B")]
     pub balance: f64,
-    /// Entropy.
+    /// Weight of the Entropy core.
     #[serde(rename = "E")]
     pub entropy: f64,
-    /// Optimize.
+    /// Weight of the Optimize core.
     #[serde(rename = "O")]
     pub optimize: f64,
-    /// Regen.
+    /// Weight of the Regen core.
     #[serde(rename = "R")]
     pub regen: f64,
 }
@@ -35,9 +35,10 @@ impl Default for Weights {
 }
 
 impl Weights {
-    /// The weights after one beat (mission, "Genome Evolution"; format 7): O moves by the PID's `delta_o`,
-    /// E follows the threat with hybrid feedback from the O just made, then all four are divided by their
-    /// sum R + B + E + O, added in that order.
+    /// Returns the weights after one beat (mission, "Genome Evolution"; format, step 7).
+    ///
+    /// O changes by the `delta_o` of the PID. E follows from the threat and the new O (hybrid feedback). Then all four
+    /// are divided by R + B + E + O. The order of the operations determines the bits of the result.
     #[must_use]
     pub fn evolve(self, delta_o: f64, threat: f64, beat: u64) -> Self {
         let optimize = (self.optimize + delta_o).clamp(OPTIMIZE_BOUNDS.0, OPTIMIZE_BOUNDS.1);
@@ -57,12 +58,13 @@ impl Weights {
     }
 }
 
-/// Known risk of the body.
+/// Risk of the organism, in anomalies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Risk {
-    /// Anomalies that count at every beat.
+    /// Anomalies that count in every beat, whatever is injected or sensed.
     pub anoms: u64,
-    /// How long an injected or sensed anomaly counts, in seconds of the ledger's own time; 0.0 is for ever.
+    /// The risk window: how long an injected or sensed anomaly counts, in seconds of the time of the ledger. 0.0 means
+    /// without end.
     #[serde(default)]
     pub window: f64,
 }
@@ -70,10 +72,10 @@ pub struct Risk {
 /// The model of the Entropy core: threat = sigmoid(ml_weight · anomalies + ml_bias).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ml {
-    /// Added to the weighted anomalies.
+    /// Intercept.
     #[serde(default)]
     pub ml_bias: f64,
-    /// What one anomaly adds.
+    /// Coefficient of the number of anomalies.
     pub ml_weight: f64,
 }
 
@@ -83,19 +85,19 @@ impl Default for Ml {
     }
 }
 
-/// Where each action begins.
+/// Thresholds of the decision rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Thresholds {
-    /// ALERT from this raw threat on.
+    /// ALERT if the raw threat is at least this.
     pub alert: f64,
-    /// APPLY_OPTIMIZE above this weighted gain.
+    /// APPLY_OPTIMIZE if the weighted gain is greater than this.
     pub gain: f64,
-    /// QUARANTINE from this raw threat on.
+    /// QUARANTINE if the raw threat is at least this.
     pub quarantine: f64,
-    /// APPLY_BALANCE only below this weighted urgency.
+    /// APPLY_BALANCE only if the weighted urgency is less than this.
     pub repair: f64,
-    /// APPLY_BALANCE above this weighted conservation score.
+    /// APPLY_BALANCE only if the weighted conservation score is greater than this.
     pub stability: f64,
 }
 
@@ -105,46 +107,46 @@ impl Default for Thresholds {
     }
 }
 
-/// Whether the weights move.
+/// Whether the weights evolve.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Evolution {
-    /// Every beat.
+    /// The weights evolve in every beat.
     #[default]
     Enabled,
-    /// Never: the PID runs and is recorded, the weights stay as given.
+    /// The weights stay as configured. The PID still runs and is recorded.
     Frozen,
 }
 
-/// The half of the parameters that a Genome gives.
+/// The parameters from the Genome that a ledger records under `genome`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Genome {
-    /// Whether the weights move.
+    /// Whether the weights evolve.
     #[serde(default)]
     pub evolution: Evolution,
     /// The threat model.
     pub ml: Ml,
-    /// Known risk.
+    /// Risk, in anomalies.
     pub risk: Risk,
-    /// Where each action begins.
+    /// Thresholds of the decision rule.
     #[serde(default)]
     pub thresholds: Thresholds,
-    /// The first weights, or those last given.
+    /// The weights as last configured, before evolution.
     pub weights: Weights,
 }
 
-/// What T_Λ is made from.
+/// Parameters of the pulse.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PulseParams {
-    /// Parallel flows, at least 1.
+    /// Number of parallel flows, at least 1.
     pub k: u64,
-    /// Least seconds between two beats; missing or 0.0: T_Λ alone sets the pace.
+    /// Minimum period between two beats in seconds. Without it, or with 0.0, the period is T_Λ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_period: Option<f64>,
-    /// Nodes, at least 1.
+    /// Number of nodes, at least 1.
     pub p: u64,
     /// Base time in seconds.
     pub t1: f64,
-    /// U of the mission's formula; only its logarithm enters.
+    /// U of the mission's formula, which uses only its logarithm.
     pub u: f64,
 }
 
@@ -155,7 +157,7 @@ impl Default for PulseParams {
 }
 
 impl PulseParams {
-    /// Least seconds between two beats, 0.0 where none is set.
+    /// Minimum period between two beats in seconds; 0.0 if none is set.
     #[must_use]
     pub fn min_period(&self) -> f64 {
         self.min_period.unwrap_or(0.0)
@@ -171,7 +173,7 @@ pub struct PidGains {
     pub ki: f64,
     /// Proportional gain.
     pub kp: f64,
-    /// Set point of T_Λ in seconds.
+    /// Set point of T_Λ, in seconds.
     pub t_threshold: f64,
 }
 
@@ -181,11 +183,11 @@ impl Default for PidGains {
     }
 }
 
-/// The other half of the parameters: pulse and PID.
+/// The parameters that a ledger records under `config`: pulse and PID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     /// PID gains and set point.
     pub pid: PidGains,
-    /// What T_Λ is made from.
+    /// Parameters of the pulse.
     pub pulse: PulseParams,
 }

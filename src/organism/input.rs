@@ -1,59 +1,59 @@
-//! What reaches an organism from outside, as the ledger records it.
+//! External inputs of an organism, as the ledger records them.
 
 use serde::{Deserialize, Serialize};
 
 use super::genome::{Config, Evolution, Genome};
 
-/// One input: in force from the next pulse.
+/// An input. It takes effect at the next pulse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Input {
-    /// A spec changed.
+    /// The spec changed.
     Config(Box<ConfigChange>),
-    /// Somebody injected anomalies or a model weight.
+    /// A client injected anomalies or model parameters.
     Injection(Injection),
-    /// A sensor saw something.
+    /// A sensor observed anomalies.
     Sense(Sense),
-    /// Nodes came or went.
+    /// The number of nodes changed.
     Scale(Scale),
-    /// Beating starts again.
+    /// Beating resumed after an interruption.
     Resume(Resume),
 }
 
-/// What a changed spec sets; only what changed.
+/// A change of the spec. Only the changed fields are set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConfigChange {
-    /// Who changed it, where that identity is authenticated.
+    /// Identity of the author, if it is authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Whether weights move.
+    /// Whether the weights evolve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evolution: Option<Evolution>,
-    /// The model.
+    /// Parameters of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ml: Option<MlChange>,
-    /// PID gains.
+    /// Gains and set point of the PID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<PidChange>,
-    /// The pulse.
+    /// Parameters of the pulse.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pulse: Option<PulseChange>,
-    /// Known risk.
+    /// Risk, in anomalies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<RiskChange>,
-    /// Where actions begin.
+    /// Thresholds of the decision rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<ThresholdsChange>,
     /// Version of the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// Weights.
+    /// Weights of the cores; they replace the evolved ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightsChange>,
 }
 
-/// A struct of optional fields that overwrites the fields it names, and its opposite: the fields in which
-/// two values differ.
+/// Defines a partial update of a struct: the same fields, each optional, with a method that applies the update and
+/// one that computes it as the difference between two values.
 macro_rules! change {
     ($(#[$doc:meta])* $name:ident of $whole:ty { $($(#[$field_doc:meta])* $field:ident: $type:ty $(= $rename:literal)?),* $(,)? }) => {
         $(#[$doc])*
@@ -65,12 +65,12 @@ macro_rules! change {
         }
 
         impl $name {
-            /// Sets the fields that are named.
+            /// Overwrites the fields that are set in this update.
             pub fn apply(&self, whole: &mut $whole) {
                 $(if let Some(value) = self.$field { whole.$field = value.into(); })*
             }
 
-            /// The fields of `new` that differ from `old`, or nothing.
+            /// Returns the fields of `new` that differ from `old`, or `None` if there are none.
             #[must_use]
             pub fn between(old: &$whole, new: &$whole) -> Option<Self> {
                 let change = Self { $($field: (old.$field != new.$field).then_some(new.$field).and_then(Into::into),)* };
@@ -81,68 +81,68 @@ macro_rules! change {
 }
 
 change!(
-    /// Changed weights.
+    /// Update of the weights.
     WeightsChange of super::genome::Weights {
-        /// Balance.
+        /// Weight of the Balance core.
         balance: f64 = "B",
-        /// Entropy.
+        /// Weight of the Entropy core.
         entropy: f64 = "E",
-        /// Optimize.
+        /// Weight of the Optimize core.
         optimize: f64 = "O",
-        /// Regen.
+        /// Weight of the Regen core.
         regen: f64 = "R",
     }
 );
 change!(
-    /// Changed risk.
+    /// Update of the risk.
     RiskChange of super::genome::Risk {
-        /// Anomalies that count at every beat.
+        /// Anomalies that count in every beat.
         anoms: u64,
-        /// Seconds an anomaly counts.
+        /// Risk window in seconds.
         window: f64,
     }
 );
 change!(
-    /// A changed model.
+    /// Update of the model.
     MlChange of super::genome::Ml {
-        /// Bias.
+        /// Intercept.
         ml_bias: f64,
-        /// Weight.
+        /// Coefficient of the number of anomalies.
         ml_weight: f64,
     }
 );
 change!(
-    /// Changed thresholds.
+    /// Update of the thresholds.
     ThresholdsChange of super::genome::Thresholds {
-        /// ALERT.
+        /// Threshold of ALERT.
         alert: f64,
-        /// APPLY_OPTIMIZE.
+        /// Threshold of APPLY_OPTIMIZE.
         gain: f64,
-        /// QUARANTINE.
+        /// Threshold of QUARANTINE.
         quarantine: f64,
-        /// APPLY_BALANCE, upper.
+        /// Upper threshold of the weighted urgency for APPLY_BALANCE.
         repair: f64,
-        /// APPLY_BALANCE, lower.
+        /// Lower threshold of the weighted conservation score for APPLY_BALANCE.
         stability: f64,
     }
 );
 change!(
-    /// A changed pulse.
+    /// Update of the pulse parameters.
     PulseChange of super::genome::PulseParams {
-        /// Parallel flows.
+        /// Number of parallel flows.
         k: u64,
-        /// Least seconds between beats; 0.0 takes an earlier one away.
+        /// Minimum period between two beats in seconds; 0.0 removes an earlier one.
         min_period: f64,
-        /// Nodes. Our own ledgers change it by `scale` alone.
+        /// Number of nodes. Ledgers written by this version change it only by `scale`.
         p: u64,
-        /// Base time.
+        /// Base time in seconds.
         t1: f64,
-        /// U.
+        /// U of the mission's formula.
         u: f64,
     }
 );
 change!(
-    /// Changed gains.
+    /// Update of the PID gains.
     PidChange of super::genome::PidGains {
         /// Derivative gain.
         kd: f64,
@@ -150,20 +150,22 @@ change!(
         ki: f64,
         /// Proportional gain.
         kp: f64,
-        /// Set point.
+        /// Set point of T_Λ, in seconds.
         t_threshold: f64,
     }
 );
 
 impl ConfigChange {
-    /// What `new` sets that differs from what was last recorded; nothing where nothing does. P is left out:
-    /// it changes by `scale`. Of weights always all four are named, so that a reader needs no evolved value.
+    /// Returns the parameters of `new` that differ from the last recorded ones, or `None` if there are none.
+    ///
+    /// P is excluded, because it changes only by `scale`. If a weight differs, all four are set, so that the entry does
+    /// not depend on evolved values.
     #[must_use]
     pub fn between(old: (&Genome, &Config), new: (&Genome, &Config)) -> Option<Self> {
         let ((old_genome, old_config), (new_genome, new_config)) = (old, new);
         let mut pulse_target = new_config.pulse;
         pulse_target.p = old_config.pulse.p;
-        // There is no null in an entry: no period and a period of 0.0 are the same pace.
+        // An entry cannot contain null, and no period means the same as a period of 0.0.
         if old_config.pulse.min_period() == new_config.pulse.min_period() {
             pulse_target.min_period = old_config.pulse.min_period;
         } else if pulse_target.min_period.is_none() {
@@ -190,77 +192,77 @@ impl ConfigChange {
     }
 }
 
-/// Anomalies or a model weight that somebody injected.
+/// Anomalies or model parameters injected by a client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Injection {
-    /// Anomalies to count from the next pulse on, for the risk window.
+    /// Anomalies that count from the next pulse on, for the length of the risk window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anoms: Option<u64>,
-    /// Who, where authenticated.
+    /// Identity of the client, if it is authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// Where it came in.
+    /// The node or endpoint that received the injection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The client's own id; a retry keeps it.
+    /// Id chosen by the client. Retries use the same id and are recorded once.
     pub id: String,
-    /// Bias from the next pulse on.
+    /// New bias of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ml_bias: Option<f64>,
-    /// Weight from the next pulse on.
+    /// New weight of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ml_weight: Option<f64>,
 }
 
-/// What a sensor saw.
+/// An observation of a sensor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sense {
-    /// Anomalies to count.
+    /// Number of anomalies.
     pub anoms: u64,
-    /// What was seen.
+    /// Kind of the observation.
     pub kind: String,
-    /// Who saw it.
+    /// The sensor.
     pub source: String,
-    /// On what.
+    /// The observed object and event, unique for each observation.
     pub subject: String,
-    /// Recorded, but counts 0.
+    /// Whether the observation is recorded without counting.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suppressed: bool,
 }
 
-/// P changed.
+/// A change of P, the number of nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
-    /// P before.
+    /// Previous P.
     pub from: u64,
     /// P from the next pulse on.
     pub p: u64,
 }
 
-/// Beating starts again after it had stopped.
+/// Beating resumed after an interruption.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// Epoch of the writer.
     pub epoch: u64,
-    /// Who writes from here on.
+    /// Identity of the writer of the following entries.
     pub operator: String,
-    /// Why it had stopped.
+    /// Reason for the interruption.
     pub reason: ResumeReason,
 }
 
-/// Why beating had stopped.
+/// Reason for an interruption of beating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ResumeReason {
-    /// The process ended.
+    /// The process was restarted.
     Restart,
-    /// Another operator held the ledger.
+    /// Another operator replica took the ledger over.
     #[serde(rename = "takeover")]
     TakeOver,
     /// `spec.suspend` was set.
     Unsuspended,
-    /// `spec.beats` was reached.
+    /// `spec.beats` was reached and then raised.
     BeatsRaised,
-    /// There was no Genome.
+    /// The Genome was missing.
     GenomeBack,
 }

@@ -1,4 +1,5 @@
-//! The genomic PID controller: it holds T_Λ against a set point by moving the weight of the Optimize core.
+//! The genomic PID controller. The controlled variable is T_Λ; the manipulated variable is the weight of the
+//! Optimize core.
 
 use std::collections::VecDeque;
 
@@ -6,42 +7,43 @@ use serde::{Deserialize, Serialize};
 
 use super::genome::PidGains;
 
-/// Bound of the integral, either way (anti-windup).
+/// Limit of the absolute value of the integral (anti-windup), in seconds².
 const INTEGRAL_BOUND: f64 = 1.0;
-/// An error smaller than this sets the integral to 0 (ε-reset). Seconds.
+/// The integral is reset to 0 while the absolute error is below this, in seconds (ε-reset).
 const EPSILON: f64 = 1e-4;
-/// Bound of one beat's adjustment, either way.
+/// Limit of the absolute value of `delta_o` per beat.
 const DELTA_BOUND: f64 = 0.05;
-/// How many steps must have been stable for the controller to count as settled.
+/// Number of consecutive stable steps after which the controller counts as settled.
 const SETTLED_AFTER: usize = 10;
 
-/// What the controller keeps between beats, as a snapshot holds it.
+/// State of the controller between beats, as a snapshot records it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pid {
     /// Error of the last step, seconds; 0 before the first.
     pub error: f64,
     /// Integral of the error, seconds².
     pub integral: f64,
-    /// Timestamp of the last pulse; none before the first and after a resume, when dt is 0.
+    /// Timestamp of the last pulse, in seconds since 1970. `None` before the first pulse and after a resume: the next
+    /// dt is then 0.
     pub last: Option<f64>,
-    /// `stable` of the last ten steps, oldest first.
+    /// `stable` of the last [`SETTLED_AFTER`] steps, oldest first.
     pub recent: Vec<bool>,
 }
 
-/// One computation, as an evolution entry records it.
+/// One step of the controller, as an evolution entry records it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PidStep {
     /// kd · derivative.
     pub d_term: f64,
-    /// What the Optimize weight moves by: −output, clamped.
+    /// Change of the Optimize weight: −output, clamped to ±0.05.
     pub delta_o: f64,
-    /// Change of the error since the last step; at most 0 when stable (ΔV).
+    /// Change of the error since the last step (ΔV), in seconds.
     pub delta_v: f64,
-    /// delta_v / dt, 0 where dt is 0.
+    /// delta_v / dt; 0 if dt is 0.
     pub derivative: f64,
-    /// Seconds since the last pulse, 0 on the first after genesis or resume.
+    /// Seconds since the last pulse; 0 for the first pulse after genesis or resume.
     pub dt: f64,
-    /// T_Λ − set point, seconds (ΔT).
+    /// T_Λ − set point (ΔT), in seconds.
     pub error: f64,
     /// ki · integral.
     pub i_term: f64,
@@ -51,12 +53,12 @@ pub struct PidStep {
     pub output: f64,
     /// kp · error.
     pub p_term: f64,
-    /// delta_v ≤ 0.
+    /// Whether delta_v ≤ 0.
     pub stable: bool,
 }
 
 impl Pid {
-    /// One step at the moment `timestamp` (seconds since 1970). Mission, "Genomic PID Controller"; format 6.
+    /// Computes one step at `timestamp`, in seconds since 1970 (mission, "Genomic PID Controller"; format, step 6).
     pub fn step(&mut self, gains: &PidGains, t_lambda: f64, timestamp: f64) -> PidStep {
         let dt = self.last.map_or(0.0, |last| (timestamp - last).max(0.0));
         let error = t_lambda - gains.t_threshold;
@@ -94,31 +96,31 @@ impl Pid {
         }
     }
 
-    /// Whether the last ten steps exist and were all stable; `None` before there are ten.
+    /// Returns whether the last ten steps were all stable, or `None` if there have been fewer than ten.
     #[must_use]
     pub fn settled(&self) -> Option<bool> {
         (self.recent.len() == SETTLED_AFTER).then(|| self.recent.iter().all(|&stable| stable))
     }
 }
 
-/// The last steps of a controller, for reports. Bounded as the mission has it, and no part of the state:
-/// a snapshot does not hold it.
+/// The last steps of a controller, for reports. Its size is the one that the mission gives. It is not part of the
+/// state: a snapshot does not contain it.
 #[derive(Clone, Debug, Default)]
 pub struct History(VecDeque<PidStep>);
 
 impl History {
-    /// How many steps are kept.
-    pub const BOUND: usize = 1000;
+    /// Maximum number of steps.
+    pub const CAPACITY: usize = 1000;
 
-    /// Adds a step; the oldest goes when there are more than [`Self::BOUND`].
+    /// Adds a step, and drops the oldest one beyond [`Self::CAPACITY`].
     pub fn push(&mut self, step: PidStep) {
-        if self.0.len() == Self::BOUND {
+        if self.0.len() == Self::CAPACITY {
             self.0.pop_front();
         }
         self.0.push_back(step);
     }
 
-    /// The steps kept, oldest first.
+    /// The steps, oldest first.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &PidStep> {
         self.0.iter()
     }

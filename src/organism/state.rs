@@ -1,67 +1,69 @@
-//! Everything that has to be known to go on beating, and how inputs change it.
+//! The state of an organism between two beats, and how inputs change it.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::arbiter::Action;
+use super::decision::Action;
 use super::genome::{Config, Genome, Ml, Weights};
 use super::input::{Injection, Input, Sense};
 use super::pid::Pid;
 
-/// At most so many items each of injected and sensed count or wait (format 2).
-pub const ITEM_BOUND: usize = 4096;
+/// Maximum number of items each of `injected` and `sensed`, pending ones included (format, step 2).
+pub const MAX_ITEMS: usize = 4096;
 
-/// What joined and still counts: the ledger's own time at which it joined, and how many anomalies.
+/// Anomalies in the risk window: the time of the ledger at which they joined, in seconds, and their number.
 pub type Item = (f64, u64);
 
-/// The state of an organism after a beat, exactly as a snapshot entry holds it, and what waits for the next.
+/// The state of an organism after a beat, exactly as a snapshot entry records it, and the anomalies that are pending
+/// until the next pulse.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// Last decision.
+    /// The decision in force.
     pub action: Action,
-    /// The Balance core's memory.
+    /// Running mean of the Balance core.
     pub balance_state: f64,
-    /// Beats so far, held ones too.
+    /// Number of beats so far, held ones included.
     pub beat: u64,
-    /// Pulse and PID as last given; `config.pulse.p` is the P in force.
+    /// Pulse and PID parameters as last configured; `config.pulse.p` is the P in force.
     pub config: Config,
-    /// The genome as last given.
+    /// The genome as last configured.
     pub genome: Genome,
-    /// Injected anomalies that counted at the last pulse, in entry order.
+    /// Injected anomalies in the risk window at the last pulse, in entry order.
     pub injected: Vec<Item>,
-    /// The model in force: an injection may have moved it from `genome.ml`.
+    /// The model in force. Injections change it without changing `genome.ml`.
     pub ml: Ml,
-    /// The controller.
+    /// State of the PID controller.
     pub pid: Pid,
-    /// Sensed anomalies that counted at the last pulse, in entry order.
+    /// Sensed anomalies in the risk window at the last pulse, in entry order.
     pub sensed: Vec<Item>,
     /// Timestamp of the genesis entry, seconds since 1970.
     pub started: f64,
-    /// The ledger's own time in seconds.
+    /// τ, the time of the ledger in seconds (format, step 1). Unlike wall-clock time it does not advance during
+    /// outages.
     pub tau: f64,
-    /// Version in force.
+    /// Version of the engine as last configured.
     pub version: Arc<str>,
-    /// The evolved weights.
+    /// The weights in force, as evolved.
     pub weights: Weights,
-    /// Injected since the last pulse. A snapshot never stands while something waits.
+    /// Anomalies injected since the last pulse. Not part of a snapshot, which is never taken while any are pending.
     #[serde(skip)]
-    waiting_injected: Vec<u64>,
-    /// Sensed since the last pulse.
+    pending_injected: Vec<u64>,
+    /// Anomalies sensed since the last pulse.
     #[serde(skip)]
-    waiting_sensed: Vec<u64>,
+    pending_sensed: Vec<u64>,
 }
 
-/// Why an input changes nothing.
+/// Error of [`State::apply`]: the input is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// [`ITEM_BOUND`] items count or wait.
-    #[error("{ITEM_BOUND} injections count already; try again when some have left the risk window")]
+pub enum ApplyError {
+    /// There are [`MAX_ITEMS`] injections in the risk window.
+    #[error("{MAX_ITEMS} injections are in the risk window; retry when some have left it")]
     Full,
 }
 
 impl State {
-    /// The state at genesis.
+    /// The initial state. `started` is the timestamp of the genesis entry, in seconds since 1970.
     #[must_use]
     pub fn genesis(version: &str, started: f64, genome: Genome, config: Config) -> Self {
         Self {
@@ -78,34 +80,34 @@ impl State {
             tau: 0.0,
             version: version.into(),
             weights: genome.weights,
-            waiting_injected: vec![],
-            waiting_sensed: vec![],
+            pending_injected: vec![],
+            pending_sensed: vec![],
         }
     }
 
-    /// Whether an injection or sense waits for its pulse; then no snapshot may stand.
+    /// Returns whether an injection or sense is pending until the next pulse. No snapshot may be taken then.
     #[must_use]
-    pub fn waits(&self) -> bool {
-        !self.waiting_injected.is_empty() || !self.waiting_sensed.is_empty()
+    pub fn has_pending_anomalies(&self) -> bool {
+        !self.pending_injected.is_empty() || !self.pending_sensed.is_empty()
     }
 
-    /// risk.anoms and what was injected and still counts.
+    /// `risk.anoms` plus the injected anomalies in the risk window.
     #[must_use]
     pub fn genome_anoms(&self) -> u64 {
         self.injected.iter().fold(self.genome.risk.anoms, |sum, &(_, anoms)| sum.saturating_add(anoms))
     }
 
-    /// What was sensed and still counts.
+    /// The sensed anomalies in the risk window.
     #[must_use]
     pub fn features_anoms(&self) -> u64 {
         self.sensed.iter().fold(0, |sum, &(_, anoms)| sum.saturating_add(anoms))
     }
 
-    /// Takes an input in: it is in force from the next pulse.
+    /// Applies an input, with effect from the next pulse.
     ///
     /// # Errors
-    /// [`Refused`]: then nothing has changed and nothing may be recorded.
-    pub fn apply(&mut self, input: &Input) -> Result<(), Refused> {
+    /// Returns [`ApplyError`] and leaves the state unchanged if the input is rejected. It must not be recorded then.
+    pub fn apply(&mut self, input: &Input) -> Result<(), ApplyError> {
         match input {
             Input::Config(change) => {
                 if let Some(weights) = &change.weights {
@@ -138,7 +140,7 @@ impl State {
             Input::Injection(injection) => self.inject(injection)?,
             Input::Sense(sense) => {
                 if sense.anoms > 0 && !sense.suppressed {
-                    self.waiting_sensed.push(sense.anoms);
+                    self.pending_sensed.push(sense.anoms);
                 }
             }
             Input::Scale(scale) => self.config.pulse.p = scale.p,
@@ -147,12 +149,12 @@ impl State {
         Ok(())
     }
 
-    fn inject(&mut self, injection: &Injection) -> Result<(), Refused> {
+    fn inject(&mut self, injection: &Injection) -> Result<(), ApplyError> {
         if let Some(anoms) = injection.anoms.filter(|&anoms| anoms > 0) {
-            if self.injected.len() + self.waiting_injected.len() >= ITEM_BOUND {
-                return Err(Refused::Full);
+            if self.injected.len() + self.pending_injected.len() >= MAX_ITEMS {
+                return Err(ApplyError::Full);
             }
-            self.waiting_injected.push(anoms);
+            self.pending_injected.push(anoms);
         }
         if let Some(weight) = injection.ml_weight {
             self.ml.ml_weight = weight;
@@ -163,28 +165,28 @@ impl State {
         Ok(())
     }
 
-    /// The sense as it is to be recorded: suppressed where no further one may count.
+    /// Returns the sense as it must be recorded: suppressed if there are already [`MAX_ITEMS`].
     #[must_use]
-    pub fn admit(&self, mut sense: Sense) -> Sense {
-        sense.suppressed |= self.sensed.len() + self.waiting_sensed.len() >= ITEM_BOUND;
+    pub fn suppress_excess(&self, mut sense: Sense) -> Sense {
+        sense.suppressed |= self.sensed.len() + self.pending_sensed.len() >= MAX_ITEMS;
         sense
     }
 
-    /// Advances the ledger's own time to the pulse at `timestamp` (format 1) and lets anomalies leave and
-    /// join (format 2).
-    pub(super) fn pass_time(&mut self, timestamp: f64) {
+    /// Advances the time of the ledger to the pulse at `timestamp` (format, step 1). Anomalies whose risk window has
+    /// passed leave, pending ones join (format, step 2).
+    pub(super) fn advance_time(&mut self, timestamp: f64) {
         let longest = f64::max(10.0, 2.0 * self.config.pulse.min_period());
         if let Some(last) = self.pid.last {
             self.tau += (timestamp - last).max(0.0).min(longest);
         }
         let (tau, window) = (self.tau, self.genome.risk.window);
-        for (items, waiting) in
-            [(&mut self.injected, &mut self.waiting_injected), (&mut self.sensed, &mut self.waiting_sensed)]
+        for (items, pending) in
+            [(&mut self.injected, &mut self.pending_injected), (&mut self.sensed, &mut self.pending_sensed)]
         {
             if window > 0.0 {
                 items.retain(|&(joined, _)| tau - joined < window);
             }
-            items.extend(waiting.drain(..).map(|anoms| (tau, anoms)));
+            items.extend(pending.drain(..).map(|anoms| (tau, anoms)));
         }
     }
 }

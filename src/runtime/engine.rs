@@ -12,11 +12,11 @@ use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
 use crate::mesh::{InjectionEvent, Outcome};
-use crate::organism::beat::{self, Open};
+use crate::organism::beat::{self, OpenBeat};
 use crate::organism::cores::Flows;
 use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
 use crate::organism::pulse::{self, PulseError};
-use crate::organism::state::Refused;
+use crate::organism::state::ApplyError;
 use crate::organism::{Beat, Input, State, VERSION};
 
 /// A new input makes an organism due at once, but its beats stay at least this far apart.
@@ -34,7 +34,7 @@ pub enum EngineError {
     NotCanonical(#[from] NotCanonical),
     /// The state refuses an input that is not an injection.
     #[error("cannot apply an input: {0}")]
-    Input(#[from] Refused),
+    Input(#[from] ApplyError),
     /// The parameters define no T_Λ.
     #[error("cannot open a beat: {0}")]
     Pulse(#[from] PulseError),
@@ -248,7 +248,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] when there is no T_Λ or an injection cannot be recorded; the deadline has moved.
-    pub fn open_beat(&mut self, now: Instant, wall: f64, slowdown: f64) -> Result<OpenBeat, EngineError> {
+    pub fn open_beat(&mut self, now: Instant, wall: f64, slowdown: f64) -> Result<OpenedBeat, EngineError> {
         let mut missed = self.advance_deadline(now, slowdown);
         let blocked = self.record_injections(wall)?;
         let open = match &mut self.state {
@@ -256,7 +256,7 @@ impl Engine {
             _ => None,
         };
         missed += u64::from(open.is_none());
-        Ok(OpenBeat { missed, open, blocked })
+        Ok(OpenedBeat { missed, open, blocked })
     }
 
     /// Closes a beat with the results of its cores and records it.
@@ -265,7 +265,7 @@ impl Engine {
     /// [`EngineError`] when a number is not finite: that beat is not recorded.
     pub fn close_beat(
         &mut self,
-        open: Open,
+        open: OpenBeat,
         flows: Flows,
         now: Instant,
         slowdown: f64,
@@ -297,7 +297,7 @@ impl Engine {
     /// [`EngineError::NotCanonical`] never: a state holds finite numbers.
     pub fn record_snapshot(&mut self, wall: f64) -> Result<(), EngineError> {
         match &self.state {
-            Some(state) if !state.waits() => {
+            Some(state) if !state.has_pending_anomalies() => {
                 let record = Record::snapshot(wall, state)?;
                 self.beats_since_snapshot = 0;
                 Ok(self.pending.append(record)?)
@@ -498,11 +498,11 @@ impl Engine {
 
 /// A beat that [`Engine::open_beat`] opened.
 #[must_use = "an open beat has to be closed"]
-pub struct OpenBeat {
+pub struct OpenedBeat {
     /// Deadlines skipped, this one included when no beat is opened.
     pub missed: u64,
     /// What the cores read; none while too many entries are pending or the engine does not run.
-    pub open: Option<Open>,
+    pub open: Option<OpenBeat>,
     /// Why injections wait, said once when it begins.
     pub blocked: Option<String>,
 }

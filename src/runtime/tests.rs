@@ -5,7 +5,7 @@ use crate::ledger::entry::Origin;
 use crate::ledger::replay::Replay;
 use crate::ledger::{Chain, Entry};
 use crate::mesh::{Identity, Injectable, InjectionEvent, InjectionPayload, Outcome};
-use crate::organism::cores::{Cores, Entropy, Reading};
+use crate::organism::cores::{CoreInput, Cores, Entropy};
 use crate::organism::{Action, Config, Genome, State};
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Harness {
     /// Beats at `now`; false when no beat was opened.
     fn beat_at(&mut self, now: Instant, wall: f64, cores: &Cores) -> bool {
         let Some(open) = self.engine.open_beat(now, wall, 1.0).unwrap().open else { return false };
-        let flows = cores.run(&open.reading);
+        let flows = cores.run(&open.input);
         self.engine.close_beat(open, flows, now, 1.0).unwrap().is_some()
     }
 
@@ -203,7 +203,7 @@ fn a_patch_sets_only_what_changed_and_is_decided_on_early() {
 
 #[test]
 fn a_core_that_panics_holds_the_beat_and_the_last_decision_stands() {
-    fn broken(_: &Reading) -> Entropy {
+    fn broken(_: &CoreInput) -> Entropy {
         panic!("out of order")
     }
     let mut harness = Harness::new(desired());

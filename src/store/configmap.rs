@@ -14,7 +14,7 @@ use kube::{Client, ResourceExt};
 
 use super::{CALL_TIMEOUT, Head, SegmentRef};
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 
 /// A failed call for an object of a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -229,7 +229,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreErrorKind::Conflict`] if an object of this name has another content.
-    pub async fn create_segment(&self, sealed: &Sealed, epoch: u64) -> Result<String, StoreError> {
+    pub async fn create_segment(&self, sealed: &SealedSegment, epoch: u64) -> Result<String, StoreError> {
         let name = self.segment_name(epoch, sealed.head.first, sealed.head.count);
         let head = sealed
             .head_text()
@@ -256,7 +256,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`]. A missing object is `Ok(None)`.
-    pub async fn segment(&self, name: &str) -> Result<Option<(String, Sealed)>, StoreError> {
+    pub async fn segment(&self, name: &str) -> Result<Option<(String, SealedSegment)>, StoreError> {
         let Some(object) = self.call("get", name, self.api.get_opt(name)).await? else {
             return Ok(None);
         };
@@ -267,7 +267,7 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn listed(&self, listed: &SegmentRef) -> Result<Option<Sealed>, StoreError> {
+    pub async fn listed(&self, listed: &SegmentRef) -> Result<Option<SealedSegment>, StoreError> {
         let name = self.name_of(listed);
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
@@ -278,11 +278,11 @@ impl ConfigMaps {
         self.parse_segment(&name, object).map(|(_, sealed)| Some(sealed))
     }
 
-    fn parse_segment(&self, name: &str, object: ConfigMap) -> Result<(String, Sealed), StoreError> {
+    fn parse_segment(&self, name: &str, object: ConfigMap) -> Result<(String, SealedSegment), StoreError> {
         let uid = object.uid().unwrap_or_default();
         let head = object.data.unwrap_or_default().remove("head").unwrap_or_default();
         let entries = object.binary_data.unwrap_or_default().remove("entries").unwrap_or_default().0;
-        let sealed = Sealed::from_parts(&head, entries)
+        let sealed = SealedSegment::from_parts(&head, entries)
             .map_err(|error| self.error("read", name, StoreErrorKind::Content(error.to_string())))?;
         Ok((uid, sealed))
     }

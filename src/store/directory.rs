@@ -26,7 +26,7 @@ use sha3::{Digest, Sha3_256};
 use super::{Head, OpenedSegment, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
-use crate::ledger::{Sealed, hex};
+use crate::ledger::{SealedSegment, hex};
 
 pub use writer::{ResumePoint, Writer};
 
@@ -181,12 +181,12 @@ impl Folder {
     ///
     /// # Errors
     /// [`FolderError`] naming the file.
-    pub fn load(&self, segment: &SegmentRef) -> Result<Sealed, FolderError> {
+    pub fn load(&self, segment: &SegmentRef) -> Result<SealedSegment, FolderError> {
         let path = self.segment_path(segment);
         self.load_at(&path, segment).map_err(|kind| kind.at(path))
     }
 
-    fn load_at(&self, path: &Path, segment: &SegmentRef) -> Result<Sealed, FolderErrorKind> {
+    fn load_at(&self, path: &Path, segment: &SegmentRef) -> Result<SealedSegment, FolderErrorKind> {
         let missing = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => FolderErrorKind::Missing,
             _ => error.into(),
@@ -206,8 +206,8 @@ impl Folder {
             .ok_or_else(|| altered("no line break after its head"))?;
         let entries = bytes.split_off(line + 1);
         let text = std::str::from_utf8(&bytes[..line]).map_err(|_| altered("its head is not UTF-8"))?;
-        let sealed =
-            Sealed::from_parts(text, entries).map_err(|error| FolderErrorKind::Altered(error.to_string()))?;
+        let sealed = SealedSegment::from_parts(text, entries)
+            .map_err(|error| FolderErrorKind::Altered(error.to_string()))?;
         if sealed.head_text().is_ok_and(|canonical| canonical != text) {
             return Err(altered("its head is not in canonical form"));
         }

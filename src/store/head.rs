@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::merkle::{LARGEST_INDEX, Tree};
-use crate::ledger::sealed::{Hex, Sealed, Start};
+use crate::ledger::merkle::{MAX_SIZE, Tree};
+use crate::ledger::sealed::{HexHash, ReplayStart, SealedSegment};
 use crate::ledger::{Chain, hex};
 use crate::organism::input::ResumeReason;
 
@@ -29,7 +29,7 @@ pub struct Head {
     #[serde(deserialize_with = "bounded")]
     pub injected_total: u64,
     /// Hash of the last entry.
-    pub last_hash: Hex,
+    pub last_hash: HexHash,
     /// The newest injection: its index and its timestamp in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_injection: Option<(u64, f64)>,
@@ -38,12 +38,12 @@ pub struct Head {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_tail: Option<(u64, u64)>,
     /// Peaks of the Merkle tree over all entries since genesis.
-    pub peaks: Vec<Hex>,
+    pub peaks: Vec<HexHash>,
     /// Whether the Organism was deleted with `onDelete: Retain`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retained: bool,
     /// Merkle root over all entries since genesis.
-    pub root: Hex,
+    pub root: HexHash,
     /// The segments, oldest first, without gaps.
     pub segments: Vec<SegmentRef>,
     /// Number of entries since genesis.
@@ -56,7 +56,7 @@ pub struct Head {
 /// Refuses counters that no writer can have reached: they would overflow, or fence every later writer for good.
 fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let number = u64::deserialize(deserializer)?;
-    if number <= LARGEST_INDEX / 2 {
+    if number <= MAX_SIZE / 2 {
         Ok(number)
     } else {
         Err(serde::de::Error::custom(format!("{number} is larger than any count can be")))
@@ -81,7 +81,7 @@ pub struct SegmentRef {
     /// Merge level: 0 for a committed segment, one more for each merge.
     pub level: u8,
     /// The first genesis or snapshot in the segment.
-    pub start: Option<Start>,
+    pub start: Option<ReplayStart>,
 }
 
 type Row = (u64, u64, u64, String, u64, u8, Option<(u64, f64)>);
@@ -90,10 +90,10 @@ impl TryFrom<Row> for SegmentRef {
     type Error = &'static str;
 
     fn try_from((first, count, epoch, object, bytes, level, start): Row) -> Result<Self, Self::Error> {
-        if first.max(count).max(bytes) > LARGEST_INDEX / 2 {
+        if first.max(count).max(bytes) > MAX_SIZE / 2 {
             return Err("a segment's first, count or bytes is too large");
         }
-        let start = start.map(|(index, time)| Start { index, time });
+        let start = start.map(|(index, time)| ReplayStart { index, time });
         Ok(Self { first, count, epoch, object, bytes, level, start })
     }
 }
@@ -108,7 +108,7 @@ impl From<SegmentRef> for Row {
 impl SegmentRef {
     /// The reference to `sealed`, which the writer of `epoch` stored as `object`.
     #[must_use]
-    pub fn new(sealed: &Sealed, epoch: u64, object: String, level: u8) -> Self {
+    pub fn new(sealed: &SealedSegment, epoch: u64, object: String, level: u8) -> Self {
         Self {
             first: sealed.head.first,
             count: sealed.head.count,
@@ -138,12 +138,12 @@ impl Head {
             generation,
             holder: holder.to_owned(),
             injected_total: 0,
-            last_hash: Hex::default(),
+            last_hash: HexHash::default(),
             last_injection: None,
             lost_tail: None,
             peaks: vec![],
             retained: false,
-            root: Hex(tree.root()),
+            root: HexHash(tree.root()),
             segments: vec![],
             size: 0,
             uid: uid.to_owned(),
@@ -165,15 +165,15 @@ impl Head {
     #[must_use]
     pub fn chain(&self) -> Option<Chain> {
         let tree = Tree::from_peaks(self.size, self.peaks.iter().map(|peak| peak.0).collect())?;
-        (tree.root() == self.root.0).then(|| Chain::at(tree, self.last_hash.0))
+        (tree.root() == self.root.0).then(|| Chain::from_parts(tree, self.last_hash.0))
     }
 
     /// Appends a segment after which the chain is `chain`. `injections` are index and timestamp of those in it.
     pub fn append(&mut self, segment: SegmentRef, chain: &Chain, injections: &[(u64, f64)]) {
         self.size = chain.size();
-        self.last_hash = Hex(*chain.last_hash());
-        self.root = Hex(chain.tree().root());
-        self.peaks = chain.tree().peaks().iter().copied().map(Hex).collect();
+        self.last_hash = HexHash(*chain.last_hash());
+        self.root = HexHash(chain.tree().root());
+        self.peaks = chain.tree().peaks().iter().copied().map(HexHash).collect();
         self.injected_total += injections.len() as u64;
         self.last_injection = injections.last().copied().or(self.last_injection);
         self.segments.push(segment);
@@ -197,7 +197,7 @@ impl Head {
 
     /// The first genesis or snapshot that is still stored.
     #[must_use]
-    pub fn replayable_from(&self) -> Option<Start> {
+    pub fn replayable_from(&self) -> Option<ReplayStart> {
         self.segments.iter().find_map(|it| it.start)
     }
 
@@ -287,7 +287,7 @@ mod tests {
         let mut head = Head::empty("", 1, 1, "");
         for &(bytes, level, start) in segments {
             let first = head.size;
-            let start = start.then_some(Start { index: first, time: 0.0 });
+            let start = start.then_some(ReplayStart { index: first, time: 0.0 });
             head.segments.push(SegmentRef {
                 first,
                 count: 7,

@@ -4,8 +4,8 @@
 //! first equals the chain before the second.
 
 use crate::ledger::entry::Origin;
-use crate::ledger::sealed::SealedError;
-use crate::ledger::{Chain, Entry, Sealed};
+use crate::ledger::sealed::OpenError;
+use crate::ledger::{Chain, Entry, SealedSegment};
 
 /// A decoded segment.
 #[derive(Clone, Debug)]
@@ -24,9 +24,9 @@ impl OpenedSegment {
     /// Decodes `sealed` and computes the chain after its last entry.
     ///
     /// # Errors
-    /// [`SealedError`] if the segment is not what its head claims.
-    pub fn open(sealed: &Sealed) -> Result<Self, SealedError> {
-        let before = sealed.before()?;
+    /// [`OpenError`] if the segment is not what its head claims.
+    pub fn open(sealed: &SealedSegment) -> Result<Self, OpenError> {
+        let before = sealed.chain_before()?;
         let entries = sealed.open()?;
         let mut tree = before.tree().clone();
         let mut last_hash = *before.last_hash();
@@ -34,6 +34,11 @@ impl OpenedSegment {
             tree.push(&entry.hash);
             last_hash = entry.hash;
         }
-        Ok(Self { origin: sealed.head.origin.clone(), before, entries, after: Chain::at(tree, last_hash) })
+        Ok(Self {
+            origin: sealed.head.origin.clone(),
+            before,
+            entries,
+            after: Chain::from_parts(tree, last_hash),
+        })
     }
 }

@@ -160,10 +160,10 @@ fn altered_json_lines_are_detected() {
         (with(3, format!("{} ", lines[3])), "altered.jsonl:4: not in canonical form"),
         (with(3, format!("{}\r", lines[3])), "altered.jsonl:4: not in canonical form"),
         (with(3, String::new()), "altered.jsonl:4: not an entry"),
-        (with(6, lines[6].replace("NOOP", "ALERT")), "altered.jsonl:7: entry 6: its hash"),
+        (with(6, lines[6].replace("NOOP", "ALERT")), "altered.jsonl:7: entry 6: hash does not match"),
         (
             lines[..4].iter().chain(&lines[5..]).map(|it| format!("{it}\n")).collect(),
-            "entry 4 expected, found 5",
+            "expected entry 4, found entry 5",
         ),
         (whole[..whole.len() - 5].to_owned(), "altered.jsonl:85: not an entry"),
         (String::new(), "contains no entry"),

@@ -71,7 +71,7 @@ fn replay_detects_an_altered_decision() {
     place.write("forged.jsonl", &text);
     place.ok("ledger verify forged.jsonl");
     let told = place.fails("ledger replay forged.jsonl", 1);
-    assert!(told.contains("entry 20: action.action is \"ALERT\", \"NOOP\" follows"), "{told}");
+    assert!(told.contains("entry 20: action.action is \"ALERT\", expected \"NOOP\""), "{told}");
 }
 
 /// As in `venom ledger show | head`.

@@ -1,7 +1,7 @@
 //! A ledger read from the cluster, checked by the library and by `rederive`, which is independent of the library.
 use venom::api::OrganismStatus;
 use venom::ledger::replay::Replay;
-use venom::ledger::sealed::Sealed;
+use venom::ledger::sealed::SealedSegment;
 use venom::ledger::{Entry, hex};
 use venom::store::configmap::ConfigMaps;
 use venom::store::{Head, SegmentRef};
@@ -13,7 +13,7 @@ use crate::rederive::{Before, Summary, rederive};
 pub struct Live {
     pub head: Head,
     /// The listed segments after the last gap, oldest first, with their ranges in `entries`.
-    segments: Vec<(SegmentRef, Sealed, std::ops::Range<usize>)>,
+    segments: Vec<(SegmentRef, SealedSegment, std::ops::Range<usize>)>,
     /// The entries of these segments.
     pub entries: Vec<Entry>,
     /// First and last index of each listed segment that is missing.
@@ -87,11 +87,16 @@ impl Live {
         assert_eq!(summary.peaks, peaks, "the head's peaks");
         assert_eq!(head.floor, head.segments.first().map_or(head.size, |it| it.first), "floor");
         assert!(head.segments.windows(2).all(|pair| pair[0].end() == pair[1].first), "side by side");
-        let mut tree = segments.first().map(|(_, sealed, _)| sealed.before().unwrap().tree().clone());
+        let mut tree = segments.first().map(|(_, sealed, _)| sealed.chain_before().unwrap().tree().clone());
         for (listed, sealed, its) in segments {
             self.check_segment(listed, sealed, its.clone());
             let tree = tree.as_mut().unwrap();
-            assert_eq!(sealed.before().unwrap().tree(), tree, "peaks of the segment at {}", listed.first);
+            assert_eq!(
+                sealed.chain_before().unwrap().tree(),
+                tree,
+                "peaks of the segment at {}",
+                listed.first
+            );
             entries[its.clone()].iter().for_each(|entry| tree.push(&entry.hash));
         }
         let mut replay = Replay::default();
@@ -105,7 +110,7 @@ impl Live {
         summary
     }
 
-    fn check_segment(&self, listed: &SegmentRef, sealed: &Sealed, its: std::ops::Range<usize>) {
+    fn check_segment(&self, listed: &SegmentRef, sealed: &SealedSegment, its: std::ops::Range<usize>) {
         let (head, entries) = (&sealed.head, &self.entries[its]);
         let name = format!("segment {} + {}", listed.first, listed.count);
         assert_eq!((head.first, head.count), (listed.first, listed.count), "{name}");
@@ -146,7 +151,7 @@ impl Live {
         let first = self.entries[0].index;
         let count = usize::try_from(stated.size.checked_sub(first).expect("pruned meanwhile")).unwrap();
         let part = &self.entries[..count];
-        let mut tree = self.segments[0].1.before().unwrap().tree().clone();
+        let mut tree = self.segments[0].1.chain_before().unwrap().tree().clone();
         part.iter().for_each(|entry| tree.push(&entry.hash));
         assert_eq!(stated.merkle_root, hex(&tree.root()), "status.ledger.merkleRoot");
         assert_eq!(

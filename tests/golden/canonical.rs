@@ -4,7 +4,7 @@ use venom::ledger::{canonical, hex};
 use super::{json, list};
 
 #[test]
-fn texts_and_hashes() {
+fn canonical_texts_and_their_hashes() {
     for case in list(&json("canonical.json"), "cases") {
         let text = canonical::to_string(&case["value"]).unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(text, case["text"].as_str().unwrap());

@@ -5,9 +5,9 @@ use venom::organism::{Input, State, beat};
 
 use super::{compare, json as file, list};
 
-/// Every run of engine.json: each number of each beat, and the snapshot after the last.
+/// Every run of engine.json: each number of each beat, and the snapshot after the last one.
 #[test]
-fn engine_runs() {
+fn the_engine_derives_every_number() {
     for run in list(&file("engine.json"), "runs") {
         let name = run["name"].as_str().unwrap();
         let genome: Genome = serde_json::from_value(run["genome"].clone()).unwrap();
@@ -15,7 +15,7 @@ fn engine_runs() {
         let mut state = State::genesis("0.1.0", run["started"].as_f64().unwrap(), genome, config);
         for (i, beat) in list(run, "beats").iter().enumerate() {
             let at = format!("{name}[{i}]");
-            one_beat(&at, &mut state, beat);
+            check_beat(&at, &mut state, beat);
         }
         let mut snapshot = json!(state);
         snapshot["type"] = json!("snapshot");
@@ -24,30 +24,31 @@ fn engine_runs() {
     }
 }
 
-fn one_beat(at: &str, state: &mut State, vector: &Value) {
-    for refused in vector["refused"].as_array().into_iter().flatten() {
+fn check_beat(at: &str, state: &mut State, vector: &Value) {
+    for rejected in vector["refused"].as_array().into_iter().flatten() {
         let before = state.clone();
-        let taken = serde_json::from_value::<Input>(refused.clone()).is_ok_and(|it| state.apply(&it).is_ok());
-        assert!(!taken, "{at}: {refused} was taken");
-        assert_eq!(*state, before, "{at}: {refused} changed something");
+        let applied =
+            serde_json::from_value::<Input>(rejected.clone()).is_ok_and(|it| state.apply(&it).is_ok());
+        assert!(!applied, "{at}: {rejected} was applied");
+        assert_eq!(*state, before, "{at}: {rejected} changed the state");
     }
     for input in vector["inputs"].as_array().into_iter().flatten() {
         let input: Input = serde_json::from_value(input.clone()).unwrap();
-        state.apply(&input).unwrap_or_else(|refused| panic!("{at}: {refused}"));
+        state.apply(&input).unwrap_or_else(|error| panic!("{at}: {error}"));
     }
     let opened = beat::open(state, vector["timestamp"].as_f64().unwrap()).unwrap();
-    let reading = opened.reading.clone();
-    let flows = fail(Cores::default().run(&reading), &vector["failed"]);
-    let made = beat::close(state, opened, flows);
+    let input = opened.input.clone();
+    let flows = with_failures(Cores::default().run(&input), &vector["failed"]);
+    let closed = beat::close(state, opened, flows);
 
     let mut got = json!({
-        "t_lambda": made.pulse.t_lambda, "k": made.pulse.k, "p": made.pulse.p, "kp": made.pulse.kp,
-        "elapsed": made.pulse.elapsed, "tau": state.tau,
-        "genome_anoms": reading.genome_anoms, "features_anoms": made.features_anoms,
-        "flows": {}, "action": made.action, "weights": made.evolved.weights,
+        "t_lambda": closed.pulse.t_lambda, "k": closed.pulse.k, "p": closed.pulse.p, "kp": closed.pulse.kp,
+        "elapsed": closed.pulse.elapsed, "tau": state.tau,
+        "genome_anoms": input.genome_anoms, "features_anoms": closed.features_anoms,
+        "flows": {}, "action": closed.action, "weights": closed.evolved.weights,
         "settled": state.pid.settled() == Some(true),
     });
-    let flows = &made.flows;
+    let flows = &closed.flows;
     for (flow, result) in [
         ("R", flows.regen.as_ref().ok().map(|it| json!(it))),
         ("B", flows.balance.as_ref().ok().map(|it| json!(it))),
@@ -58,7 +59,7 @@ fn one_beat(at: &str, state: &mut State, vector: &Value) {
             got["flows"][flow] = result;
         }
     }
-    match (&made.details, &made.evolved.pid) {
+    match (&closed.details, &closed.evolved.pid) {
         (Some(details), Some(pid)) => {
             got["decvec"] = json!(details);
             got["pid"] = json!(pid);
@@ -68,8 +69,8 @@ fn one_beat(at: &str, state: &mut State, vector: &Value) {
     compare(at, &got, &vector["expect"]);
 }
 
-/// The flows with the named cores failed.
-fn fail(mut flows: Flows, failed: &Value) -> Flows {
+/// Replaces the results of the named cores by failures.
+fn with_failures(mut flows: Flows, failed: &Value) -> Flows {
     let reason: Failure = "as the vector says".into();
     for core in failed.as_array().into_iter().flatten() {
         match core.as_str().unwrap() {

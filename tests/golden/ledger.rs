@@ -11,12 +11,12 @@ fn entries() -> Vec<Entry> {
         .collect()
 }
 
-/// Hashes, links and root; and each line prints back as it was read.
+/// Also, each line is reproduced byte for byte.
 #[test]
-fn chain_and_root() {
+fn the_golden_ledger_verifies() {
     let mut chain = Chain::default();
     for (entry, line) in entries().iter().zip(text("ledger.jsonl").lines()) {
-        chain.follow(entry).unwrap();
+        chain.verify_next(entry).unwrap();
         assert_eq!(entry.to_line(), line);
     }
     let want = &json("merkle.json")["ledger"];
@@ -24,9 +24,9 @@ fn chain_and_root() {
     assert_eq!(hex(&chain.tree().root()), want["root"]);
 }
 
-/// The mission's operations make the same ledger.
+/// The ledger in memory, whose operations the mission names.
 #[test]
-fn made_again_by_the_missions_operations() {
+fn recording_the_golden_ledger_reproduces_it() {
     let mut ledger = Ledger::default();
     for entry in &entries() {
         let (time, data) = (entry.timestamp, serde_json::from_str::<Value>(&entry.data).unwrap());
@@ -56,9 +56,8 @@ fn made_again_by_the_missions_operations() {
     assert_eq!(manifest["last_hash"], hex(&ledger.entries().last().unwrap().hash));
 }
 
-/// Every number follows, from genesis and from each snapshot.
 #[test]
-fn derives_from_genesis_and_from_each_snapshot() {
+fn the_golden_ledger_replays_from_genesis_and_from_each_snapshot() {
     let entries = entries();
     let starts: Vec<_> =
         entries.iter().filter(|entry| ["genesis", "snapshot"].contains(&entry.kind().as_str())).collect();
@@ -73,9 +72,9 @@ fn derives_from_genesis_and_from_each_snapshot() {
     }
 }
 
-/// A record that does not follow is found: each action entry turned into another action.
+/// Replaces the action of each action entry in turn.
 #[test]
-fn a_changed_decision_is_found() {
+fn a_replay_detects_a_changed_decision() {
     let entries = entries();
     let actions: Vec<_> = entries.iter().filter(|entry| entry.kind() == "action").collect();
     for action in actions {
@@ -92,7 +91,7 @@ fn a_changed_decision_is_found() {
             }
             replay.feed(entry)
         });
-        let mismatch = result.expect_err("a changed decision passed");
+        let mismatch = result.expect_err("the changed decision was not detected");
         assert_eq!(mismatch.index, action.index);
     }
 }

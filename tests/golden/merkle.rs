@@ -5,7 +5,7 @@ use venom::ledger::merkle::Tree;
 use super::{json, list};
 
 #[test]
-fn roots() {
+fn merkle_roots() {
     let file = json("merkle.json");
     let largest = list(&file, "roots").iter().filter_map(|case| case["size"].as_u64()).max().unwrap();
     let mut tree = Tree::default();

@@ -6,7 +6,7 @@ use venom::organism::pid::Pid;
 use super::{compare, float, json as file, list};
 
 #[test]
-fn pid_sequences() {
+fn the_pid_derives_every_step() {
     for sequence in list(&file("pid.json"), "sequences") {
         let mut gains: PidGains = serde_json::from_value(sequence["gains"].clone()).unwrap();
         let mut pid = Pid::default();

@@ -3,9 +3,9 @@ use venom::organism::pulse::{PulseError, t_lambda};
 use super::{float, json, list};
 
 #[test]
-fn t_lambda_or_its_error() {
+fn t_lambda_returns_the_value_or_the_error() {
     for case in list(&json("tlambda.json"), "cases") {
-        // The ledger has no negative k or P; a set of vectors may, and means "below 1".
+        // k and P are unsigned here. Negative ones in vectors stand for any value below 1.
         let natural = |key: &str| case[key].as_i64().unwrap().max(0) as u64;
         let got = t_lambda(natural("k"), natural("p"), float(&case["t1"]), float(&case["u"]));
         match case.get("error").and_then(|error| error.as_str()) {

@@ -1,34 +1,34 @@
-//! One beat: what its seven entries have to say, from the state before it. By the page's steps 1 to 9.
+//! Derivation of the seven entries of a beat from the state before it: steps 1 to 9 of the format.
 
 use serde_json::{Value, json};
 
 use super::state::{State, integer, number, weights_value};
 
-/// Steps of the PID whose `stable` is remembered.
+/// Number of PID steps whose `stable` is part of the state.
 const RECENT: usize = 10;
 
-/// What a beat derived.
+/// A derived beat.
 pub struct Derived {
     /// Data of the seven entries.
     pub data: [Value; 7],
-    /// For the tolerance of the PID's terms.
+    /// Seconds since the last pulse; determines the tolerance of the PID terms.
     pub dt: f64,
 }
 
 impl State {
-    /// Derives the beat at `timestamp`. `failed` says of R, B, E, O which core gave no result: that is an
-    /// input, recorded and not derivable.
-    pub fn beat(&mut self, timestamp: f64, failed: &[Option<Value>; 4]) -> Result<Derived, String> {
+    /// Derives the beat at `timestamp`. `failures` holds the reasons of failed cores in the order R, B, E, O. They are
+    /// inputs: recorded, and not derivable.
+    pub fn beat(&mut self, timestamp: f64, failures: &[Option<Value>; 4]) -> Result<Derived, String> {
         let (k, p) = (integer(&self.config, "pulse.k")?, integer(&self.config, "pulse.p")?);
         if k < 1 || p < 1 || k * p == 1 {
-            return Err(format!("a beat where k is {k} and p is {p}"));
+            return Err(format!("a beat with k = {k} and p = {p}"));
         }
         let t_lambda = {
             let (t1, u) = (number(&self.config, "pulse.t1")?, number(&self.config, "pulse.u")?);
             (t1 * u.ln() / (1.0 - 1.0 / (k * p) as f64)).max(1e-6)
         };
         let since_last = self.last.map(|last| (timestamp - last).max(0.0));
-        self.pass_time(since_last)?;
+        self.advance_time(since_last)?;
         self.beat += 1;
 
         let sum = |items: &[(f64, u64)]| items.iter().map(|(_, anoms)| anoms).sum::<u64>();
@@ -49,7 +49,7 @@ impl State {
             json!({"threat_score": threat, "total_anoms": total, "ml_weight": self.ml_weight, "ml_bias": self.ml_bias, "version": self.version}),
             json!({"expected_gain": gain}),
         ];
-        let held = failed.iter().any(Option::is_some);
+        let held = failures.iter().any(Option::is_some);
         let dt = since_last.unwrap_or(0.0);
         let (action, evolution) = if held {
             let weights = weights_value(&self.weights);
@@ -64,7 +64,7 @@ impl State {
             });
             self.action = self.decide(&details)?.to_owned();
             self.balance_state = balance_state;
-            let pid = self.steer(t_lambda, dt)?;
+            let pid = self.step_pid(t_lambda, dt)?;
             if self.genome["evolution"] != "Frozen" {
                 self.evolve(number(&pid, "delta_o")?, threat);
             }
@@ -84,9 +84,9 @@ impl State {
             },
         });
         let mut flows =
-            results.into_iter().zip(failed).zip(super::state::CORES).map(|((result, failed), core)| {
-                match failed {
-                    Some(why) => json!({"type": "flow_result", "flow": core, "failed": why}),
+            results.into_iter().zip(failures).zip(super::state::CORES).map(|((result, failure), core)| {
+                match failure {
+                    Some(reason) => json!({"type": "flow_result", "flow": core, "failed": reason}),
                     None => json!({"type": "flow_result", "flow": core, "result": result}),
                 }
             });
@@ -94,20 +94,20 @@ impl State {
         Ok(Derived { data: [pulse, r, b, e, o, action, evolution], dt })
     }
 
-    /// Steps 1 and 2: the ledger's own time, who leaves, who joins.
-    fn pass_time(&mut self, since_last: Option<f64>) -> Result<(), String> {
-        let most = f64::max(10.0, 2.0 * self.config["pulse"]["min_period"].as_f64().unwrap_or(0.0));
-        self.tau += since_last.map_or(0.0, |passed| passed.min(most));
+    /// Steps 1 and 2: advances τ; anomalies leave and join the risk window.
+    fn advance_time(&mut self, since_last: Option<f64>) -> Result<(), String> {
+        let limit = f64::max(10.0, 2.0 * self.config["pulse"]["min_period"].as_f64().unwrap_or(0.0));
+        self.tau += since_last.map_or(0.0, |passed| passed.min(limit));
         let (tau, window) = (self.tau, number(&self.genome, "risk.window")?);
         for items in [&mut self.injected, &mut self.sensed] {
             items.retain(|(joined, _)| window == 0.0 || tau - joined < window);
         }
-        self.injected.extend(self.waiting_injected.drain(..).map(|anoms| (tau, anoms)));
-        self.sensed.extend(self.waiting_sensed.drain(..).map(|anoms| (tau, anoms)));
+        self.injected.extend(self.pending_injected.drain(..).map(|anoms| (tau, anoms)));
+        self.sensed.extend(self.pending_sensed.drain(..).map(|anoms| (tau, anoms)));
         Ok(())
     }
 
-    /// Step 5.
+    /// Step 5: the decision rule.
     fn decide(&self, details: &Value) -> Result<&'static str, String> {
         let threshold = |name: &str| number(&self.genome["thresholds"], name);
         let detail = |name: &str| number(details, name);
@@ -126,8 +126,8 @@ impl State {
         })
     }
 
-    /// Step 6.
-    fn steer(&mut self, t_lambda: f64, dt: f64) -> Result<Value, String> {
+    /// Step 6: the PID. Returns the `pid` of the evolution entry.
+    fn step_pid(&mut self, t_lambda: f64, dt: f64) -> Result<Value, String> {
         let gain = |name: &str| number(&self.config["pid"], name);
         let error = t_lambda - gain("t_threshold")?;
         let integral = if error.abs() < 1e-4 { 0.0 } else { (self.integral + error * dt).clamp(-1.0, 1.0) };
@@ -149,7 +149,7 @@ impl State {
         }))
     }
 
-    /// Step 7.
+    /// Step 7: the evolution of the weights.
     fn evolve(&mut self, delta_o: f64, threat: f64) {
         let [r, b, _, o] = self.weights;
         let o = (o + delta_o).clamp(0.1, 0.9);

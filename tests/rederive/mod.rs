@@ -1,7 +1,7 @@
-//! A second opinion: checks a ledger with nothing but its format page, a JSON reader and a hash function.
+//! An independent verifier for ledgers, written from `docs/ledger-format.md` with only a JSON parser and a hash function.
 //!
-//! Nothing here uses the engine, the replay or the canonical JSON of the crate: a mistake that is made there
-//! must not be made here too. Formulas use `f64::exp` and `ln`, compared as the page's step 9 says.
+//! It uses neither the engine nor the replay nor the canonical JSON of the crate, so that it does not share their
+//! mistakes. Formulas use `f64::exp` and `ln`; numbers are compared with the tolerances of step 9 of the format.
 
 mod beat;
 mod state;
@@ -13,43 +13,43 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use state::State;
-use text::{canonical, hex, unhex};
+use text::{canonical, hex, parse_hash};
 use tree::Tree;
 
-/// A snapshot stands at least every so many beats.
+/// Maximum number of beats between two snapshots.
 const SNAPSHOT_EVERY: u64 = 1000;
 
-/// Where a run of lines begins: nothing before it, or the end of what was pruned.
+/// The state before the first line: an empty ledger, or the end of the pruned part.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
     pub size: u64,
-    /// Hex; empty stands for the zeros before entry 0.
+    /// In hexadecimal digits; empty stands for the zeros before entry 0.
     pub previous_hash: String,
     pub peaks: Vec<String>,
 }
 
-/// What a ledger that holds has shown.
+/// What a verified ledger contains.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Entries since genesis.
     pub size: u64,
     pub last_hash: String,
     pub root: String,
-    /// Of the tree over all entries, hex, the largest first.
+    /// Peaks of the Merkle tree in hexadecimal digits, largest subtree first.
     pub peaks: Vec<String>,
-    /// The genesis or snapshot from which beats were derived.
+    /// Index of the genesis or snapshot from which beats were derived.
     pub from: Option<u64>,
-    /// Beats that were derived.
+    /// Number of derived beats.
     pub beats: u64,
-    /// How many entries of each type.
+    /// Number of entries of each type.
     pub types: BTreeMap<String, u64>,
-    /// Index and data of the inputs, genesis included.
+    /// Index and data of each input, genesis included.
     pub inputs: Vec<(u64, Value)>,
-    /// Index and action, at the first beat and where it changed.
+    /// Index and action of the first decision and of each change.
     pub decisions: Vec<(u64, String)>,
-    /// Index of each pulse, and its data.
+    /// Index and data of each pulse.
     pub pulses: Vec<(u64, Value)>,
-    /// The state at the end, as a snapshot would hold it.
+    /// The final state, as a snapshot would record it.
     pub state: Value,
 }
 
@@ -69,20 +69,20 @@ struct Entry {
 #[derive(Default)]
 struct Run {
     state: Option<State>,
-    /// Entries of a beat that is not complete.
-    open: Vec<Entry>,
+    /// Entries of the current beat, which is incomplete.
+    open_beat: Vec<Entry>,
     beats_since_snapshot: u64,
-    /// Beats since a resume after which no snapshot stands yet.
+    /// Beats since a resume that no snapshot has followed yet.
     beats_since_resume: Option<u64>,
     actions: BTreeMap<u64, String>,
     summary: Summary,
 }
 
-/// Checks the lines of an export that follow `before`: texts, hashes, links, root, and every number that
-/// follows from a genesis or the first snapshot on.
+/// Verifies the lines of an export after `before`: canonical texts, hashes and links, and every number that can be
+/// derived from a genesis or from the first snapshot on.
 pub fn rederive<'a>(before: &Before, lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, String> {
-    let peaks: Vec<_> = before.peaks.iter().map(|peak| unhex(peak)).collect::<Result<_, _>>()?;
-    let mut tree = Tree::of_peaks(before.size, &peaks)?;
+    let peaks: Vec<_> = before.peaks.iter().map(|peak| parse_hash(peak)).collect::<Result<_, _>>()?;
+    let mut tree = Tree::from_peaks(before.size, &peaks)?;
     let mut run = Run::default();
     run.summary.size = before.size;
     run.summary.last_hash =
@@ -91,7 +91,7 @@ pub fn rederive<'a>(before: &Before, lines: impl IntoIterator<Item = &'a str>) -
         let index = run.summary.size;
         run.line(line, &mut tree).map_err(|what| format!("entry {index}: {what}"))?;
     }
-    if !run.open.is_empty() {
+    if !run.open_beat.is_empty() {
         return Err("the ledger ends inside a beat".into());
     }
     run.summary.root = hex(&tree.root());
@@ -107,26 +107,26 @@ impl Run {
         if keys.len() != 5
             || !["data", "hash", "index", "previous_hash", "timestamp"].iter().all(|it| keys.contains(it))
         {
-            return Err(format!("its fields are {keys:?}"));
+            return Err(format!("unexpected fields: {keys:?}"));
         }
         if canonical(&whole) != line {
             return Err(format!("not canonical: {line}"));
         }
         if whole["index"].as_u64() != Some(self.summary.size) {
-            return Err(format!("its index is {}", whole["index"]));
+            return Err(format!("unexpected index {}", whole["index"]));
         }
         if whole["previous_hash"] != self.summary.last_hash {
-            return Err("it does not name the entry before".into());
+            return Err("previous_hash does not match the previous entry".into());
         }
         let hash = text::line_hash(line);
         if whole["hash"] != hash {
-            return Err(format!("its hash should be {hash}"));
+            return Err(format!("hash does not match, expected {hash}"));
         }
-        tree.push(&unhex(&hash)?);
+        tree.push(&parse_hash(&hash)?);
         let timestamp = whole["timestamp"].as_f64().filter(|_| whole["timestamp"].is_f64());
         let entry = Entry {
             index: self.summary.size,
-            timestamp: timestamp.ok_or("its timestamp is no float")?,
+            timestamp: timestamp.ok_or("the timestamp is not a float")?,
             data: whole["data"].clone(),
         };
         self.summary.size += 1;
@@ -146,17 +146,17 @@ impl Run {
         ];
         let Entry { index, timestamp, ref data } = entry;
         let kind = data["type"].as_str().ok_or("data without a type")?.to_owned();
-        types(&kind, &[], data)?;
+        check_number_types(&kind, &[], data)?;
         *self.summary.types.entry(kind.clone()).or_default() += 1;
         if kind == "genesis" && index != 0 {
-            return Err("a genesis that is not the first entry".into());
+            return Err("genesis is not the first entry".into());
         }
         let Some(state) = &mut self.state else {
-            // What was pruned is missing before the first snapshot: nothing can be derived there.
+            // After pruning, nothing can be derived before the first snapshot.
             self.state = match kind.as_str() {
                 "genesis" => Some(State::genesis(timestamp, data)?),
                 "snapshot" => Some(State::snapshot(data)?),
-                _ if index == 0 => return Err("the first entry is no genesis".into()),
+                _ if index == 0 => return Err("the first entry is not a genesis".into()),
                 _ => None,
             };
             self.summary.from = self.state.is_some().then_some(index);
@@ -165,13 +165,13 @@ impl Run {
             }
             return Ok(());
         };
-        if kind == "pulse" || !self.open.is_empty() {
-            let (want, flow) = BEAT[self.open.len()];
+        if kind == "pulse" || !self.open_beat.is_empty() {
+            let (want, flow) = BEAT[self.open_beat.len()];
             if kind != want || (!flow.is_empty() && data["flow"] != flow) {
-                return Err(format!("{kind} where the {want} {flow} of a beat has to stand"));
+                return Err(format!("{kind} inside a beat, expected {want} {flow}"));
             }
-            self.open.push(entry);
-            return if self.open.len() == BEAT.len() { self.beat() } else { Ok(()) };
+            self.open_beat.push(entry);
+            return if self.open_beat.len() == BEAT.len() { self.beat() } else { Ok(()) };
         }
         match kind.as_str() {
             "config" => state.configure(data)?,
@@ -183,22 +183,22 @@ impl Run {
                 self.beats_since_resume = Some(0);
             }
             "snapshot" => {
-                if state.waits() {
-                    return Err("a snapshot where an input waits for its pulse".into());
+                if state.has_pending_anomalies() {
+                    return Err("snapshot while an input waits for the next pulse".into());
                 }
-                // "as in genesis": what a genesis left out may be left out here too.
+                // The format says "as in genesis": the same fields may be missing.
                 let recorded = State::snapshot(data)?.to_snapshot();
-                same("snapshot", &state.to_snapshot(), &recorded, 0.0)?;
+                check_equal("snapshot", &state.to_snapshot(), &recorded, 0.0)?;
                 (self.beats_since_snapshot, self.beats_since_resume) = (0, None);
             }
             "enforcement" => {
                 let of = state::integer(data, "entry")?;
                 let found = self.actions.get(&of);
                 if found.is_none() && self.summary.from.is_none_or(|from| of >= from) {
-                    return Err(format!("entry {of} is no action before it"));
+                    return Err(format!("entry {of} is not an earlier action"));
                 }
                 if found.is_some_and(|action| action == "NOOP") && data["change"] == "apply" {
-                    return Err("it applies a NOOP".into());
+                    return Err("enforcement applies a NOOP".into());
                 }
             }
             "flow_result" | "action" | "evolution" => return Err(format!("{kind} outside a beat")),
@@ -211,25 +211,25 @@ impl Run {
     }
 
     fn beat(&mut self) -> Result<(), String> {
-        let seven = std::mem::take(&mut self.open);
+        let seven = std::mem::take(&mut self.open_beat);
         let Some(state) = &mut self.state else { return Err("a beat without a state".into()) };
         let (first, timestamp) = (seven[0].index, seven[0].timestamp);
-        let failed: [Option<Value>; 4] =
+        let failures: [Option<Value>; 4] =
             std::array::from_fn(|core| seven[core + 1].data.get("failed").cloned());
-        if failed.iter().flatten().any(|why| !why.is_string()) {
+        if failures.iter().flatten().any(|reason| !reason.is_string()) {
             return Err("a core failed without a reason".into());
         }
-        let derived = state.beat(timestamp, &failed)?;
+        let derived = state.beat(timestamp, &failures)?;
         for (recorded, want) in seven.iter().zip(&derived.data) {
             let at = |what: String| format!("({}, beat {}) {what}", recorded.index, state.beat);
             if recorded.timestamp != timestamp {
-                return Err(at("not the one clock reading of its beat".into()));
+                return Err(at("timestamp differs from that of its beat".into()));
             }
             let kind = want["type"].as_str().unwrap_or_default();
-            same(kind, want, &recorded.data, derived.dt).map_err(at)?;
+            check_equal(kind, want, &recorded.data, derived.dt).map_err(at)?;
             for absent in ["failed", "result", "held", "pid"] {
                 if want.get(absent).is_none() && recorded.data.get(absent).is_some() {
-                    return Err(at(format!("{kind} has {absent}")));
+                    return Err(at(format!("{kind} has an unexpected {absent}")));
                 }
             }
             if want["held"] == true && recorded.data["details"].as_object().is_some_and(|it| !it.is_empty()) {
@@ -249,29 +249,30 @@ impl Run {
         }
         self.beats_since_resume = self.beats_since_resume.map(|beats| beats + 1);
         if self.beats_since_resume > Some(1) {
-            return Err("a second pulse after a resume without a snapshot between".into());
+            return Err("no snapshot between a resume and the second pulse after it".into());
         }
         Ok(())
     }
 }
 
-/// Every field of `want` has to be in `got` with that value; what only `got` has is a later version's.
-fn same(at: &str, want: &Value, got: &Value, dt: f64) -> Result<(), String> {
+/// Checks that `got`, as recorded, has every field of `want`, as derived, with the same value. Further fields in
+/// `got` belong to later versions.
+fn check_equal(at: &str, want: &Value, got: &Value, dt: f64) -> Result<(), String> {
     let absolute = if dt > 0.0 { 1e-15 / dt.min(1.0) } else { 1e-15 };
-    alike(want, got, Allowed { exact: false, absolute: 1e-15, pid: absolute })
+    compare(want, got, Tolerance { exact: false, absolute: 1e-15, pid: absolute })
         .map_err(|(path, what)| format!("{at}{path} {what}"))
 }
 
 #[derive(Clone, Copy)]
-struct Allowed {
+struct Tolerance {
     exact: bool,
     absolute: f64,
-    /// Absolute in an evolution's `pid`.
+    /// Absolute tolerance under `pid`.
     pid: f64,
 }
 
-impl Allowed {
-    /// What is allowed under `key`: nothing in times and echoed inputs.
+impl Tolerance {
+    /// The tolerance under `key`: none for times and for inputs that are repeated.
     fn under(mut self, key: &str) -> Self {
         self.exact |= matches!(
             key,
@@ -298,38 +299,40 @@ impl Allowed {
     }
 }
 
-/// The error is a path and what is wrong there; it is put together on the way back, for it is rare.
-fn alike(want: &Value, got: &Value, allowed: Allowed) -> Result<(), (String, String)> {
+/// The error consists of a path and the difference. The path is built on return, because errors are rare.
+fn compare(want: &Value, got: &Value, tolerance: Tolerance) -> Result<(), (String, String)> {
     match (want, got) {
         (Value::Object(want), Value::Object(got)) => want.iter().try_for_each(|(key, want)| {
             let got = got.get(key).ok_or_else(|| (format!(".{key}"), "is missing".into()))?;
-            alike(want, got, allowed.under(key)).map_err(|(path, what)| (format!(".{key}{path}"), what))
+            compare(want, got, tolerance.under(key)).map_err(|(path, what)| (format!(".{key}{path}"), what))
         }),
         (Value::Array(want), Value::Array(got)) if want.len() == got.len() => {
-            want.iter().zip(got).try_for_each(|(want, got)| alike(want, got, allowed))
+            want.iter().zip(got).try_for_each(|(want, got)| compare(want, got, tolerance))
         }
         (Value::Number(a), Value::Number(b)) if a.is_f64() && b.is_f64() => {
             let (want, got) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
-            let most = if allowed.exact { 0.0 } else { f64::max(1e-9 * got.abs(), allowed.absolute) };
+            let most = if tolerance.exact { 0.0 } else { f64::max(1e-9 * got.abs(), tolerance.absolute) };
             let same = (want - got).abs() <= most;
-            if same { Ok(()) } else { Err((String::new(), format!("is {got:?}, {want:?} follows"))) }
+            if same { Ok(()) } else { Err((String::new(), format!("is {got:?}, expected {want:?}"))) }
         }
         _ if want == got => Ok(()),
-        _ => Err((String::new(), format!("is {got}, {want} follows"))),
+        _ => Err((String::new(), format!("is {got}, expected {want}"))),
     }
 }
 
-/// "Numbers": which are integers and which are floats. `path` are the keys that lead to `value`. (Handing a key
-/// on as the parent of the next one instead is miscompiled with optimisation by rustc 1.95, LLVM 22.1.2.)
-fn types(kind: &str, path: &[&str], value: &Value) -> Result<(), String> {
+/// Checks which numbers are integers and which are floats. `path` consists of the keys that lead to `value`. (Passing
+/// a key on as the parent of the next one instead is miscompiled with optimization by rustc 1.95, LLVM 22.1.2.)
+fn check_number_types(kind: &str, path: &[&str], value: &Value) -> Result<(), String> {
     let number = match value {
         Value::Object(fields) => {
-            return fields.iter().try_for_each(|(name, value)| types(kind, &[path, &[name]].concat(), value));
+            return fields
+                .iter()
+                .try_for_each(|(name, value)| check_number_types(kind, &[path, &[name]].concat(), value));
         }
         Value::Array(items) => {
             return items.iter().try_for_each(|item| match item.as_array() {
                 Some(pair) if pair.len() == 2 && pair[0].is_f64() && pair[1].is_u64() => Ok(()),
-                _ => types(kind, path, item),
+                _ => check_number_types(kind, path, item),
             });
         }
         Value::Number(number) => number,
@@ -346,6 +349,6 @@ fn types(kind: &str, path: &[&str], value: &Value) -> Result<(), String> {
         _ => false,
     };
     let right = if whole { number.is_u64() } else { number.is_f64() };
-    let wanted = if whole { "a whole number" } else { "a float" };
-    if right { Ok(()) } else { Err(format!("{kind}: {} is {number}, not {wanted}", path.join("."))) }
+    let expected = if whole { "an integer" } else { "a float" };
+    if right { Ok(()) } else { Err(format!("{kind}: {} is {number}, not {expected}", path.join("."))) }
 }

@@ -1,16 +1,17 @@
-//! What has to be known to derive the next beat, and how inputs change it. By the page's "Derivation".
+//! The state from which the next beat is derived, and how inputs change it: "Derivation" in the format.
 
 use serde_json::{Map, Value, json};
 
 /// Regen, Balance, Entropy, Optimize: the order in which their weights are summed.
 pub const CORES: [&str; 4] = ["R", "B", "E", "O"];
-/// So many items each of injected and sensed may count or wait.
-const ITEM_BOUND: usize = 4096;
-const MOST_ANOMS: u64 = 1_000_000;
+/// Maximum number of items each of injected and sensed, pending ones included.
+const MAX_ITEMS: usize = 4096;
+/// Maximum number of anomalies in one entry.
+const MAX_ANOMS: u64 = 1_000_000;
 
 #[derive(Clone, Debug)]
 pub struct State {
-    /// As last given by genesis or config, defaults filled in; `config.pulse.p` is the p in force.
+    /// As last set by genesis or config, with defaults; `config.pulse.p` is the p in force.
     pub genome: Value,
     pub config: Value,
     pub version: Value,
@@ -24,16 +25,16 @@ pub struct State {
     pub balance_state: f64,
     pub integral: f64,
     pub error: f64,
-    /// Timestamp of the last pulse; none before the first and after a resume.
+    /// Timestamp of the last pulse; `None` before the first pulse and after a resume.
     pub last: Option<f64>,
     pub recent: Vec<bool>,
     pub injected: Vec<(f64, u64)>,
     pub sensed: Vec<(f64, u64)>,
-    pub waiting_injected: Vec<u64>,
-    pub waiting_sensed: Vec<u64>,
+    pub pending_injected: Vec<u64>,
+    pub pending_sensed: Vec<u64>,
 }
 
-/// The number at a dotted path.
+/// Returns the number at a dotted path.
 pub fn number(value: &Value, path: &str) -> Result<f64, String> {
     let found = path.split('.').fold(value, |at, key| &at[key]);
     found.as_f64().ok_or_else(|| format!("{path} is {found}, not a number"))
@@ -41,10 +42,10 @@ pub fn number(value: &Value, path: &str) -> Result<f64, String> {
 
 pub fn integer(value: &Value, path: &str) -> Result<u64, String> {
     let found = path.split('.').fold(value, |at, key| &at[key]);
-    found.as_u64().ok_or_else(|| format!("{path} is {found}, not a whole number"))
+    found.as_u64().ok_or_else(|| format!("{path} is {found}, not an integer"))
 }
 
-/// `genome` with what a genesis may leave out.
+/// Returns `genome` with defaults for the fields that a genesis may omit.
 fn with_defaults(genome: &Value) -> Value {
     let mut whole = json!({
         "evolution": "Enabled",
@@ -52,16 +53,16 @@ fn with_defaults(genome: &Value) -> Value {
         "risk": {"window": 0.0},
         "thresholds": {"quarantine": 0.85, "alert": 0.60, "stability": 0.25, "repair": 0.1, "gain": 0.1},
     });
-    lay_over(&mut whole, genome);
+    merge(&mut whole, genome);
     whole
 }
 
-/// Puts each field of `change` in the place of the one of that name.
-fn lay_over(whole: &mut Value, change: &Value) {
+/// Overwrites the fields of `whole` with those of `change`, recursively.
+fn merge(whole: &mut Value, change: &Value) {
     match (whole, change) {
         (Value::Object(whole), Value::Object(change)) => {
             for (key, value) in change {
-                lay_over(whole.entry(key.clone()).or_insert(Value::Null), value);
+                merge(whole.entry(key.clone()).or_insert(Value::Null), value);
             }
         }
         (whole, change) => *whole = change.clone(),
@@ -101,8 +102,8 @@ impl State {
             recent: vec![],
             injected: vec![],
             sensed: vec![],
-            waiting_injected: vec![],
-            waiting_sensed: vec![],
+            pending_injected: vec![],
+            pending_sensed: vec![],
         })
     }
 
@@ -127,12 +128,12 @@ impl State {
             recent: recent.map_err(|error| format!("pid.recent: {error}"))?,
             injected: items(&data["injected"])?,
             sensed: items(&data["sensed"])?,
-            waiting_injected: vec![],
-            waiting_sensed: vec![],
+            pending_injected: vec![],
+            pending_sensed: vec![],
         })
     }
 
-    /// The data of a snapshot that stands here.
+    /// Returns the data of a snapshot of this state.
     pub fn to_snapshot(&self) -> Value {
         json!({
             "type": "snapshot",
@@ -152,29 +153,29 @@ impl State {
         })
     }
 
-    pub fn waits(&self) -> bool {
-        !self.waiting_injected.is_empty() || !self.waiting_sensed.is_empty()
+    pub fn has_pending_anomalies(&self) -> bool {
+        !self.pending_injected.is_empty() || !self.pending_sensed.is_empty()
     }
 
-    /// A changed spec: in force from the next pulse, each field by itself.
+    /// Applies a config: each field by itself, from the next pulse on.
     pub fn configure(&mut self, data: &Value) -> Result<(), String> {
-        let given = |key: &str| data.get(key).filter(|it| !it.is_null());
-        if let Some(pulse) = given("pulse")
+        let changed = |key: &str| data.get(key).filter(|it| !it.is_null());
+        if let Some(pulse) = changed("pulse")
             && pulse.get("p").is_some()
         {
-            return Err("a config sets p: that is a scale's".into());
+            return Err("a config sets p, which only a scale may change".into());
         }
         for key in ["weights", "risk", "ml", "thresholds", "evolution"] {
-            if let Some(change) = given(key) {
-                lay_over(&mut self.genome[key], change);
+            if let Some(change) = changed(key) {
+                merge(&mut self.genome[key], change);
             }
         }
         for key in ["pulse", "pid"] {
-            if let Some(change) = given(key) {
-                lay_over(&mut self.config[key], change);
+            if let Some(change) = changed(key) {
+                merge(&mut self.config[key], change);
             }
         }
-        if let Some(version) = given("version") {
+        if let Some(version) = changed("version") {
             self.version = version.clone();
         }
         for (at, core) in CORES.iter().enumerate() {
@@ -182,28 +183,28 @@ impl State {
                 self.weights[at] = weight;
             }
         }
-        self.model(&data["ml"]);
+        self.set_model(&data["ml"]);
         let anoms = integer(&self.genome, "risk.anoms")?;
-        if anoms > MOST_ANOMS {
+        if anoms > MAX_ANOMS {
             return Err(format!("risk.anoms is {anoms}"));
         }
         Ok(())
     }
 
-    fn model(&mut self, ml: &Value) {
+    fn set_model(&mut self, ml: &Value) {
         self.ml_weight = ml["ml_weight"].as_f64().unwrap_or(self.ml_weight);
         self.ml_bias = ml["ml_bias"].as_f64().unwrap_or(self.ml_bias);
     }
 
     pub fn inject(&mut self, data: &Value) -> Result<(), String> {
         data["id"].as_str().ok_or("an injection without id")?;
-        if let Some(anoms) = counted(data)? {
-            if self.injected.len() + self.waiting_injected.len() >= ITEM_BOUND {
-                return Err(format!("more than {ITEM_BOUND} injections count or wait"));
+        if let Some(anoms) = counted_anoms(data)? {
+            if self.injected.len() + self.pending_injected.len() >= MAX_ITEMS {
+                return Err(format!("more than {MAX_ITEMS} injections in the risk window"));
             }
-            self.waiting_injected.push(anoms);
+            self.pending_injected.push(anoms);
         }
-        self.model(data);
+        self.set_model(data);
         Ok(())
     }
 
@@ -215,11 +216,11 @@ impl State {
         if data["suppressed"] == true {
             return Ok(());
         }
-        if let Some(anoms) = counted(data)? {
-            if self.sensed.len() + self.waiting_sensed.len() >= ITEM_BOUND {
-                return Err(format!("more than {ITEM_BOUND} senses count or wait"));
+        if let Some(anoms) = counted_anoms(data)? {
+            if self.sensed.len() + self.pending_sensed.len() >= MAX_ITEMS {
+                return Err(format!("more than {MAX_ITEMS} senses in the risk window"));
             }
-            self.waiting_sensed.push(anoms);
+            self.pending_sensed.push(anoms);
         }
         Ok(())
     }
@@ -228,7 +229,7 @@ impl State {
         let (p, from) = (integer(data, "p")?, integer(data, "from")?);
         let before = integer(&self.config, "pulse.p")?;
         if from != before || p < 1 {
-            return Err(format!("a scale from {from} to {p} where p is {before}"));
+            return Err(format!("a scale from {from} to {p}, but p is {before}"));
         }
         self.config["pulse"]["p"] = p.into();
         Ok(())
@@ -237,7 +238,7 @@ impl State {
     pub fn resume(&mut self, data: &Value) -> Result<(), String> {
         const REASONS: [&str; 5] = ["restart", "takeover", "unsuspended", "beatsRaised", "genomeBack"];
         if !REASONS.iter().any(|it| data["reason"] == *it) || !data["operator"].is_string() {
-            return Err(format!("reason {} or operator {}", data["reason"], data["operator"]));
+            return Err(format!("invalid reason {} or operator {}", data["reason"], data["operator"]));
         }
         integer(data, "epoch")?;
         self.last = None;
@@ -245,13 +246,13 @@ impl State {
     }
 }
 
-/// Anomalies that will count; 0 and none never join.
-fn counted(data: &Value) -> Result<Option<u64>, String> {
+/// Returns the anomalies that an entry adds to the risk window, if any.
+fn counted_anoms(data: &Value) -> Result<Option<u64>, String> {
     let anoms = match &data["anoms"] {
         Value::Null => 0,
         _ => integer(data, "anoms")?,
     };
-    if anoms > MOST_ANOMS {
+    if anoms > MAX_ANOMS {
         return Err(format!("{anoms} anomalies in one entry"));
     }
     Ok((anoms > 0).then_some(anoms))

@@ -1,5 +1,5 @@
-//! The one text of a JSON value, and hashes over it: `json.dumps(x, sort_keys=True,
-//! separators=(",", ":"), allow_nan=False)` in Python's words, SHA3-256 in the page's.
+//! Canonical JSON, which is Python's `json.dumps(x, sort_keys=True, separators=(",", ":"), allow_nan=False)`, and
+//! SHA3-256 hashes of it.
 
 use serde_json::Value;
 use sha3::{Digest, Sha3_256};
@@ -10,14 +10,14 @@ pub fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub fn unhex(text: &str) -> Result<Hash, String> {
-    let refused = || format!("'{text}' is no hash");
+pub fn parse_hash(text: &str) -> Result<Hash, String> {
+    let error = || format!("'{text}' is not 64 lower-case hexadecimal digits");
     if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return Err(refused());
+        return Err(error());
     }
     let mut hash = [0; 32];
     for (at, byte) in hash.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| refused())?;
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| error())?;
     }
     Ok(hash)
 }
@@ -28,15 +28,15 @@ pub fn sha3(parts: &[&[u8]]) -> Hash {
     hasher.finalize().into()
 }
 
-/// The hash that the entry of a canonical line has to have: that of the line without its hash.
+/// Computes the hash of an entry from its canonical line: the hash of the line without the field `hash`.
 pub fn line_hash(line: &str) -> String {
-    // After the data no other field is named so; the hash and its quotes and comma follow.
+    // The last occurrence is the field itself, because `data` precedes it. Skip its key, 64 digits and quote.
     let at = line.rfind(",\"hash\":\"").unwrap_or_default();
     let (front, rest) = line.split_at(at);
     hex(&sha3(&[front.as_bytes(), rest.get(9 + 64 + 1..).unwrap_or_default().as_bytes()]))
 }
 
-/// The hash that an entry has to have: over its other four fields.
+/// Computes the hash of an entry from its other four fields.
 pub fn entry_hash(entry: &Value) -> String {
     let mut four = entry.clone();
     if let Value::Object(fields) = &mut four {
@@ -60,7 +60,7 @@ fn push(out: &mut String, value: &Value) {
             (_, Some(it), _) => out.push_str(&it.to_string()),
             (.., it) => out.push_str(&float(it.unwrap_or(f64::NAN))),
         },
-        Value::String(it) => text(out, it),
+        Value::String(it) => push_str(out, it),
         Value::Array(items) => {
             out.push('[');
             for (at, item) in items.iter().enumerate() {
@@ -71,12 +71,12 @@ fn push(out: &mut String, value: &Value) {
         }
         Value::Object(fields) => {
             let mut keys: Vec<&String> = fields.keys().collect();
-            // By code point, which is the order of UTF-8's bytes.
+            // The order of UTF-8 bytes is the order of code points.
             keys.sort();
             out.push('{');
             for (at, key) in keys.into_iter().enumerate() {
                 out.push_str(if at == 0 { "" } else { "," });
-                text(out, key);
+                push_str(out, key);
                 out.push(':');
                 push(out, &fields[key]);
             }
@@ -85,7 +85,7 @@ fn push(out: &mut String, value: &Value) {
     }
 }
 
-fn text(out: &mut String, text: &str) {
+fn push_str(out: &mut String, text: &str) {
     out.push('"');
     for it in text.chars() {
         match it {
@@ -107,10 +107,12 @@ fn text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Python's `repr`: the shortest digits that read back, among those the nearest, on a tie the even one.
+/// Formats a float like Python's `repr`: the shortest digits that parse to the same double; among those the nearest,
+/// and the even one on a tie.
 pub fn float(number: f64) -> String {
     let shortest = format!("{number:e}");
-    // Rust's shortest digits are as many, but on a tie not always the even ones; its exact ones are.
+    // Rust's shortest output has as many digits, but not always the even ones on a tie. Its output with a given
+    // precision has.
     let digits = shortest.bytes().take_while(|&it| it != b'e').filter(u8::is_ascii_digit).count();
     let exact = format!("{number:.*e}", digits - 1);
     let chosen = if exact.parse() == Ok(number) { exact } else { shortest };

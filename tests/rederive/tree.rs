@@ -1,17 +1,17 @@
-//! The Merkle tree over the entries' hashes: RFC 6962's shape, an odd node promoted.
+//! The Merkle tree over the entries' hashes: the tree of RFC 6962, where an odd node is promoted.
 
 use super::text::{Hash, sha3};
 
-/// Perfect subtrees from left to right: height and root.
+/// The perfect subtrees from left to right, as height and root.
 #[derive(Clone, Debug, Default)]
 pub struct Tree(Vec<(u32, Hash)>);
 
 impl Tree {
-    /// The tree of `size` leaves whose perfect subtrees have these roots, the largest first.
-    pub fn of_peaks(size: u64, peaks: &[Hash]) -> Result<Self, String> {
+    /// Restores a tree of `size` leaves from the roots of its perfect subtrees, largest first.
+    pub fn from_peaks(size: u64, peaks: &[Hash]) -> Result<Self, String> {
         let heights: Vec<u32> = (0..64).rev().filter(|height| size >> height & 1 == 1).collect();
         if heights.len() != peaks.len() {
-            return Err(format!("{} peaks for a tree of {size}", peaks.len()));
+            return Err(format!("{} peaks do not fit {size} leaves", peaks.len()));
         }
         Ok(Self(heights.into_iter().zip(peaks.iter().copied()).collect()))
     }
@@ -28,7 +28,7 @@ impl Tree {
         self.0.push(grown);
     }
 
-    /// Roots of the perfect subtrees, the largest first.
+    /// Roots of the perfect subtrees, largest first.
     pub fn peaks(&self) -> impl Iterator<Item = &Hash> {
         self.0.iter().map(|(_, root)| root)
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::super::source::{self, Lines, Source, Store};
 use super::super::{Error, stdout};
 use super::progress::Progress;
-use crate::ledger::{Chain, Entry, Hash, hex, unhex};
+use crate::ledger::{Chain, Entry, Hash, hex, parse_hash};
 use crate::store::{Head, OpenedSegment, SegmentRef};
 
 /// Arguments of `venom ledger verify`.
@@ -24,7 +24,7 @@ pub struct Args {
 }
 
 fn root(text: &str) -> Result<Hash, String> {
-    unhex(text).ok_or_else(|| "write 64 hexadecimal digits in lower case".into())
+    parse_hash(text).ok_or_else(|| "write 64 hexadecimal digits in lower case".into())
 }
 
 /// Expectations about a ledger, from the user.
@@ -220,7 +220,7 @@ fn segment(store: &dyn Store, listed: &SegmentRef, size: Option<u64>) -> Result<
         let mut chain = opened.before.clone();
         for entry in opened.entries.iter().take_while(|entry| entry.index < size) {
             // Cannot fail: the hashes were computed when the segment was opened.
-            let _ = chain.follow(entry);
+            let _ = chain.verify_next(entry);
         }
         chain
     });
@@ -277,7 +277,7 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
 /// one problem is reported once.
 fn follow(chain: &mut Option<Chain>, entry: &Entry) -> Option<String> {
     let at = chain.get_or_insert_with(|| source::end_at(entry.index, entry.previous_hash));
-    let wrong = at.follow(entry).err()?;
+    let wrong = at.verify_next(entry).err()?;
     *at = source::end_at(entry.index + 1, entry.hash);
     Some(wrong.to_string())
 }

@@ -87,7 +87,7 @@ impl BeatLoop<'_> {
             complain(&format!("an injection waits: {reason}"));
         }
         if let Some(open) = opened.open {
-            let flows = arbiter.time_wrap(vec![open.reading.clone()]).remove(0);
+            let flows = arbiter.time_wrap(vec![open.input.clone()]).remove(0);
             if let Some(beat) = self.engine.close_beat(open, flows, now, NO_SLOWDOWN).map_err(failed)? {
                 self.tally.count(beat);
             }

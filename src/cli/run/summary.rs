@@ -6,7 +6,7 @@ use super::super::ledger::verify::{self, Expected, Report};
 use super::super::{Error, Out, stdout};
 use super::tally::Tally;
 use crate::ledger::hex;
-use crate::organism::cores::{Reading, entropy};
+use crate::organism::cores::{CoreInput, entropy};
 use crate::organism::{Action, State};
 use crate::store::directory::Folder;
 
@@ -94,7 +94,7 @@ fn pid(out: &mut Out, tally: &Tally) -> Result<(), Error> {
 
 /// What the model in force makes of the mission's example.
 fn example(state: &State, t_lambda: f64) -> entropy::Entropy {
-    entropy::execute(&Reading {
+    entropy::execute(&CoreInput {
         t_lambda,
         genome_anoms: EXAMPLE_ANOMS,
         features_anoms: 0,

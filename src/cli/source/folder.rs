@@ -2,7 +2,7 @@
 
 use super::super::Error;
 use super::Store;
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 use crate::store::directory::{Folder, Stray};
 use crate::store::{Head, SegmentRef};
 
@@ -15,7 +15,7 @@ impl Store for Folder {
         Ok(Folder::head(self)?)
     }
 
-    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error> {
+    fn load(&self, listed: &SegmentRef) -> Result<SealedSegment, Error> {
         Ok(Folder::load(self, listed)?)
     }
 

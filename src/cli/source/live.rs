@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::super::Error;
 use super::{Cluster, Store};
 use crate::api::Organism;
-use crate::ledger::Sealed;
+use crate::ledger::SealedSegment;
 use crate::store::configmap::ConfigMaps;
 use crate::store::{CALL_TIMEOUT, Head, SegmentRef};
 
@@ -90,7 +90,7 @@ impl Store for Live {
         }
     }
 
-    fn load(&self, listed: &SegmentRef) -> Result<Sealed, Error> {
+    fn load(&self, listed: &SegmentRef) -> Result<SealedSegment, Error> {
         let found =
             self.runtime.block_on(self.maps.listed(listed)).map_err(|error| failed(&self.name, &error))?;
         let wrong = |what: &str| Error::Failed(format!("{}: {what}", self.segment_name(listed)));

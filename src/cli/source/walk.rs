@@ -45,7 +45,7 @@ fn walk_lines(lines: &mut Lines, each: &mut dyn FnMut(Entry) -> Result<(), Error
         let entry = entry.map_err(|what| wrong(&what))?;
         chain
             .get_or_insert_with(|| end_at(entry.index, entry.previous_hash))
-            .follow(&entry)
+            .verify_next(&entry)
             .map_err(|error| wrong(&error))?;
         each(entry)?;
     }
@@ -57,7 +57,7 @@ fn walk_lines(lines: &mut Lines, each: &mut dyn FnMut(Entry) -> Result<(), Error
 #[must_use]
 pub fn end_at(size: u64, last_hash: Hash) -> Chain {
     let peaks = vec![[0; 32]; size.count_ones() as usize];
-    Chain::at(Tree::from_peaks(size, peaks).unwrap_or_default(), last_hash)
+    Chain::from_parts(Tree::from_peaks(size, peaks).unwrap_or_default(), last_hash)
 }
 
 fn walk_store(

@@ -1,46 +1,46 @@
-//! Reading canonical text without building a value from it: the check, and where its scalars stand.
+//! A scanner for canonical text, which validates it and locates its scalars without building a value.
 
 use std::ops::Range;
 
 use super::NotCanonical;
 use super::text::{is_hex_escaped, read_f64};
 
-/// How deep arrays and objects may be nested in a text that is to be read back.
+/// Maximum nesting depth of arrays and objects. serde_json has a limit of its own, 128.
 pub const MAX_DEPTH: usize = 100;
 
-/// A scalar in a canonical text: anything but an object, an array and an object's key.
+/// A scalar in a canonical text: any value except an object or array. Keys are not scalars.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scalar<'a> {
-    /// `null`
+    /// `null`.
     Null,
-    /// `true` or `false`
+    /// `true` or `false`.
     Bool(bool),
-    /// An integer from 0 up.
+    /// A non-negative integer.
     Unsigned(u64),
-    /// An integer below 0.
+    /// A negative integer.
     Negative(i64),
-    /// A float; finite.
+    /// A finite float.
     Float(f64),
-    /// A string literal as it stands in the text, with its quotes and escapes.
-    Text(&'a str),
+    /// A string literal, with its quotes and escapes.
+    String(&'a str),
 }
 
-/// Whether `text` is canonical, and if not, why.
+/// Checks that `text` is canonical.
 ///
 /// # Errors
-/// [`NotCanonical::Malformed`] or [`NotCanonical::KeyOrder`].
+/// Returns [`NotCanonical::Malformed`] or [`NotCanonical::KeyOrder`] if it is not.
 pub fn check(text: &str) -> Result<(), NotCanonical> {
     scalars(text, |_, _| ())
 }
 
-/// Checks `text` as [`check`] does and shows each scalar and its place to `each`, from left to right.
+/// Checks that `text` is canonical and calls `each` with every scalar and its byte range, from left to right.
 ///
 /// # Errors
-/// As [`check`]; `each` has then seen what stands before the fault.
+/// As [`check`]; `each` has then been called for the scalars before the violation.
 pub fn scalars<'a>(text: &'a str, each: impl FnMut(Range<usize>, Scalar<'a>)) -> Result<(), NotCanonical> {
     let mut scan = Scan { text, at: 0, each };
     scan.value(0)?;
-    if scan.at == text.len() { Ok(()) } else { scan.fail("text after the value") }
+    if scan.at == text.len() { Ok(()) } else { scan.fail("unexpected text after the value") }
 }
 
 struct Scan<'a, F> {
@@ -66,27 +66,27 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
 
     fn value(&mut self, depth: usize) -> Result<(), NotCanonical> {
         if depth > MAX_DEPTH {
-            return self.fail("nested too deep");
+            return self.fail("nested too deeply");
         }
         let start = self.at;
         let scalar = match self.peek() {
             Some(b'{') => return self.object(depth),
             Some(b'[') => return self.array(depth),
-            Some(b'"') => Scalar::Text(self.string()?),
+            Some(b'"') => Scalar::String(self.string()?),
             Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(b'n') => self.word("null", Scalar::Null)?,
-            Some(b't') => self.word("true", Scalar::Bool(true))?,
-            Some(b'f') => self.word("false", Scalar::Bool(false))?,
-            Some(_) => return self.fail("no JSON value, or a space"),
-            None => return self.fail("the text ends where a value should stand"),
+            Some(b'n') => self.literal("null", Scalar::Null)?,
+            Some(b't') => self.literal("true", Scalar::Bool(true))?,
+            Some(b'f') => self.literal("false", Scalar::Bool(false))?,
+            Some(_) => return self.fail("expected a value without whitespace"),
+            None => return self.fail("unexpected end of text, expected a value"),
         };
         (self.each)(start..self.at, scalar);
         Ok(())
     }
 
-    fn word(&mut self, word: &str, scalar: Scalar<'a>) -> Result<Scalar<'a>, NotCanonical> {
+    fn literal(&mut self, word: &str, scalar: Scalar<'a>) -> Result<Scalar<'a>, NotCanonical> {
         if !self.text[self.at..].starts_with(word) {
-            return self.fail("no JSON value");
+            return self.fail("expected a value");
         }
         self.at += word.len();
         Ok(scalar)
@@ -103,7 +103,7 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
                 return Ok(());
             }
             if !self.take(b',') {
-                return self.fail("neither ',' nor ']' after an item");
+                return self.fail("expected ',' or ']' after an item");
             }
         }
     }
@@ -116,26 +116,26 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
         let mut last: Option<&'a str> = None;
         loop {
             if self.peek() != Some(b'"') {
-                return self.fail("no key");
+                return self.fail("expected a key");
             }
             let key = self.string()?;
             if let Some(after) = last.replace(key) {
-                in_order(after, key)?;
+                check_order(after, key)?;
             }
             if !self.take(b':') {
-                return self.fail("no ':' after a key");
+                return self.fail("expected ':' after a key");
             }
             self.value(depth + 1)?;
             if self.take(b'}') {
                 return Ok(());
             }
             if !self.take(b',') {
-                return self.fail("neither ',' nor '}' after a field");
+                return self.fail("expected ',' or '}' after a field");
             }
         }
     }
 
-    /// A string literal, from its opening quote to its closing one.
+    /// Scans a string literal, quotes included.
     fn string(&mut self) -> Result<&'a str, NotCanonical> {
         let start = self.at;
         self.at += 1;
@@ -145,7 +145,7 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
                 Some(b'\\') => self.escape()?,
                 Some(0x20..=0x7e) => self.at += 1,
                 Some(_) => return self.fail("a character that must be escaped"),
-                None => return self.fail("a string without its end"),
+                None => return self.fail("unterminated string"),
             }
         }
         self.at += 1;
@@ -158,26 +158,26 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
             Some(b'u') => match self.unit(self.at)? {
                 0xd800..=0xdbff => match self.unit(self.at + 6) {
                     Ok(0xdc00..=0xdfff) => self.at += 12,
-                    _ => return self.fail("half a surrogate pair"),
+                    _ => return self.fail("unpaired surrogate"),
                 },
-                0xdc00..=0xdfff => return self.fail("half a surrogate pair"),
+                0xdc00..=0xdfff => return self.fail("unpaired surrogate"),
                 unit if is_hex_escaped(unit) => self.at += 6,
-                _ => return self.fail("an escape for what is written otherwise"),
+                _ => return self.fail("escape of a character that has another canonical form"),
             },
-            _ => return self.fail("an escape that is not canonical"),
+            _ => return self.fail("escape that is not canonical"),
         }
         Ok(())
     }
 
-    /// The code unit of the `\uXXXX` at `at`.
+    /// Returns the UTF-16 code unit of the `\uXXXX` at `at`.
     fn unit(&self, at: usize) -> Result<u32, NotCanonical> {
         let Some([b'\\', b'u', digits @ ..]) = self.text.as_bytes().get(at..at + 6) else {
-            return self.fail("an escape that is not canonical");
+            return self.fail("escape that is not canonical");
         };
         digits.iter().try_fold(0, |unit, digit| match digit {
             b'0'..=b'9' => Ok(unit << 4 | u32::from(digit - b'0')),
             b'a'..=b'f' => Ok(unit << 4 | u32::from(digit - b'a' + 10)),
-            _ => self.fail("a digit that is not lower-case hexadecimal"),
+            _ => self.fail("expected a lower-case hexadecimal digit"),
         })
     }
 
@@ -186,14 +186,14 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
         let length =
             rest.bytes().take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')).count();
         let Some(scalar) = number(&rest[..length]) else {
-            return self.fail("a number that is not canonical");
+            return self.fail("number that is not canonical");
         };
         self.at += length;
         Ok(scalar)
     }
 }
 
-/// The number that `text` spells, if that is its canonical spelling.
+/// Parses a canonical number.
 fn number(text: &str) -> Option<Scalar<'static>> {
     if text.bytes().any(|byte| matches!(byte, b'.' | b'e')) {
         return read_f64(text).map(Scalar::Float);
@@ -209,7 +209,7 @@ fn number(text: &str) -> Option<Scalar<'static>> {
     }
 }
 
-/// The integer that `text` spells, if it is in the range of `i64` and that is its canonical spelling.
+/// Parses a canonical integer in the range of `i64`.
 pub fn read_i64(text: &str) -> Option<i64> {
     match number(text)? {
         Scalar::Unsigned(value) => value.try_into().ok(),
@@ -218,10 +218,10 @@ pub fn read_i64(text: &str) -> Option<i64> {
     }
 }
 
-/// Sees that of two keys, canonical string literals, the first stands before the second by code point.
-pub(super) fn in_order(after: &str, key: &str) -> Result<(), NotCanonical> {
+/// Checks that `after`, the preceding key, sorts before `key` by code point. Both are canonical string literals.
+pub(super) fn check_order(after: &str, key: &str) -> Result<(), NotCanonical> {
     let plain = !after.contains('\\') && !key.contains('\\');
-    // Without the closing quote, which would sort a key after one that it is a prefix of.
+    // Compares without the closing quotes, which would sort a key after keys that it is a prefix of.
     if plain && after[..after.len() - 1] < key[..key.len() - 1] {
         return Ok(());
     }

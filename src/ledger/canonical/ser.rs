@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::ser::{self, Serialize};
 
 use super::NotCanonical;
-use super::scan::in_order;
+use super::scan::check_order;
 use super::text::{push_f64, push_i64, push_str, push_u64};
 
 type Result<T = ()> = std::result::Result<T, NotCanonical>;
@@ -17,7 +17,7 @@ impl ser::Error for NotCanonical {
     }
 }
 
-/// Writes one value.
+/// Serializes one value.
 pub(super) struct Serializer<'a> {
     out: &'a mut Vec<u8>,
 }
@@ -27,7 +27,7 @@ impl<'a> Serializer<'a> {
         Self { out }
     }
 
-    /// Opens the object `{"variant":` of an externally tagged variant.
+    /// Writes `{"variant":`, the start of an externally tagged variant.
     fn open_variant(self, variant: &str) -> &'a mut Vec<u8> {
         self.out.push(b'{');
         push_str(self.out, variant);
@@ -181,7 +181,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
     }
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Struct<'a>> {
-        // serde_json's RawValue and the like: their text is nobody's canonical form.
+        // serde_json's RawValue and the like serialize arbitrary text, which need not be canonical.
         if name.starts_with("$serde_json::private") {
             return Err(NotCanonical::Unsupported("raw JSON"));
         }
@@ -199,7 +199,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
     }
 }
 
-/// Writes the items of an array.
+/// Serializes the items of an array.
 pub(super) struct Array<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
@@ -277,7 +277,7 @@ impl ser::SerializeTupleVariant for Array<'_> {
     }
 }
 
-/// Writes the fields of a struct and sees that they are in order.
+/// Serializes the fields of a struct, which must be in order.
 pub(super) struct Struct<'a> {
     out: &'a mut Vec<u8>,
     last: Option<&'static str>,
@@ -333,10 +333,10 @@ impl ser::SerializeStructVariant for Struct<'_> {
     }
 }
 
-/// Writes the entries of a map and sees that their keys are strings, in order.
+/// Serializes the entries of a map, whose keys must be strings in order.
 pub(super) struct Map<'a> {
     out: &'a mut Vec<u8>,
-    /// Where the last key's literal stands in `out`.
+    /// Range of the last key's literal in `out`.
     last: Option<Range<usize>>,
 }
 
@@ -351,11 +351,11 @@ impl ser::SerializeMap for Map<'_> {
         let start = self.out.len();
         key.serialize(Serializer::new(self.out))?;
         if self.out.get(start) != Some(&b'"') {
-            return Err(NotCanonical::KeyNotText);
+            return Err(NotCanonical::KeyNotString);
         }
         let key = start..self.out.len();
         if let Some(after) = self.last.replace(key.clone()) {
-            in_order(literal(&self.out[after])?, literal(&self.out[key])?)?;
+            check_order(literal(&self.out[after])?, literal(&self.out[key])?)?;
         }
         self.out.push(b':');
         Ok(())
@@ -372,5 +372,5 @@ impl ser::SerializeMap for Map<'_> {
 }
 
 fn literal(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|_| NotCanonical::KeyNotText)
+    std::str::from_utf8(bytes).map_err(|_| NotCanonical::KeyNotString)
 }

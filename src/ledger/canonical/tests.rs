@@ -13,7 +13,7 @@ fn vectors() -> Value {
 }
 
 #[test]
-fn every_vector() {
+fn vectors_serialize_and_parse() {
     let vectors = vectors();
     let cases = vectors["cases"].as_array().expect("cases");
     assert!(!cases.is_empty());
@@ -34,7 +34,7 @@ fn every_vector() {
 }
 
 #[test]
-fn what_is_not_canonical() {
+fn only_canonical_texts_are_accepted() {
     for text in [
         "",
         " 1",
@@ -186,7 +186,7 @@ struct Flat {
 }
 
 #[test]
-fn structs_stream_in_their_own_order() {
+fn structs_are_serialized_in_declaration_order() {
     let value = Ordered { a: 1.0, b: None, c: None, d: Inner::Data { value: -7 } };
     assert_eq!(to_string(&value).as_deref(), Ok(r#"{"a":1.0,"c":null,"d":{"type":"data","value":-7}}"#));
     let value = Ordered { a: 1.0, b: Some(u64::MAX), c: Some(0), d: Inner::Unit };
@@ -198,7 +198,7 @@ fn structs_stream_in_their_own_order() {
 }
 
 #[test]
-fn what_has_no_form_is_an_error_and_leaves_nothing_behind() {
+fn a_value_without_canonical_form_is_an_error_and_leaves_the_output_unchanged() {
     let key_order = |key: &str, after: &str| NotCanonical::KeyOrder { key: key.into(), after: after.into() };
     let mut out = b"before".to_vec();
     assert_eq!(write(&mut out, &Unordered { b: 1, a: 2 }), Err(key_order("a", "b")));
@@ -207,14 +207,14 @@ fn what_has_no_form_is_an_error_and_leaves_nothing_behind() {
     assert_eq!(write(&mut out, &[1.0, f64::NAN]), Err(NotCanonical::NotFinite("NaN")));
     assert_eq!(write(&mut out, &f64::NEG_INFINITY), Err(NotCanonical::NotFinite("-Infinity")));
     assert_eq!(write(&mut out, &f32::INFINITY), Err(NotCanonical::NotFinite("Infinity")));
-    assert_eq!(write(&mut out, &BTreeMap::from([(1, 2)])), Err(NotCanonical::KeyNotText));
+    assert_eq!(write(&mut out, &BTreeMap::from([(1, 2)])), Err(NotCanonical::KeyNotString));
     let raw = serde_json::value::RawValue::from_string("{ }".to_owned()).expect("JSON");
     assert!(matches!(write(&mut out, &raw), Err(NotCanonical::Unsupported(_))));
     assert_eq!(out, b"before");
 }
 
 #[test]
-fn scalars_are_shown_with_their_places() {
+fn scalars_are_reported_with_their_ranges() {
     let text = r#"{"a":[1,-2,3.5],"b":{"c":null,"d":true},"e":"x\n"}"#;
     let mut seen = Vec::new();
     scalars(text, |range, scalar| seen.push((&text[range], scalar))).expect("canonical");
@@ -226,12 +226,12 @@ fn scalars_are_shown_with_their_places() {
             ("3.5", Scalar::Float(3.5)),
             ("null", Scalar::Null),
             ("true", Scalar::Bool(true)),
-            (r#""x\n""#, Scalar::Text(r#""x\n""#)),
+            (r#""x\n""#, Scalar::String(r#""x\n""#)),
         ]
     );
 }
 
-/// Any JSON value whose floats are floats: what serde_json can hold.
+/// Any JSON value that serde_json can represent.
 pub(crate) fn any_value() -> impl Strategy<Value = Value> {
     let float = any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite());
     let scalar = prop_oneof![
@@ -254,7 +254,7 @@ pub(crate) fn any_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_value_goes_round(value in any_value()) {
+    fn any_value_round_trips(value in any_value()) {
         let text = to_string(&value).expect("finite");
         prop_assert!(text.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "{}", text);
         prop_assert_eq!(check(&text), Ok(()));
@@ -262,7 +262,7 @@ proptest! {
     }
 
     #[test]
-    fn only_one_text_a_value(value in any_value(), at in any::<prop::sample::Index>(), byte in 0x20..0x7fu8) {
+    fn a_value_has_only_one_canonical_text(value in any_value(), at in any::<prop::sample::Index>(), byte in 0x20..0x7fu8) {
         let mut bytes = to_string(&value).expect("finite").into_bytes();
         let at = at.index(bytes.len());
         bytes[at] = byte;
@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn floats_have_pythons_layout(bits in any::<u64>()) {
+    fn floats_are_written_like_in_python(bits in any::<u64>()) {
         let value = f64::from_bits(bits);
         prop_assume!(value.is_finite());
         let mut out = Vec::new();

@@ -1,10 +1,11 @@
-//! Scalars as text.
+//! Writing and parsing the canonical text of scalars.
 
-/// What a byte of UTF-8 text needs in a string literal: nothing, a short escape (its letter), or
-/// `\u` ([`HEX`]). Bytes of multi-byte characters are [`HEX`] too.
+/// In [`ESCAPE`]: the byte is not escaped.
 const PLAIN: u8 = 0;
+/// In [`ESCAPE`]: the character is escaped as `\uXXXX`. Applies to all bytes of multi-byte characters.
 const HEX: u8 = b'u';
 
+/// The escape of each byte of UTF-8 text: [`PLAIN`], [`HEX`], or the letter of its short escape.
 const ESCAPE: [u8; 256] = {
     let mut table = [HEX; 256];
     let mut byte = 0x20;
@@ -24,12 +25,12 @@ const ESCAPE: [u8; 256] = {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether the text of a code unit is `\uXXXX`, rather than itself or a short escape.
+/// Returns whether a UTF-16 code unit is written as `\uXXXX`, not plainly or with a short escape.
 pub(super) fn is_hex_escaped(unit: u32) -> bool {
     unit > 0xff || ESCAPE[unit as usize] == HEX
 }
 
-/// Appends `text` as a string literal, quotes included.
+/// Appends `text` as a string literal, with quotes.
 pub fn push_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut rest = text;
@@ -62,7 +63,7 @@ fn push_escaped(out: &mut Vec<u8>, char: char) {
     }
 }
 
-/// Appends an integer.
+/// Appends an unsigned integer.
 pub fn push_u64(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut start = digits.len();
@@ -77,7 +78,7 @@ pub fn push_u64(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&digits[start..]);
 }
 
-/// Appends an integer.
+/// Appends a signed integer.
 pub fn push_i64(out: &mut Vec<u8>, value: i64) {
     if value < 0 {
         out.push(b'-');
@@ -85,8 +86,8 @@ pub fn push_i64(out: &mut Vec<u8>, value: i64) {
     push_u64(out, value.unsigned_abs());
 }
 
-/// Appends a float as Python's `repr` writes it. `value` must be finite (checked in debug builds only;
-/// the text of another is some number).
+/// Appends a float as Python's `repr` writes it. `value` must be finite. This is only checked in debug builds; in
+/// release builds, other values are written as an unspecified number.
 pub fn push_f64(out: &mut Vec<u8>, value: f64) {
     debug_assert!(value.is_finite(), "{value} is not a JSON number");
     let mut buffer = zmij::Buffer::new();
@@ -98,7 +99,7 @@ pub fn push_f64(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-/// The float that `text` spells, if it is what [`push_f64`] writes.
+/// Parses a float in the form that [`push_f64`] writes.
 pub fn read_f64(text: &str) -> Option<f64> {
     let value: f64 = text.parse().ok()?;
     let mut buffer = zmij::Buffer::new();
@@ -113,17 +114,17 @@ pub fn read_f64(text: &str) -> Option<f64> {
     same.then_some(value)
 }
 
-/// Whether `value` is written without exponent. For these zmij's layout is Python's.
+/// Returns whether `value` is written in positional notation. For these values zmij has the same layout as Python.
 fn is_plain(value: f64) -> bool {
     (1e-4..1e16).contains(&value.abs()) || value == 0.0
 }
 
-/// Lays the digits of `text`, a float in any notation, out as `d.ddde±xx`.
+/// Rewrites `text`, a float in any notation, as `d.ddde±xx`.
 fn push_scientific(out: &mut Vec<u8>, text: &str) {
     let (number, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let unsigned = number.strip_prefix('-').unwrap_or(number);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    // The exponent of the first digit that is not 0, counted from the point.
+    // The decimal exponent of the first digit that is not 0.
     let exponent: i64 = exponent.parse().unwrap_or(0);
     let leading = whole.bytes().chain(fraction.bytes()).take_while(|digit| *digit == b'0').count();
     let exponent = exponent + whole.len() as i64 - 1 - leading as i64;

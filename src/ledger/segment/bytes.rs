@@ -1,8 +1,8 @@
-//! Bytes: LEB128 numbers, and residuals with their runs of zeros.
+//! The byte level: varints, length-prefixed blocks, run-length encoded residuals.
 
 use super::DecodeError;
 
-/// Appends `value` as LEB128: seven bits a byte, the lowest first, the top bit set on all but the last.
+/// Appends `value` as an unsigned LEB128 varint.
 pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -11,7 +11,7 @@ pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Small numbers of either sign as small numbers: 0, -1, 1, -2, 2 are 0, 1, 2, 3, 4.
+/// Maps signed to unsigned integers so that small magnitudes stay small: 0, -1, 1, -2, 2 become 0, 1, 2, 3, 4.
 pub(super) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
@@ -21,13 +21,13 @@ pub(super) fn unzigzag(coded: u64) -> i64 {
     (coded >> 1) as i64 ^ -((coded & 1) as i64)
 }
 
-/// Appends `bytes` behind their length.
+/// Appends `bytes` as a block: their length as a varint, then the bytes.
 pub(super) fn push_block(out: &mut Vec<u8>, bytes: &[u8]) {
     push_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-/// Takes bytes off the front of a slice.
+/// Reads varints, bytes and blocks from the front of a slice.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -61,10 +61,10 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(DecodeError::Malformed("a number of more than 64 bits"))
+        Err(DecodeError::Malformed("a varint exceeds 64 bits"))
     }
 
-    /// A number that counts or names things of which there are at most `limit`.
+    /// Reads a varint that must not exceed `limit`; `what` describes the violation.
     pub(super) fn number(&mut self, limit: usize, what: &'static str) -> Result<usize, DecodeError> {
         let value = self.varint()?;
         usize::try_from(value).ok().filter(|value| *value <= limit).ok_or(DecodeError::Malformed(what))
@@ -76,14 +76,15 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    /// Bytes behind their length.
+    /// Reads a length-prefixed block.
     pub(super) fn block(&mut self) -> Result<&'a [u8], DecodeError> {
-        let length = self.number(self.bytes.len(), "a block that is longer than what is there")?;
+        let length = self.number(self.bytes.len(), "a block is longer than the remaining data")?;
         self.take(length)
     }
 }
 
-/// Writes residuals: zig-zag LEB128, a run of zeros as 0 and its length, zeros at the end not at all.
+/// Writes residuals as zigzag varints. A run of zeros is written as 0 and its length; trailing zeros are
+/// omitted.
 #[derive(Debug, Default)]
 pub(super) struct ResidualWriter {
     bytes: Vec<u8>,
@@ -108,7 +109,7 @@ impl ResidualWriter {
     }
 }
 
-/// Reads what a [`ResidualWriter`] wrote, for ever: behind the last residual all are 0.
+/// Reads the output of a [`ResidualWriter`]. After the last stored residual it returns 0 without end.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ResidualReader<'a> {
     bytes: Reader<'a>,
@@ -131,15 +132,15 @@ impl<'a> ResidualReader<'a> {
             }
             self.zeros = self.bytes.varint()?;
             if self.zeros == 0 {
-                return Err(DecodeError::Malformed("a run of no zeros"));
+                return Err(DecodeError::Malformed("an empty run of zeros"));
             }
         }
         self.zeros -= 1;
         Ok(0)
     }
 
-    /// Whether all that was written has been read.
-    pub(super) fn is_done(&self) -> bool {
+    /// Returns whether every stored residual has been read.
+    pub(super) fn is_exhausted(&self) -> bool {
         self.bytes.is_empty() && self.zeros == 0
     }
 }

@@ -1,74 +1,79 @@
-//! Columns to rows.
+//! Decoding: columns to rows.
 
 use std::str::SplitTerminator;
 
 use super::bytes::{Reader, ResidualReader};
 use super::predict::{Columns, Plan};
-use super::shape::{Code, Kind, Shape, Strings, code_of_float, code_of_token, float_of_code, push_token};
-use super::{DecodeError, MAX_LEAVES, MAX_PLANS, MAX_STRINGS, MAX_TEXT, within};
+use super::schema::{
+    Code, Kind, Schema, StringDictionary, code_to_float, float_to_code, parse_token, push_token,
+};
+use super::{DecodeError, MAX_COLUMNS, MAX_PLAN_BYTES, MAX_STRINGS, MAX_TEXT_BYTES, check_limit};
 use crate::ledger::canonical::{check, read_f64};
 
-/// Reads a segment's columns row by row.
-pub(super) struct Rows<'a> {
-    places: Vec<Place<'a>>,
-    verbatim: SplitTerminator<'a, char>,
-    literals: SplitTerminator<'a, char>,
-    strings: Strings<'a>,
+/// Decodes the rows of a segment from its columns, one by one.
+pub(super) struct RowReader<'a> {
+    schemas: Vec<SchemaColumns<'a>>,
+    exceptions: SplitTerminator<'a, char>,
+    new_strings: SplitTerminator<'a, char>,
+    strings: StringDictionary<'a>,
     columns: Columns,
     sequence: ResidualReader<'a>,
     residuals: Vec<ResidualReader<'a>>,
-    /// Which place followed on which the last time; 0 is a verbatim row, the first shape is 1.
+    /// The schema that followed each schema the last time. Schemas count from 1; 0 stands for an exception.
     successors: Vec<usize>,
-    before: usize,
-    /// How many bytes of data have been made.
-    made: usize,
-    /// The last token of each column; a timestamp has none.
+    /// Schema of the previous row.
+    previous: usize,
+    /// Total size of the data decoded so far, in bytes.
+    decoded: usize,
+    /// The last token of each column; empty for timestamps.
     tokens: Vec<Vec<u8>>,
+    /// The data of the current row.
     data: Vec<u8>,
 }
 
-/// A shape and its columns.
-struct Place<'a> {
-    shape: Shape<'a>,
-    /// The leaves in the order in which they are foretold.
+/// A schema and its columns.
+struct SchemaColumns<'a> {
+    schema: Schema<'a>,
+    /// The fields in the order in which they are predicted.
     order: Vec<usize>,
     /// The number of its first column.
     base: usize,
-    met: bool,
+    /// Whether its first entry has been decoded.
+    seen: bool,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> RowReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut bytes = Reader::new(bytes);
-        let shapes = lines(&mut bytes)?;
-        let verbatim = lines(&mut bytes)?;
-        let literals = lines(&mut bytes)?;
+        let schema_lines = read_lines(&mut bytes)?;
+        let exceptions = read_lines(&mut bytes)?;
+        let new_strings = read_lines(&mut bytes)?;
 
-        let mut strings = Strings::default();
+        let mut strings = StringDictionary::default();
         let mut columns = Columns::default();
         let mut tokens = Vec::new();
-        let mut places = Vec::new();
-        for line in shapes {
-            let (timestamp, data) = split_line(line)?;
-            let shape = Shape::of(data, &mut strings)?;
+        let mut schemas = Vec::new();
+        for line in schema_lines {
+            let (timestamp, data) = parse_line(line)?;
+            let schema = Schema::parse(data, &mut strings)?;
             let base = columns.len();
-            within("columns", base + shape.leaves.len() + 1, MAX_LEAVES)?;
-            columns.add(Kind::Float, code_of_float(timestamp));
-            shape.leaves.iter().for_each(|leaf| columns.add(leaf.kind, leaf.code));
+            check_limit("columns", base + schema.fields.len() + 1, MAX_COLUMNS)?;
+            columns.add(Kind::Float, float_to_code(timestamp));
+            schema.fields.iter().for_each(|field| columns.add(field.kind, field.code));
             tokens.push(Vec::new());
-            tokens.extend(shape.tokens().map(|token| token.as_bytes().to_vec()));
-            places.push(Place { shape, order: Vec::new(), base, met: false });
+            tokens.extend(schema.tokens().map(|token| token.as_bytes().to_vec()));
+            schemas.push(SchemaColumns { schema, order: Vec::new(), base, seen: false });
         }
 
         let plans = bytes.block()?;
-        within("bytes of plans", plans.len(), MAX_PLANS)?;
+        check_limit("bytes of plans", plans.len(), MAX_PLAN_BYTES)?;
         let mut plans = Reader::new(plans);
-        for place in &mut places {
-            let width = place.shape.leaves.len() + 1;
+        for schema in &mut schemas {
+            let width = schema.schema.fields.len() + 1;
             let plan = Plan::read(&mut plans, width, columns.len())?;
-            place.order = plan.order(width);
-            for (leaf, formulas) in plan.steps {
-                columns.set_formulas(place.base + leaf, formulas);
+            schema.order = plan.order(width);
+            for (field, formulas) in plan.steps {
+                columns.set_formulas(schema.base + field, formulas);
             }
         }
 
@@ -78,116 +83,122 @@ impl<'a> Rows<'a> {
             residuals.push(ResidualReader::new(bytes.block()?));
         }
         if !bytes.is_empty() || !plans.is_empty() {
-            return Err(DecodeError::Malformed("bytes that belong to nothing"));
+            return Err(DecodeError::Malformed("unused bytes after the last block"));
         }
         Ok(Self {
-            successors: vec![0; places.len() + 1],
+            successors: vec![0; schemas.len() + 1],
             tokens,
-            places,
-            verbatim,
-            literals,
+            schemas,
+            exceptions,
+            new_strings,
             strings,
             columns,
             sequence,
             residuals,
-            before: 0,
-            made: 0,
+            previous: 0,
+            decoded: 0,
             data: Vec::new(),
         })
     }
 
-    /// The next row: its timestamp in seconds, and its data.
+    /// Returns the next row: its timestamp in seconds since 1970, and its data.
     pub(super) fn next(&mut self) -> Result<(f64, &str), DecodeError> {
-        let place = self.sequence.next()?.wrapping_add(self.successors[self.before] as i64);
-        let place = usize::try_from(place).ok().filter(|place| *place <= self.places.len());
-        let place = place.ok_or(DecodeError::Malformed("a row of a shape that is not there"))?;
-        self.successors[self.before] = place;
-        self.before = place;
-        let Some(place) = place.checked_sub(1) else {
-            let (timestamp, data) = split_line(self.verbatim.next().ok_or(DecodeError::Truncated)?)?;
+        let schema = self.sequence.next()?.wrapping_add(self.successors[self.previous] as i64);
+        let schema = usize::try_from(schema).ok().filter(|schema| *schema <= self.schemas.len());
+        let schema = schema.ok_or(DecodeError::Malformed("a row refers to a schema that does not exist"))?;
+        self.successors[self.previous] = schema;
+        self.previous = schema;
+        let Some(schema) = schema.checked_sub(1) else {
+            let (timestamp, data) = parse_line(self.exceptions.next().ok_or(DecodeError::Truncated)?)?;
             check(data)?;
-            self.made += data.len();
-            within("bytes of data", self.made, MAX_TEXT)?;
+            self.decoded += data.len();
+            check_limit("bytes of data", self.decoded, MAX_TEXT_BYTES)?;
             return Ok((timestamp, data));
         };
-        // The first row of a shape is the shape itself.
-        if std::mem::replace(&mut self.places[place].met, true) {
-            self.step(place)?;
+        // The first row of a schema is stored verbatim, as the schema itself.
+        if std::mem::replace(&mut self.schemas[schema].seen, true) {
+            self.decode_values(schema)?;
         }
-        self.join(place)
+        self.assemble(schema)
     }
 
-    /// Takes the next value of each of a shape's columns.
-    fn step(&mut self, place: usize) -> Result<(), DecodeError> {
-        let Place { order, base, .. } = &self.places[place];
-        for leaf in order {
-            let column = base + leaf;
+    /// Decodes the next value of each column of a schema.
+    fn decode_values(&mut self, schema: usize) -> Result<(), DecodeError> {
+        let SchemaColumns { order, base, .. } = &self.schemas[schema];
+        for field in order {
+            let column = base + field;
             let predicted = self.columns.predict(column);
             let code = predicted.wrapping_add(self.residuals[column].next()?);
             let (kind, last) = (self.columns.get(column).kind(), self.columns.get(column).last());
-            self.columns.settle(column, predicted, code);
-            if kind == Kind::Text && code == self.strings.len() as Code {
-                within("texts", self.strings.len() + 1, MAX_STRINGS)?;
-                let literal = self.literals.next().ok_or(DecodeError::Truncated)?;
-                if code_of_token(kind, literal, &mut self.strings) != Some(code) {
-                    return Err(DecodeError::Malformed("a text that is none, or that was there already"));
+            self.columns.update(column, predicted, code);
+            if kind == Kind::String && code == self.strings.len() as Code {
+                check_limit("distinct strings", self.strings.len() + 1, MAX_STRINGS)?;
+                let literal = self.new_strings.next().ok_or(DecodeError::Truncated)?;
+                if parse_token(kind, literal, &mut self.strings) != Some(code) {
+                    return Err(DecodeError::Malformed(
+                        "the block of strings has an invalid or duplicate line",
+                    ));
                 }
             }
             if code == last {
                 continue;
             }
-            let fits = if *leaf == 0 {
-                float_of_code(code).is_finite()
+            let valid = if *field == 0 {
+                code_to_float(code).is_finite()
             } else {
                 self.tokens[column].clear();
                 push_token(&mut self.tokens[column], kind, code, &self.strings).is_some()
             };
-            if !fits {
-                return Err(DecodeError::Malformed("a value that its column cannot hold"));
+            if !valid {
+                return Err(DecodeError::Malformed("a value is outside the range of its column"));
             }
         }
         Ok(())
     }
 
-    /// Puts a row together from its shape and the last token of each column.
-    fn join(&mut self, place: usize) -> Result<(f64, &str), DecodeError> {
-        let Place { shape, base, .. } = &self.places[place];
-        let timestamp = float_of_code(self.columns.get(*base).last());
+    /// Assembles a row from its schema and the last token of each column.
+    fn assemble(&mut self, schema: usize) -> Result<(f64, &str), DecodeError> {
+        let SchemaColumns { schema, base, .. } = &self.schemas[schema];
+        let timestamp = code_to_float(self.columns.get(*base).last());
         self.data.clear();
-        let tokens = self.tokens[base + 1..].iter().map(Vec::as_slice).take(shape.leaves.len());
-        for (piece, token) in shape.pieces().zip(tokens.chain([&[][..]])) {
+        let tokens = self.tokens[base + 1..].iter().map(Vec::as_slice).take(schema.fields.len());
+        for (piece, token) in schema.pieces().zip(tokens.chain([&[][..]])) {
             self.data.extend_from_slice(piece);
             self.data.extend_from_slice(token);
-            // After each token: one text of a few kilobytes may stand in thousands of leaves.
-            within("bytes of data", self.made + self.data.len(), MAX_TEXT)?;
+            // Checked after each token: one long string can be referenced by thousands of fields.
+            check_limit("bytes of data", self.decoded + self.data.len(), MAX_TEXT_BYTES)?;
         }
-        self.made += self.data.len();
+        self.decoded += self.data.len();
         let data = std::str::from_utf8(&self.data).map_err(|_| NOT_UTF8)?;
         Ok((timestamp, data))
     }
 
-    /// Sees that with the last row all is said.
+    /// Checks that the declared number of rows has used up all data.
     pub(super) fn finish(mut self) -> Result<(), DecodeError> {
-        let done = self.places.iter().all(|place| place.met)
-            && self.verbatim.next().is_none()
-            && self.literals.next().is_none()
-            && self.sequence.is_done()
-            && self.residuals.iter().all(ResidualReader::is_done);
-        if done { Ok(()) } else { Err(DecodeError::Malformed("more than the declared number of rows")) }
+        let exhausted = self.schemas.iter().all(|schema| schema.seen)
+            && self.exceptions.next().is_none()
+            && self.new_strings.next().is_none()
+            && self.sequence.is_exhausted()
+            && self.residuals.iter().all(ResidualReader::is_exhausted);
+        if exhausted {
+            Ok(())
+        } else {
+            Err(DecodeError::Malformed("it has more rows than its head declares"))
+        }
     }
 }
 
-const NOT_UTF8: DecodeError = DecodeError::Malformed("text that is not UTF-8");
+const NOT_UTF8: DecodeError = DecodeError::Malformed("a text is not UTF-8");
 
-/// A block of lines.
-fn lines<'a>(bytes: &mut Reader<'a>) -> Result<SplitTerminator<'a, char>, DecodeError> {
+/// Reads a block of lines.
+fn read_lines<'a>(bytes: &mut Reader<'a>) -> Result<SplitTerminator<'a, char>, DecodeError> {
     let text = std::str::from_utf8(bytes.block()?).map_err(|_| NOT_UTF8)?;
     Ok(text.split_terminator('\n'))
 }
 
-/// The timestamp and the data of a line.
-fn split_line(line: &str) -> Result<(f64, &str), DecodeError> {
-    let (timestamp, data) = line.split_once(' ').ok_or(DecodeError::Malformed("a line without data"))?;
-    let timestamp = read_f64(timestamp).ok_or(DecodeError::Malformed("a line without a timestamp"))?;
+/// Parses a line into the timestamp and the data of a row.
+fn parse_line(line: &str) -> Result<(f64, &str), DecodeError> {
+    let (timestamp, data) = line.split_once(' ').ok_or(DecodeError::Malformed("a line has no data"))?;
+    let timestamp = read_f64(timestamp).ok_or(DecodeError::Malformed("a line has no timestamp"))?;
     Ok((timestamp, data))
 }

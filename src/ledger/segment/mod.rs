@@ -1,117 +1,64 @@
-//! The segment codec: a run of consecutive ledger entries in few bytes, and back without loss.
+//! The segment codec: lossless compression of a run of consecutive ledger entries.
 //!
-//! It knows no kind of entry and nothing of the engine: a codec that foretold decisions with the engine
-//! would prove nothing. What it uses is arithmetic among the columns that it has before it, found by
-//! search; whatever the search finds or misses, decoding gives every timestamp and text back exactly.
+//! The codec is columnar and predictive. Entries with the same JSON structure share a *schema*; each scalar
+//! of a schema becomes a *column*; each value of a column is *predicted* from values that the decoder already
+//! has, and only the *residual* is stored. Columns are then compressed with zstd.
 //!
-//! An entry is a timestamp and a text, canonical JSON. A text is cut into its *leaves*, the scalars in it,
-//! and its *shape*, everything else. All entries of a shape together make columns: one of timestamps, one
-//! for each leaf. Each value is *foretold* from values seen before, and the difference is stored.
+//! The predictors are arithmetic formulas over columns, which the encoder finds by search. The codec has no
+//! notion of entry types and does not use the engine: a codec that predicted decisions with the engine would
+//! prove nothing about them. Whatever the search finds, decoding restores every timestamp and text exactly.
 //!
-//! | file | |
+//! | file | content |
 //! |---|---|
-//! | shape | texts to shapes and leaves and back |
-//! | bytes | numbers and residuals as bytes |
-//! | predict | foretelling: formulas, and columns while they are written or read |
+//! | schema | splits a text into its schema and fields, and puts it together again |
+//! | bytes | varints, blocks, run-length encoded residuals |
+//! | predict | formulas, and the state of the columns during encoding and decoding |
 //! | decode | columns to rows |
 //! | table, encode | rows to columns |
-//! | plan, survey, relate | the encoder's choice of formulas |
-//! | frame | the zstd frame, and the dictionary |
+//! | plan, context, search | the encoder's choice of formulas |
+//! | frame | the zstd frame and its dictionary |
 //!
-//! # Format, version 2
-//!
-//! (Version 1 had neither formulas nor a dictionary; nothing reads it any more.)
-//!
-//! A segment is one byte, the version, and one zstd frame (RFC 8878) over the *columns*, made with
-//! `dictionary.bin` as a raw-content dictionary; its window is at most 2^20 bytes. The number of entries
-//! and the size of the columns are kept elsewhere.
-//!
-//! **Numbers** are LEB128, unsigned. A *block* is its length as a number, then its bytes. *Residuals* are
-//! signed 64-bit integers in zig-zag (0, -1, 1, -2 … are 0, 1, 2, 3 …), each a number; a run of zeros is
-//! 0 and its length; zeros at the end are left out, so that behind the last byte all residuals are 0.
-//!
-//! **Columns** are, one behind the other:
-//!
-//! 1. a block with a line (ending in `\n`) for each shape that comes at least twice: the timestamp, a
-//!    space and the text of its first entry. These number the shapes from 1, and the columns from 0: a
-//!    shape's timestamps, then its leaves from left to right, then those of the next shape. A leaf is a
-//!    float, an integer in the range of `i64`, a boolean or a string; `null`, larger integers and keys
-//!    belong to the shape;
-//! 2. a block with a line of the same form for each other entry, in their order;
-//! 3. a block with a line for each string that stands in a leaf, but not in a line of block 1, in the
-//!    order in which they first come;
-//! 4. a block with a *plan* for each shape;
-//! 5. a block with the residuals of the sequence: for each entry the number of its shape, 0 for one of
-//!    block 2, less the number of the shape that followed, the last time, on the shape of the entry
-//!    before it (0 if there was none; before the first entry stands 0);
-//! 6. for each column a block with its residuals, one for each entry of its shape but the first.
-//!
-//! **Codes.** All columns hold signed 64-bit integers. An integer is its own code; false and true are 0
-//! and 1; a string has its place among all strings, those of block 1 first; a float has its bits, and if
-//! these are negative, all but the sign are turned over, so that the order of floats is that of codes.
-//! What is stored is the code less the foretold code, wrapping.
-//!
-//! **Plans.** A plan is a number of steps, each the number of a leaf (0 is the timestamp), a number of
-//! formulas (at most 4), and these. In each entry, leaves without a step are taken first, from left to
-//! right, then those with one in the order of the steps.
-//!
-//! **Formulas** are in postfix order over doubles: numbers, ended by 0.
-//!
-//! | | |
-//! |---|---|
-//! | 1, 2, 3, 4 | replace the two doubles on top, a below b, by a + b, a - b, a × b, a ÷ b |
-//! | 5 | pushes the double whose bits follow in 8 bytes, little-endian |
-//! | 6 | pushes n ÷ 10^p; n follows in zig-zag, then p in one byte, at most 15 |
-//! | 7 + 2c | pushes what column c had last: in this entry, if it is of this shape and taken already |
-//! | 8 + 2c | pushes what column c had before that, or its first value again |
-//!
-//! A formula has at most 16 of these and leaves one double. A column has its first value from block 1,
-//! from the beginning; integers and codes of booleans and strings are pushed as doubles. Columns of floats
-//! take the code of the result (of 0.0, if it is not a number), the others the result itself, rounded
-//! towards zero and within the range of `i64` (0, if it is not a number).
-//!
-//! **Foretelling.** A column with n formulas has n + 1 candidates: these, and the last value. It begins
-//! with the first. Whenever the foretold code was wrong, the candidate that would have come nearest (the
-//! first of these) is the one from then on.
+//! `docs/segment-format.md` specifies the format, version 2. Version 1 had neither formulas nor a zstd
+//! dictionary and is no longer read.
 //!
 //! # Limits
 //!
-//! A reader is told sizes by a head that anybody may have written. They are checked before anything is
-//! allocated, and everything that a segment could be blown up to is bounded: see the constants here.
+//! The declared sizes come from a head that may be forged. They are checked before anything is allocated,
+//! and everything that a segment can expand to is bounded by the constants below.
 
 mod bytes;
+mod context;
 mod decode;
 mod encode;
 mod frame;
 mod plan;
 mod predict;
-mod relate;
-mod shape;
-mod survey;
+mod schema;
+mod search;
 mod table;
 
 use thiserror::Error;
 
 use super::canonical::NotCanonical;
 
-/// The format that [`encode`] writes: the first byte of a segment.
+/// Version of the encoding, the first byte of an encoded segment.
 pub const VERSION: u8 = 2;
-/// The most entries a segment may have.
+/// Maximum number of entries in a segment.
 pub const MAX_ENTRIES: usize = 1 << 18;
-/// The most bytes an encoded segment may have.
-pub const MAX_ENCODED: usize = 900 << 10;
-/// The most bytes that a segment's columns may have before compression.
-pub const MAX_COLUMNS: usize = 16 << 20;
-/// The most bytes that the data of a segment's entries may have together.
-pub const MAX_TEXT: usize = 64 << 20;
-/// The most bytes that the formulas of a segment may take.
-const MAX_PLANS: usize = 256 << 10;
-/// The most different texts that a segment's leaves may have.
+/// Maximum size of an encoded segment, in bytes.
+pub const MAX_ENCODED_BYTES: usize = 900 << 10;
+/// Maximum size of a segment's columns before compression, in bytes.
+pub const MAX_COLUMN_BYTES: usize = 16 << 20;
+/// Maximum total size of the data of a segment's entries, in bytes.
+pub const MAX_TEXT_BYTES: usize = 64 << 20;
+/// Maximum size of the block of plans, in bytes.
+const MAX_PLAN_BYTES: usize = 256 << 10;
+/// Maximum number of distinct strings in a segment's fields.
 const MAX_STRINGS: usize = 1 << 19;
-/// The most columns a segment may have: leaves, and a timestamp, over all shapes.
-pub const MAX_LEAVES: usize = 1 << 18;
+/// Maximum number of columns: the timestamp and the fields of every schema.
+pub const MAX_COLUMNS: usize = 1 << 18;
 
-/// An entry, as far as a segment stores it.
+/// The part of an entry that a segment stores. Index and hashes follow from the head and the data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row<'a> {
     /// Seconds since 1970; finite.
@@ -123,37 +70,37 @@ pub struct Row<'a> {
 /// An encoded segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// What is stored.
+    /// The version byte and the zstd frame.
     pub bytes: Vec<u8>,
-    /// The size of the columns before compression, in bytes: [`decode`] must be told.
+    /// Size of the columns before compression, in bytes. [`decode`] needs it.
     pub columns: u64,
 }
 
-/// Why rows cannot be encoded.
+/// Error of [`encode`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// The data of a row is not canonical JSON.
-    #[error("row {row} is not canonical: {why}")]
+    #[error("row {row} is not canonical JSON: {error}")]
     NotCanonical {
-        /// Its place among the rows, from 0.
+        /// Position among the rows, from 0.
         row: usize,
-        /// What is wrong.
-        why: NotCanonical,
+        /// The violation and its offset.
+        error: NotCanonical,
     },
-    /// A timestamp that is no number.
+    /// A timestamp is NaN or infinite.
     #[error("the timestamp of row {row} is not finite")]
     NotFinite {
-        /// Its place among the rows, from 0.
+        /// Position among the rows, from 0.
         row: usize,
     },
-    /// More than fits into a segment: take fewer rows.
-    #[error("a segment of {is} {what}: at most {limit} are allowed")]
+    /// The rows exceed a limit of the format. Fewer rows may fit.
+    #[error("segment too large: {actual} {what}, at most {limit} are allowed")]
     TooLarge {
-        /// What there is too much of.
+        /// The limited quantity.
         what: &'static str,
-        /// How much there is.
-        is: usize,
-        /// How much is allowed.
+        /// Its actual value.
+        actual: usize,
+        /// Its maximum.
         limit: usize,
     },
     /// zstd failed.
@@ -161,37 +108,37 @@ pub enum EncodeError {
     Frame(String),
 }
 
-/// Why bytes are not a segment.
+/// Error of [`decode`] and [`visit`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// More than a segment may have, as declared or as found.
-    #[error("a segment of {is} {what}: at most {limit} are allowed")]
+    /// A declared or decoded size exceeds a limit of the format.
+    #[error("segment too large: {actual} {what}, at most {limit} are allowed")]
     TooLarge {
-        /// What there is too much of.
+        /// The limited quantity.
         what: &'static str,
-        /// How much there is.
-        is: usize,
-        /// How much is allowed.
+        /// Its declared or actual value.
+        actual: usize,
+        /// Its maximum.
         limit: usize,
     },
-    /// A format that this codec does not know.
-    #[error("segment format {0}: only {VERSION} is known")]
+    /// The first byte is not [`VERSION`].
+    #[error("unsupported segment encoding {0}; this version reads encoding {VERSION}")]
     Version(u8),
-    /// A zstd frame that is damaged, or not alone, or asks for too large a window.
+    /// The zstd frame is damaged, is followed by other bytes or needs too large a window.
     #[error("damaged segment: {0}")]
     Frame(String),
-    /// Columns of another size than the segment's head declares.
-    #[error("the segment's head declares {declared} bytes of columns, there are {found}")]
+    /// The columns do not have the size that the segment's head declares.
+    #[error("damaged segment: its head declares {declared} bytes of columns, found {found}")]
     Columns {
-        /// What the head says, in bytes.
+        /// Size in the head, in bytes.
         declared: usize,
-        /// What there is, in bytes.
+        /// Size after decompression, in bytes.
         found: usize,
     },
     /// The columns end too early.
-    #[error("damaged segment: it ends too early")]
+    #[error("damaged segment: unexpected end of data")]
     Truncated,
-    /// The columns hold what no encoder writes.
+    /// The columns violate the format.
     #[error("damaged segment: {0}")]
     Malformed(&'static str),
     /// A text in the columns is not canonical JSON.
@@ -199,29 +146,30 @@ pub enum DecodeError {
     NotCanonical(#[from] NotCanonical),
 }
 
-/// Encodes a run of entries. The same rows give the same bytes.
+/// Encodes a run of entries. The encoding is deterministic.
 ///
 /// # Errors
-/// [`EncodeError::TooLarge`] beyond the limits; any other for rows that are not canonical.
+/// Returns [`EncodeError::TooLarge`] beyond the limits of the format, and [`EncodeError::NotCanonical`] or
+/// [`EncodeError::NotFinite`] for rows that are not ledger entries.
 pub fn encode(rows: &[Row<'_>]) -> Result<Encoded, EncodeError> {
-    within("entries", rows.len(), MAX_ENTRIES)?;
-    within("bytes of data", rows.iter().map(|row| row.data.len()).sum(), MAX_TEXT)?;
-    let columns = encode::columns(&table::Table::of(rows)?)?;
-    within("bytes of columns", columns.len(), MAX_COLUMNS)?;
+    check_limit("entries", rows.len(), MAX_ENTRIES)?;
+    check_limit("bytes of data", rows.iter().map(|row| row.data.len()).sum(), MAX_TEXT_BYTES)?;
+    let columns = encode::encode_columns(&table::Table::build(rows)?)?;
+    check_limit("bytes of columns", columns.len(), MAX_COLUMN_BYTES)?;
     let mut bytes = vec![VERSION];
     frame::compress(&columns, &mut bytes)?;
-    within("bytes", bytes.len(), MAX_ENCODED)?;
+    check_limit("bytes", bytes.len(), MAX_ENCODED_BYTES)?;
     Ok(Encoded { bytes, columns: columns.len() as u64 })
 }
 
-/// Decodes a segment of `count` entries whose columns have `columns` bytes, as its head declares: their
-/// timestamps in seconds since 1970, and their data.
+/// Decodes a segment of `count` entries whose columns have `columns` bytes, as its head declares. Returns
+/// each entry's timestamp, in seconds since 1970, and data.
 ///
-/// Nothing here is trusted. The declared sizes are checked before anything is allocated, the data is
-/// bounded by [`MAX_TEXT`], and whatever comes out is canonical JSON.
+/// The input is not trusted. The declared sizes are checked before anything is allocated, the data is
+/// bounded by [`MAX_TEXT_BYTES`], and every text returned is canonical JSON.
 ///
 /// # Errors
-/// [`DecodeError`], if `bytes` is not exactly such a segment.
+/// Returns [`DecodeError`] if `bytes` is not exactly such a segment.
 pub fn decode(bytes: &[u8], count: u64, columns: u64) -> Result<Vec<(f64, String)>, DecodeError> {
     let mut rows = Vec::new();
     visit(bytes, count, columns, |timestamp, data| {
@@ -231,30 +179,30 @@ pub fn decode(bytes: &[u8], count: u64, columns: u64) -> Result<Vec<(f64, String
     Ok(rows)
 }
 
-/// Decodes as [`decode`] does, but shows each entry's timestamp and data to `each` instead of keeping
-/// them all: memory stays at the size of the columns.
+/// Decodes like [`decode`], but calls `each` with every timestamp and text instead of collecting them, so
+/// that memory use is bounded by the columns and not by the data.
 ///
 /// # Errors
-/// As [`decode`], or what `each` returns; `each` may have seen entries before that.
+/// As [`decode`], or the first error of `each`. `each` may have been called before either.
 pub fn visit<E: From<DecodeError>>(
     bytes: &[u8],
     count: u64,
     columns: u64,
     mut each: impl FnMut(f64, &str) -> Result<(), E>,
 ) -> Result<(), E> {
-    let check = |what, is: u64, limit| {
-        let is = usize::try_from(is).unwrap_or(usize::MAX);
-        within(what, is, limit).map_err(DecodeError::from)
+    let check = |what, declared: u64, limit| {
+        let declared = usize::try_from(declared).unwrap_or(usize::MAX);
+        check_limit(what, declared, limit).map_err(DecodeError::from)
     };
     let count = check("entries", count, MAX_ENTRIES)?;
-    let length = check("bytes of columns", columns, MAX_COLUMNS)?;
-    check("bytes", bytes.len() as u64, MAX_ENCODED)?;
+    let length = check("bytes of columns", columns, MAX_COLUMN_BYTES)?;
+    check("bytes", bytes.len() as u64, MAX_ENCODED_BYTES)?;
     let columns = match bytes.split_first() {
         Some((&VERSION, frame)) => frame::decompress(frame, length)?,
         Some((&version, _)) => return Err(DecodeError::Version(version).into()),
         None => return Err(DecodeError::Truncated.into()),
     };
-    let mut rows = decode::Rows::new(&columns)?;
+    let mut rows = decode::RowReader::new(&columns)?;
     for _ in 0..count {
         let (timestamp, data) = rows.next()?;
         each(timestamp, data)?;
@@ -262,27 +210,27 @@ pub fn visit<E: From<DecodeError>>(
     Ok(rows.finish()?)
 }
 
-/// What is more than it may be.
+/// A size beyond its limit, while encoding or decoding.
 struct TooLarge {
     what: &'static str,
-    is: usize,
+    actual: usize,
     limit: usize,
 }
 
 impl From<TooLarge> for EncodeError {
-    fn from(TooLarge { what, is, limit }: TooLarge) -> Self {
-        EncodeError::TooLarge { what, is, limit }
+    fn from(TooLarge { what, actual, limit }: TooLarge) -> Self {
+        EncodeError::TooLarge { what, actual, limit }
     }
 }
 
 impl From<TooLarge> for DecodeError {
-    fn from(TooLarge { what, is, limit }: TooLarge) -> Self {
-        DecodeError::TooLarge { what, is, limit }
+    fn from(TooLarge { what, actual, limit }: TooLarge) -> Self {
+        DecodeError::TooLarge { what, actual, limit }
     }
 }
 
-fn within(what: &'static str, is: usize, limit: usize) -> Result<usize, TooLarge> {
-    if is <= limit { Ok(is) } else { Err(TooLarge { what, is, limit }) }
+fn check_limit(what: &'static str, actual: usize, limit: usize) -> Result<usize, TooLarge> {
+    if actual <= limit { Ok(actual) } else { Err(TooLarge { what, actual, limit }) }
 }
 
 #[cfg(test)]

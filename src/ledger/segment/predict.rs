@@ -1,26 +1,26 @@
-//! Prediction: each value is foretold from values seen before, and only the difference is stored.
+//! Prediction of column values from values decoded before, shared by the encoder and the decoder.
 
 use super::DecodeError;
 use super::bytes::{Reader, push_varint, unzigzag, zigzag};
-use super::shape::{Code, Kind, code_of_float, number_of_code};
+use super::schema::{Code, Kind, code_to_number, float_to_code};
 
-/// How many tokens a formula may have.
-const MAX_TOKENS: usize = 16;
-/// How many formulas a column may have.
+/// Maximum number of instructions in a formula.
+const MAX_INSTRUCTIONS: usize = 16;
+/// Maximum number of formulas of a column.
 pub(super) const MAX_FORMULAS: usize = 4;
 
-/// A step of a formula in postfix order.
+/// An instruction of a formula, which is in postfix notation and evaluated on a stack.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Token {
-    /// Pushes the value that column `column` had last (`back` 0), or the one before it (`back` 1).
-    Value { column: usize, back: usize },
-    /// Pushes a number.
+pub(super) enum Instruction {
+    /// Pushes the last value of a column (`lag` 0) or the value before that (`lag` 1).
+    Load { column: usize, lag: usize },
+    /// Pushes a constant.
     Constant(f64),
-    /// Replaces the two numbers on top, a below b, by a∘b.
+    /// Pops b, then a, and pushes a ∘ b.
     Operator(Operator),
 }
 
-/// An operation of IEEE 754 double arithmetic.
+/// An operation on IEEE 754 doubles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {
     Add,
@@ -41,39 +41,39 @@ impl Operator {
     }
 }
 
-/// An arithmetic expression over columns, which leaves one number.
+/// A valid arithmetic expression over columns: evaluation never underflows the stack and leaves one value.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Formula {
-    tokens: Vec<Token>,
+    instructions: Vec<Instruction>,
 }
 
 impl Formula {
-    /// `None` if the tokens leave no number, or more than one, or are too many.
-    pub(super) fn new(tokens: Vec<Token>) -> Option<Self> {
+    /// Returns `None` if the instructions are not a valid expression or exceed [`MAX_INSTRUCTIONS`].
+    pub(super) fn new(instructions: Vec<Instruction>) -> Option<Self> {
         let mut depth = 0;
-        for token in &tokens {
-            match token {
-                Token::Operator(_) if depth < 2 => return None,
-                Token::Operator(_) => depth -= 1,
+        for instruction in &instructions {
+            match instruction {
+                Instruction::Operator(_) if depth < 2 => return None,
+                Instruction::Operator(_) => depth -= 1,
                 _ => depth += 1,
             }
         }
-        (depth == 1 && tokens.len() <= MAX_TOKENS).then_some(Self { tokens })
+        (depth == 1 && instructions.len() <= MAX_INSTRUCTIONS).then_some(Self { instructions })
     }
 
-    pub(super) fn tokens(&self) -> &[Token] {
-        &self.tokens
+    pub(super) fn instructions(&self) -> &[Instruction] {
+        &self.instructions
     }
 
-    /// The value of the formula, where `value(column, back)` gives those of the columns.
+    /// Evaluates the formula; `value(column, lag)` returns the values of columns.
     pub(super) fn evaluate(&self, value: impl Fn(usize, usize) -> f64) -> f64 {
-        let mut stack = [0.0; MAX_TOKENS];
+        let mut stack = [0.0; MAX_INSTRUCTIONS];
         let mut top = 0;
-        for token in &self.tokens {
-            match *token {
-                Token::Value { column, back } => stack[top] = value(column, back),
-                Token::Constant(value) => stack[top] = value,
-                Token::Operator(operator) => {
+        for instruction in &self.instructions {
+            match *instruction {
+                Instruction::Load { column, lag } => stack[top] = value(column, lag),
+                Instruction::Constant(value) => stack[top] = value,
+                Instruction::Operator(operator) => {
                     top -= 2;
                     stack[top] = operator.apply(stack[top], stack[top + 1]);
                 }
@@ -83,7 +83,7 @@ impl Formula {
         stack[0]
     }
 
-    /// The bytes that it takes.
+    /// Size of the encoded formula in bytes.
     pub(super) fn size(&self) -> usize {
         let mut out = Vec::new();
         self.write(&mut out);
@@ -91,13 +91,13 @@ impl Formula {
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        for token in &self.tokens {
-            match *token {
-                Token::Operator(Operator::Add) => out.push(1),
-                Token::Operator(Operator::Subtract) => out.push(2),
-                Token::Operator(Operator::Multiply) => out.push(3),
-                Token::Operator(Operator::Divide) => out.push(4),
-                Token::Constant(value) => match decimal(value) {
+        for instruction in &self.instructions {
+            match *instruction {
+                Instruction::Operator(Operator::Add) => out.push(1),
+                Instruction::Operator(Operator::Subtract) => out.push(2),
+                Instruction::Operator(Operator::Multiply) => out.push(3),
+                Instruction::Operator(Operator::Divide) => out.push(4),
+                Instruction::Constant(value) => match decimal(value) {
                     Some((digits, places)) => {
                         out.push(6);
                         push_varint(out, zigzag(digits));
@@ -108,49 +108,52 @@ impl Formula {
                         out.extend_from_slice(&value.to_bits().to_le_bytes());
                     }
                 },
-                Token::Value { column, back } => push_varint(out, (7 + 2 * column + back) as u64),
+                Instruction::Load { column, lag } => push_varint(out, (7 + 2 * column + lag) as u64),
             }
         }
         out.push(0);
     }
 
     pub(super) fn read(bytes: &mut Reader<'_>, columns: usize) -> Result<Self, DecodeError> {
-        let mut tokens = Vec::new();
+        let mut instructions = Vec::new();
         loop {
-            tokens.push(
-                match bytes.number(6 + 2 * columns, "a formula over a column that is not there")? {
+            instructions.push(
+                match bytes.number(6 + 2 * columns, "a formula refers to a column that does not exist")? {
                     0 => break,
-                    1 => Token::Operator(Operator::Add),
-                    2 => Token::Operator(Operator::Subtract),
-                    3 => Token::Operator(Operator::Multiply),
-                    4 => Token::Operator(Operator::Divide),
+                    1 => Instruction::Operator(Operator::Add),
+                    2 => Instruction::Operator(Operator::Subtract),
+                    3 => Instruction::Operator(Operator::Multiply),
+                    4 => Instruction::Operator(Operator::Divide),
                     5 => {
                         let mut bits = [0; 8];
                         bits.copy_from_slice(bytes.take(8)?);
-                        Token::Constant(f64::from_bits(u64::from_le_bytes(bits)))
+                        Instruction::Constant(f64::from_bits(u64::from_le_bytes(bits)))
                     }
                     6 => {
                         let digits = unzigzag(bytes.varint()?);
                         let power = POWERS.get(usize::from(bytes.byte()?));
-                        let power = power.ok_or(DecodeError::Malformed("a constant with too many places"))?;
-                        Token::Constant(digits as f64 / power)
+                        let power = power.ok_or(DecodeError::Malformed(
+                            "a decimal constant has more than 15 decimal places",
+                        ))?;
+                        Instruction::Constant(digits as f64 / power)
                     }
-                    value => Token::Value { column: (value - 7) / 2, back: (value - 7) % 2 },
+                    value => Instruction::Load { column: (value - 7) / 2, lag: (value - 7) % 2 },
                 },
             );
-            if tokens.len() > MAX_TOKENS {
+            if instructions.len() > MAX_INSTRUCTIONS {
                 break;
             }
         }
-        Formula::new(tokens).ok_or(DecodeError::Malformed("a formula that leaves no number"))
+        Formula::new(instructions).ok_or(DecodeError::Malformed("a formula is not a valid expression"))
     }
 }
 
-/// Powers of ten that are exact.
+/// Powers of ten; all are exact as doubles.
 const POWERS: [f64; 16] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
-/// `value` as digits and the number of them behind the point, if that is shorter than its bits.
+/// Returns `value` as an integer and a number of decimal places, if that encoding is exact and no longer
+/// than the eight bytes of the double.
 fn decimal(value: f64) -> Option<(i64, u8)> {
     POWERS.iter().zip(0..).find_map(|(power, places)| {
         let digits = (value * power).round() as i64;
@@ -159,32 +162,33 @@ fn decimal(value: f64) -> Option<(i64, u8)> {
     })
 }
 
-/// What a number is foretold to be, as the code of a column's next value.
-pub(super) fn code_of_prediction(kind: Kind, number: f64) -> Code {
+/// Returns the code that a formula's result predicts in a column of this kind.
+pub(super) fn number_to_code(kind: Kind, number: f64) -> Code {
     match kind {
-        // The bits of a NaN differ from machine to machine.
+        // The sign and payload of a computed NaN are not the same on all machines.
         Kind::Float if number.is_nan() => 0,
-        Kind::Float => code_of_float(number),
-        Kind::Integer | Kind::Bool | Kind::Text => number as i64,
+        Kind::Float => float_to_code(number),
+        Kind::Integer | Kind::Bool | Kind::String => number as i64,
     }
 }
 
-/// What is known of a column while a segment is written or read, row by row.
+/// The state of one column between two rows.
 #[derive(Debug, Clone)]
 pub(super) struct Column {
     kind: Kind,
     last: Code,
-    /// The last value and the one before it, as numbers.
+    /// The last value and the value before it, as doubles. Formulas load these, indexed by lag.
     numbers: [f64; 2],
     formulas: Vec<Formula>,
-    /// Which formula foretells the next value; one past the end: it is as the last one.
-    current: usize,
+    /// Index of the predictor of the next value. The predictors are the formulas and, after them, the last
+    /// value.
+    predictor: usize,
 }
 
 impl Column {
     fn new(kind: Kind, first: Code) -> Self {
-        let numbers = [number_of_code(kind, first); 2];
-        Self { kind, last: first, numbers, formulas: Vec::new(), current: 0 }
+        let numbers = [code_to_number(kind, first); 2];
+        Self { kind, last: first, numbers, formulas: Vec::new(), predictor: 0 }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -198,21 +202,21 @@ impl Column {
     fn push(&mut self, code: Code) {
         if code != self.last {
             self.last = code;
-            self.numbers = [number_of_code(self.kind, code), self.numbers[0]];
+            self.numbers = [code_to_number(self.kind, code), self.numbers[0]];
         } else {
             self.numbers[1] = self.numbers[0];
         }
     }
 }
 
-/// All columns of a segment while it is written or read, row by row.
+/// The state of all columns of a segment between two rows.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
     columns: Vec<Column>,
 }
 
 impl Columns {
-    /// Adds a column with its first value, which is foretold by nothing.
+    /// Adds a column with its first value, which is stored verbatim.
     pub(super) fn add(&mut self, kind: Kind, code: Code) {
         self.columns.push(Column::new(kind, code));
     }
@@ -229,69 +233,75 @@ impl Columns {
         self.columns[column].formulas = formulas;
     }
 
-    /// The value that a column is expected to take next.
+    /// Predicts the next value of a column with its current predictor.
     pub(super) fn predict(&self, column: usize) -> Code {
-        self.predict_by(column, self.columns[column].current)
+        self.predict_with(column, self.columns[column].predictor)
     }
 
-    fn predict_by(&self, column: usize, formula: usize) -> Code {
+    fn predict_with(&self, column: usize, predictor: usize) -> Code {
         let Column { kind, last, formulas, .. } = &self.columns[column];
-        let Some(formula) = formulas.get(formula) else {
+        let Some(formula) = formulas.get(predictor) else {
             return *last;
         };
-        code_of_prediction(*kind, formula.evaluate(|column, back| self.columns[column].numbers[back]))
+        number_to_code(*kind, formula.evaluate(|column, lag| self.columns[column].numbers[lag]))
     }
 
-    /// Takes a column's next value. After a wrong prediction, the formula that would have come nearest
-    /// is the one to be used from then on: no word about it need be stored.
-    pub(super) fn settle(&mut self, column: usize, predicted: Code, code: Code) {
+    /// Records the next value of a column, for which `predicted` was predicted. After a misprediction the
+    /// column switches to the predictor with the smallest error, the first of them on a tie. The decoder makes
+    /// the same switch, so it is not stored.
+    pub(super) fn update(&mut self, column: usize, predicted: Code, code: Code) {
         let formulas = self.columns[column].formulas.len();
         if code != predicted && formulas > 0 {
             let distance =
-                |formula: &usize| self.predict_by(column, *formula).wrapping_sub(code).unsigned_abs();
-            self.columns[column].current = (0..=formulas).min_by_key(distance).unwrap_or(formulas);
+                |predictor: &usize| self.predict_with(column, *predictor).wrapping_sub(code).unsigned_abs();
+            self.columns[column].predictor = (0..=formulas).min_by_key(distance).unwrap_or(formulas);
         }
         self.columns[column].push(code);
     }
 }
 
-/// The formulas of a shape's columns: leaf by leaf in the order in which they are to be foretold. Leaves
-/// that are not named come first, in their own order, each foretold to be as it was.
+/// The formulas of a schema's columns, and the order in which the columns are predicted.
+///
+/// A formula can only load what the decoder already has, so the order matters. Columns without a step come
+/// first, in their own order, and are predicted to repeat their last value. Those with a step follow in the
+/// order of the steps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
+    /// Field (0 is the timestamp) and its formulas.
     pub(super) steps: Vec<(usize, Vec<Formula>)>,
 }
 
 impl Plan {
-    /// The leaves of a shape that has `leaves` of them, in the order in which they are foretold.
-    pub(super) fn order(&self, leaves: usize) -> Vec<usize> {
-        let mut named = vec![false; leaves];
-        self.steps.iter().for_each(|(leaf, _)| named[*leaf] = true);
-        let unnamed = (0..leaves).filter(|leaf| !named[*leaf]);
-        unnamed.chain(self.steps.iter().map(|(leaf, _)| *leaf)).collect()
+    /// Returns the fields 0 to `fields` - 1 in the order in which they are predicted.
+    pub(super) fn order(&self, fields: usize) -> Vec<usize> {
+        let mut planned = vec![false; fields];
+        self.steps.iter().for_each(|(field, _)| planned[*field] = true);
+        let unplanned = (0..fields).filter(|field| !planned[*field]);
+        unplanned.chain(self.steps.iter().map(|(field, _)| *field)).collect()
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         push_varint(out, self.steps.len() as u64);
-        for (leaf, formulas) in &self.steps {
-            push_varint(out, *leaf as u64);
+        for (field, formulas) in &self.steps {
+            push_varint(out, *field as u64);
             push_varint(out, formulas.len() as u64);
             formulas.iter().for_each(|formula| formula.write(out));
         }
     }
 
-    /// Reads the plan of a shape with `leaves` leaves in a segment with `columns` columns.
-    pub(super) fn read(bytes: &mut Reader<'_>, leaves: usize, columns: usize) -> Result<Self, DecodeError> {
-        let mut named = vec![false; leaves];
+    /// Reads the plan of a schema with `fields` fields, the timestamp included, in a segment with `columns`
+    /// columns.
+    pub(super) fn read(bytes: &mut Reader<'_>, fields: usize, columns: usize) -> Result<Self, DecodeError> {
+        let mut planned = vec![false; fields];
         let mut plan = Plan::default();
-        for _ in 0..bytes.number(leaves, "a plan with more steps than leaves")? {
-            let leaf = bytes.number(leaves - 1, "a plan for a leaf that is not there")?;
-            if std::mem::replace(&mut named[leaf], true) {
-                return Err(DecodeError::Malformed("a plan that names a leaf twice"));
+        for _ in 0..bytes.number(fields, "a plan has more steps than its schema has fields")? {
+            let field = bytes.number(fields - 1, "a plan refers to a field that does not exist")?;
+            if std::mem::replace(&mut planned[field], true) {
+                return Err(DecodeError::Malformed("a plan has two steps for one field"));
             }
-            let count = bytes.number(MAX_FORMULAS, "a plan with too many formulas")?;
+            let count = bytes.number(MAX_FORMULAS, "a plan has too many formulas for one field")?;
             let formulas = (0..count).map(|_| Formula::read(bytes, columns)).collect::<Result<_, _>>()?;
-            plan.steps.push((leaf, formulas));
+            plan.steps.push((field, formulas));
         }
         Ok(plan)
     }

@@ -1,69 +1,71 @@
-//! A run of entries, sorted into shapes and columns: what the encoder works on.
+//! Rows grouped by schema and parsed into columns: the input of the encoder.
 
 use std::collections::BTreeMap;
 
-use super::shape::{Code, Kind, Shape, Strings, code_of_float, code_of_token, is_end, token_length};
+use super::schema::{
+    Code, Kind, Schema, StringDictionary, ends_token, float_to_code, parse_token, scan_token,
+};
 use super::{EncodeError, Row};
 
-/// All entries of one shape.
+/// The entries of one schema.
 #[derive(Debug)]
 pub(super) struct Group<'a> {
-    pub(super) shape: Shape<'a>,
+    pub(super) schema: Schema<'a>,
     /// The timestamp of the first entry, in seconds.
     pub(super) timestamp: f64,
-    /// Where the entries stand among the rows, ascending.
+    /// Row numbers of the entries, ascending.
     pub(super) rows: Vec<usize>,
-    /// What the columns hold: entry by entry, in each first the timestamp, then the leaves.
+    /// The values, entry by entry: the timestamp, then the fields.
     codes: Vec<Code>,
-    /// What each leaf had last, and its code.
+    /// Last token of each field, and its code.
     last: Vec<(&'a str, Code)>,
 }
 
 impl<'a> Group<'a> {
-    fn new(shape: Shape<'a>, timestamp: f64) -> Self {
-        let last = shape.tokens().zip(&shape.leaves).map(|(token, leaf)| (token, leaf.code)).collect();
-        Self { shape, timestamp, rows: Vec::new(), codes: Vec::new(), last }
+    fn new(schema: Schema<'a>, timestamp: f64) -> Self {
+        let last = schema.tokens().zip(&schema.fields).map(|(token, field)| (token, field.code)).collect();
+        Self { schema, timestamp, rows: Vec::new(), codes: Vec::new(), last }
     }
 
-    /// The number of columns.
+    /// Number of columns: the timestamp and the fields.
     pub(super) fn width(&self) -> usize {
-        self.shape.leaves.len() + 1
+        self.schema.fields.len() + 1
     }
 
-    /// What the columns hold in the `entry`-th entry of this shape.
+    /// The values of the `entry`-th entry of this schema: the timestamp, then the fields.
     pub(super) fn entry(&self, entry: usize) -> &[Code] {
         &self.codes[entry * self.width()..][..self.width()]
     }
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
-        std::iter::once(Kind::Float).chain(self.shape.leaves.iter().map(|leaf| leaf.kind))
+        std::iter::once(Kind::Float).chain(self.schema.fields.iter().map(|field| field.kind))
     }
 
-    /// Takes an entry, unless its text is of another shape.
-    fn take(&mut self, timestamp: f64, text: &'a str, strings: &mut Strings<'a>) -> Option<()> {
+    /// Adds an entry, or returns `None` if its text has another schema.
+    fn try_push(&mut self, timestamp: f64, text: &'a str, strings: &mut StringDictionary<'a>) -> Option<()> {
         let start = self.codes.len();
-        self.codes.push(code_of_float(timestamp));
-        let taken = self.take_leaves(text, strings);
-        if taken.is_none() {
+        self.codes.push(float_to_code(timestamp));
+        let pushed = self.try_push_fields(text, strings);
+        if pushed.is_none() {
             self.codes.truncate(start);
         }
-        taken
+        pushed
     }
 
-    fn take_leaves(&mut self, text: &'a str, strings: &mut Strings<'a>) -> Option<()> {
+    fn try_push_fields(&mut self, text: &'a str, strings: &mut StringDictionary<'a>) -> Option<()> {
         let mut rest = text.as_bytes();
-        let mut pieces = self.shape.pieces();
-        for ((leaf, last), piece) in self.shape.leaves.iter().zip(&mut self.last).zip(&mut pieces) {
+        let mut pieces = self.schema.pieces();
+        for ((field, last), piece) in self.schema.fields.iter().zip(&mut self.last).zip(&mut pieces) {
             rest = rest.strip_prefix(piece)?;
-            // Most leaves are as they were: neither parsed nor checked again.
-            let same = rest.strip_prefix(last.0.as_bytes()).filter(|rest| is_end(rest.first()));
+            // Most fields repeat their last value; a repeated token needs no parsing and no validation.
+            let same = rest.strip_prefix(last.0.as_bytes()).filter(|rest| ends_token(rest.first()));
             rest = match same {
                 Some(rest) => rest,
                 None => {
                     let start = text.len() - rest.len();
-                    let length = token_length(leaf.kind, rest)?;
+                    let length = scan_token(field.kind, rest)?;
                     let token = text.get(start..start + length)?;
-                    *last = (token, code_of_token(leaf.kind, token, strings)?);
+                    *last = (token, parse_token(field.kind, token, strings)?);
                     &rest[length..]
                 }
             };
@@ -73,18 +75,18 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A run of entries.
+/// A run of rows, grouped by schema.
 #[derive(Debug, Default)]
 pub(super) struct Table<'a> {
     pub(super) groups: Vec<Group<'a>>,
-    /// Which group each row belongs to.
+    /// The group of each row.
     pub(super) sequence: Vec<usize>,
-    pub(super) strings: Strings<'a>,
+    pub(super) strings: StringDictionary<'a>,
 }
 
 impl<'a> Table<'a> {
-    /// Sorts `rows`. All that is not canonical is refused.
-    pub(super) fn of(rows: &[Row<'a>]) -> Result<Self, EncodeError> {
+    /// Groups `rows` by schema. Fails on the first row that is not canonical.
+    pub(super) fn build(rows: &[Row<'a>]) -> Result<Self, EncodeError> {
         let mut table = Table::default();
         let mut keys = BTreeMap::new();
         let mut successors: Vec<usize> = Vec::new();
@@ -93,21 +95,24 @@ impl<'a> Table<'a> {
             if !timestamp.is_finite() {
                 return Err(EncodeError::NotFinite { row });
             }
-            // Most entries are of the shape that followed the last time.
+            // Try the schema that followed this one the last time: nearly always it matches, and parsing against
+            // a known schema is much cheaper than deriving one.
             let likely = last.map_or(0, |last: usize| successors[last]);
             let strings = &mut table.strings;
-            let taken = table.groups.get_mut(likely).and_then(|group| group.take(*timestamp, data, strings));
-            let group = if taken.is_some() {
+            let pushed =
+                table.groups.get_mut(likely).and_then(|group| group.try_push(*timestamp, data, strings));
+            let group = if pushed.is_some() {
                 likely
             } else {
-                let shape = Shape::of(data, strings).map_err(|why| EncodeError::NotCanonical { row, why })?;
+                let schema =
+                    Schema::parse(data, strings).map_err(|error| EncodeError::NotCanonical { row, error })?;
                 let next = table.groups.len();
-                let group = *keys.entry(shape.key()).or_insert(next);
+                let group = *keys.entry(schema.key()).or_insert(next);
                 if group == next {
                     successors.push(0);
-                    table.groups.push(Group::new(shape, *timestamp));
+                    table.groups.push(Group::new(schema, *timestamp));
                 }
-                table.groups[group].take(*timestamp, data, strings);
+                table.groups[group].try_push(*timestamp, data, strings);
                 group
             };
             table.groups[group].rows.push(row);

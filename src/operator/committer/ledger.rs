@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ledger::entry::Origin;
-use crate::ledger::sealed::Start;
+use crate::ledger::sealed::ReplayStart;
 use crate::mesh::CommittedInjection;
 use crate::operator::publisher::report::Integrity;
 use crate::store::configmap::ConfigMaps;
@@ -64,7 +64,7 @@ impl OwnedLedger {
 
     /// The first genesis or snapshot after the last missing segment.
     #[must_use]
-    pub fn replayable_from(&self) -> Option<Start> {
+    pub fn replayable_from(&self) -> Option<ReplayStart> {
         let segments = &self.head.segments;
         let gap = segments.iter().rposition(|it| self.is_lost(it));
         segments[gap.map_or(0, |at| at + 1)..].iter().find_map(|it| it.start)

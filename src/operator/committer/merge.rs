@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::Resources;
 use crate::ledger::entry::Origin;
-use crate::ledger::{Sealed, sealed};
+use crate::ledger::{SealedSegment, sealed};
 use crate::store::configmap::{ConfigMaps, StoreError};
 use crate::store::head::SegmentRef;
 
@@ -73,7 +73,7 @@ async fn merge(
         let segment = store.listed(part).await?;
         sealed.push(segment.ok_or_else(|| store.missing(&store.name_of(part)))?);
     }
-    let merged = tokio::task::spawn_blocking(move || Sealed::merge(Some(&origin), &sealed)).await??;
+    let merged = tokio::task::spawn_blocking(move || SealedSegment::merge(Some(&origin), &sealed)).await??;
     let object = store.create_segment(&merged, epoch).await?;
     let level = parts.iter().map(|it| it.level).max().unwrap_or_default().saturating_add(1);
     Ok(SegmentRef::new(&merged, epoch, object, level))

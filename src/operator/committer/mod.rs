@@ -40,7 +40,7 @@ use super::metrics::Metrics;
 use super::publisher::report::{CommittedLedger, LedgerFault, Report};
 use crate::ledger::entry::Record;
 use crate::ledger::sealed::SealError;
-use crate::ledger::{Chain, Sealed};
+use crate::ledger::{Chain, SealedSegment};
 use crate::mesh::CommittedInjection;
 use crate::mesh::INJECTION_RETENTION;
 use crate::runtime::{Batch, EngineStatus};
@@ -266,8 +266,13 @@ impl Committer {
 
     /// The entries between two ends of the chain as one segment, or as several where one would be too large,
     /// each with the end of the chain after it.
-    fn seal(&self, before: &Chain, after: &Chain, records: &[Record]) -> Result<Vec<(Sealed, Chain)>, Exit> {
-        match Sealed::seal(Some(&self.ledger.origin), before, after, records) {
+    fn seal(
+        &self,
+        before: &Chain,
+        after: &Chain,
+        records: &[Record],
+    ) -> Result<Vec<(SealedSegment, Chain)>, Exit> {
+        match SealedSegment::seal(Some(&self.ledger.origin), before, after, records) {
             Ok(sealed) => Ok(vec![(sealed, after.clone())]),
             Err(SealError::Encode(error)) if records.len() > 1 => {
                 tracing::debug!(organism = %self.key, %error, "sealing in halves");
@@ -286,7 +291,7 @@ impl Committer {
     }
 
     /// Creates a segment's object, however many attempts that takes. Returns its UID.
-    async fn create_segment(&mut self, sealed: &Sealed) -> Result<String, Exit> {
+    async fn create_segment(&mut self, sealed: &SealedSegment) -> Result<String, Exit> {
         let mut attempts = Attempts::new();
         loop {
             let resources = self.resources.clone();

@@ -2,7 +2,7 @@
 
 use super::autoscaling::{Autoscaling, Scaling};
 use crate::ledger::hex;
-use crate::ledger::sealed::Start;
+use crate::ledger::sealed::ReplayStart;
 use crate::runtime::EngineStatus;
 use crate::store::Head;
 
@@ -119,7 +119,7 @@ pub struct CommittedLedger {
     /// Encoded bytes in them.
     pub bytes: u64,
     /// Where a replay can start.
-    pub replayable_from: Option<Start>,
+    pub replayable_from: Option<ReplayStart>,
     /// Injections committed.
     pub injected_total: u64,
     /// Whether `--ledger-total-bytes` leaves less than the spec asks for.

@@ -20,7 +20,7 @@ use crate::api;
 use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::{Decision, Mismatch, Replay};
-use crate::ledger::sealed::SealedError;
+use crate::ledger::sealed::OpenError;
 use crate::mesh::CommittedInjection;
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
@@ -50,7 +50,7 @@ pub enum RecoveryError {
         /// Its name.
         name: String,
         /// What is wrong with it.
-        error: SealedError,
+        error: OpenError,
     },
     /// The ledger does not follow from itself.
     #[error("ledger {name}: {mismatch}")]
@@ -194,12 +194,12 @@ async fn start(
 
 /// The missing head, as far as a status has published it.
 fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
-    use crate::ledger::sealed::Hex;
-    use crate::ledger::unhex;
+    use crate::ledger::parse_hash;
+    use crate::ledger::sealed::HexHash;
     let mut head = Head::empty(uid, published.generation, 0, "");
     head.size = published.size;
-    head.root = Hex(unhex(&published.merkle_root).unwrap_or_default());
-    head.last_hash = Hex(unhex(&published.last_hash).unwrap_or_default());
+    head.root = HexHash(parse_hash(&published.merkle_root).unwrap_or_default());
+    head.last_hash = HexHash(parse_hash(&published.last_hash).unwrap_or_default());
     head
 }
 
@@ -248,13 +248,13 @@ async fn load(
         let Some(sealed) = ledger.store.listed(listed).await? else {
             return Err(ledger.store.missing(&segment).into());
         };
-        let before = sealed.before().map_err(wrong)?;
+        let before = sealed.chain_before().map_err(wrong)?;
         if chain.as_ref().is_some_and(|chain| *chain != before) {
             return Err(RecoveryError::End(name));
         }
         let mut after = before;
         for entry in sealed.open().map_err(wrong)? {
-            after.push(entry.hash);
+            after.push_hash(entry.hash);
             replay.feed(entry).map_err(|mismatch| RecoveryError::Replay { name: name.clone(), mismatch })?;
         }
         chain = Some(after);

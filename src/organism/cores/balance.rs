@@ -1,16 +1,17 @@
-//! Balance (B): how much of the present state is worth conserving.
+//! Balance (B): scores how much of the present state is worth conserving.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, Reading};
+use super::{CoreInput, Finite};
 
-/// Where T_Λ conserves most, in seconds. The mission's number, whatever the PID's set point.
+/// The T_Λ with the highest conservation score, in seconds. A constant of the mission, independent of the set point
+/// of the PID.
 const T_REFERENCE: f64 = 0.02;
 
 /// Result of the Balance core.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balance {
-    /// Running mean of `conserve`, from 0.5.
+    /// Running mean: average of `conserve` and the previous value, starting at 0.5.
     pub balance_state: f64,
     /// Conservation score, 0 to 1.
     pub conserve: f64,
@@ -28,16 +29,16 @@ impl Finite for Balance {
     }
 }
 
-/// conserve = clamp(0.3 + (1 − |T_Λ − 0.02|)·0.2, 0, 1); balance_state = (balance_state + conserve)/2
-/// (mission, "BalanceCore"; format 4).
+/// Computes conserve = clamp(0.3 + (1 − |T_Λ − 0.02|)·0.2, 0, 1); balance_state = (balance_state + conserve)/2
+/// (mission, "BalanceCore"; format, step 4).
 #[must_use]
-pub fn execute(reading: &Reading) -> Balance {
-    let conserve = (0.3 + (1.0 - (reading.t_lambda - T_REFERENCE).abs()) * 0.2).clamp(0.0, 1.0);
+pub fn execute(input: &CoreInput) -> Balance {
+    let conserve = (0.3 + (1.0 - (input.t_lambda - T_REFERENCE).abs()) * 0.2).clamp(0.0, 1.0);
     Balance {
-        balance_state: (reading.balance_state + conserve) / 2.0,
+        balance_state: (input.balance_state + conserve) / 2.0,
         conserve,
-        kd: reading.gains.kd,
-        ki: reading.gains.ki,
-        kp: reading.gains.kp,
+        kd: input.gains.kd,
+        ki: input.gains.ki,
+        kp: input.gains.kp,
     }
 }

@@ -1,31 +1,32 @@
-//! Entropy (E): how great the threat is.
+//! Entropy (E): scores the threat.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Finite, Reading};
+use super::{CoreInput, Finite};
 
 /// Result of the Entropy core.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entropy {
-    /// For people.
+    /// Free text for human readers.
     #[serde(skip_deserializing)]
     pub explanation: Explanation,
-    /// Bias in force.
+    /// Bias of the model in force.
     pub ml_bias: f64,
-    /// Weight in force.
+    /// Weight of the model in force.
     pub ml_weight: f64,
-    /// 0 to 1.
+    /// Threat, 0 to 1.
     pub threat_score: f64,
-    /// All anomalies that count.
+    /// All anomalies that count in this beat.
     pub total_anoms: u64,
     /// Version of the model.
     pub version: Arc<str>,
 }
 
-/// A sentence made when it is written: pending beats are held by the thousand.
+/// The explanation of a threat score. The text is generated on serialization, because thousands of pending beats are
+/// kept in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
     genome_anoms: u64,
@@ -50,25 +51,22 @@ impl Finite for Entropy {
     }
 }
 
-/// 1 / (1 + e^−x), in double.
+/// Computes 1 / (1 + e^−x) in double precision.
 #[must_use]
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-/// threat = sigmoid(ml_weight · all anomalies + ml_bias) (mission, "Entropy Model"; format 4).
+/// Computes threat = sigmoid(ml_weight · total anomalies + ml_bias) (mission, "Entropy Model"; format, step 4).
 #[must_use]
-pub fn execute(reading: &Reading) -> Entropy {
-    let total_anoms = reading.total_anoms();
+pub fn execute(input: &CoreInput) -> Entropy {
+    let total_anoms = input.total_anoms();
     Entropy {
-        explanation: Explanation {
-            genome_anoms: reading.genome_anoms,
-            features_anoms: reading.features_anoms,
-        },
-        ml_bias: reading.ml.ml_bias,
-        ml_weight: reading.ml.ml_weight,
-        threat_score: sigmoid(reading.ml.ml_weight * total_anoms as f64 + reading.ml.ml_bias),
+        explanation: Explanation { genome_anoms: input.genome_anoms, features_anoms: input.features_anoms },
+        ml_bias: input.ml.ml_bias,
+        ml_weight: input.ml.ml_weight,
+        threat_score: sigmoid(input.ml.ml_weight * total_anoms as f64 + input.ml.ml_bias),
         total_anoms,
-        version: reading.version.clone(),
+        version: input.version.clone(),
     }
 }

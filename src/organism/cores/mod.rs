@@ -1,4 +1,4 @@
-//! The four cores. Each is a pure function of the same [`Reading`]; each has a file.
+//! The four cores. Each is a pure function of the same [`CoreInput`].
 
 pub mod balance;
 pub mod entropy;
@@ -16,36 +16,36 @@ pub use regen::Regen;
 
 use super::genome::{Ml, PidGains, Weights};
 
-/// What the cores read: the genome as it stands at the pulse.
+/// The input of the cores: parameters and anomalies in force at the pulse.
 #[derive(Clone, Debug)]
-pub struct Reading {
-    /// Length of the beat in seconds.
+pub struct CoreInput {
+    /// T_Λ: length of the beat in seconds.
     pub t_lambda: f64,
-    /// risk.anoms and what was injected and still counts.
+    /// `risk.anoms` plus the injected anomalies in the risk window.
     pub genome_anoms: u64,
-    /// What was sensed and still counts.
+    /// The sensed anomalies in the risk window.
     pub features_anoms: u64,
-    /// The evolved weights.
+    /// The weights in force, as evolved.
     pub weights: Weights,
     /// The model in force.
     pub ml: Ml,
-    /// The gains in force.
+    /// The PID gains in force.
     pub gains: PidGains,
-    /// The Balance core's memory.
+    /// Running mean of the Balance core.
     pub balance_state: f64,
     /// Version that the Entropy core reports.
     pub version: Arc<str>,
 }
 
-impl Reading {
-    /// What the Entropy core scores: all anomalies.
+impl CoreInput {
+    /// All anomalies: the input of the threat model.
     #[must_use]
     pub fn total_anoms(&self) -> u64 {
         self.genome_anoms.saturating_add(self.features_anoms)
     }
 }
 
-/// A core's name in the ledger.
+/// A core, by its name in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Flow {
     /// Regen.
@@ -69,10 +69,10 @@ impl fmt::Display for Flow {
     }
 }
 
-/// Why a core gave no result: its panic's message, or that a number was not finite.
+/// Reason for the failure of a core: the message of its panic, or that a number was not finite.
 pub type Failure = Arc<str>;
 
-/// What the four cores gave in one beat.
+/// The results of the four cores in one beat.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flows {
     /// Regen.
@@ -86,16 +86,16 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// The four results, or nothing when a core failed.
+    /// Returns the four results, or `None` if a core failed.
     #[must_use]
-    pub fn all(&self) -> Option<(&Regen, &Balance, &Entropy, &Optimize)> {
+    pub fn results(&self) -> Option<(&Regen, &Balance, &Entropy, &Optimize)> {
         match (&self.regen, &self.balance, &self.entropy, &self.optimize) {
             (Ok(r), Ok(b), Ok(e), Ok(o)) => Some((r, b, e, o)),
             _ => None,
         }
     }
 
-    /// The cores that failed, with their reasons, in the ledger's order.
+    /// The failed cores and their reasons, in the order of the ledger.
     pub fn failures(&self) -> impl Iterator<Item = (Flow, &Failure)> {
         [
             (Flow::R, self.regen.as_ref().err()),
@@ -108,17 +108,17 @@ impl Flows {
     }
 }
 
-/// The functions that stand for the four cores. The default is the mission's; tests put failing ones in.
+/// The functions that implement the four cores. The default is the mission's; tests inject failing ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Cores {
     /// Regen.
-    pub regen: fn(&Reading) -> Regen,
+    pub regen: fn(&CoreInput) -> Regen,
     /// Balance.
-    pub balance: fn(&Reading) -> Balance,
+    pub balance: fn(&CoreInput) -> Balance,
     /// Entropy.
-    pub entropy: fn(&Reading) -> Entropy,
+    pub entropy: fn(&CoreInput) -> Entropy,
     /// Optimize.
-    pub optimize: fn(&Reading) -> Optimize,
+    pub optimize: fn(&CoreInput) -> Optimize,
 }
 
 impl Default for Cores {
@@ -133,28 +133,28 @@ impl Default for Cores {
 }
 
 impl Cores {
-    /// All four, one after the other on this thread.
+    /// Runs the four cores sequentially on this thread.
     #[must_use]
-    pub fn run(&self, reading: &Reading) -> Flows {
+    pub fn run(&self, input: &CoreInput) -> Flows {
         Flows {
-            regen: guard(self.regen, reading),
-            balance: guard(self.balance, reading),
-            entropy: guard(self.entropy, reading),
-            optimize: guard(self.optimize, reading),
+            regen: run_isolated(self.regen, input),
+            balance: run_isolated(self.balance, input),
+            entropy: run_isolated(self.entropy, input),
+            optimize: run_isolated(self.optimize, input),
         }
     }
 }
 
-/// A core's result, which must be numbers.
+/// The result of a core, which the ledger can only record if its numbers are finite.
 pub trait Finite {
-    /// Whether every number of the result is finite.
+    /// Returns whether every number of the result is finite.
     fn is_finite(&self) -> bool;
 }
 
-/// Runs one core so that its failure stays its own: a panic or a number that is not finite becomes an error.
-pub fn guard<T: Finite>(core: fn(&Reading) -> T, reading: &Reading) -> Result<T, Failure> {
-    // A core is a function of its reading alone: nothing it could leave half done is seen afterwards.
-    match catch_unwind(AssertUnwindSafe(|| core(reading))) {
+/// Runs one core and contains its failure: a panic or a number that is not finite becomes an error.
+pub fn run_isolated<T: Finite>(core: fn(&CoreInput) -> T, input: &CoreInput) -> Result<T, Failure> {
+    // Unwind safety: a core only has shared access to its input and leaves no state behind.
+    match catch_unwind(AssertUnwindSafe(|| core(input))) {
         Ok(result) if result.is_finite() => Ok(result),
         Ok(_) => Err("a result is not a finite number".into()),
         Err(panic) => {

@@ -1,13 +1,13 @@
-//! Optimize (O): what optimising would gain.
+//! Optimize (O): estimates the gain of an optimization.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, Reading};
+use super::{CoreInput, Finite};
 
 /// Result of the Optimize core.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimize {
-    /// 0 to 0.5.
+    /// Expected gain, 0 to 0.5.
     pub expected_gain: f64,
 }
 
@@ -17,8 +17,9 @@ impl Finite for Optimize {
     }
 }
 
-/// expected_gain = min(0.5, O · 0.12) with O the core's own weight (mission, "OptimizeCore"; format 4).
+/// Computes expected_gain = min(0.5, O · 0.12), where O is the weight of this core (mission, "OptimizeCore"; format,
+/// step 4).
 #[must_use]
-pub fn execute(reading: &Reading) -> Optimize {
-    Optimize { expected_gain: (reading.weights.optimize * 0.12).min(0.5) }
+pub fn execute(input: &CoreInput) -> Optimize {
+    Optimize { expected_gain: (input.weights.optimize * 0.12).min(0.5) }
 }

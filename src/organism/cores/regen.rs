@@ -1,15 +1,15 @@
-//! Regen (R): how urgent repair is.
+//! Regen (R): scores how urgent a repair is.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, Reading};
+use super::{CoreInput, Finite};
 
 /// Result of the Regen core.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Regen {
-    /// Half the urgency.
+    /// Cost of the repair: half its urgency.
     pub cost: f64,
-    /// 0 to 0.9.
+    /// Urgency of the repair, 0 to 0.9.
     pub urgency: f64,
 }
 
@@ -19,9 +19,10 @@ impl Finite for Regen {
     }
 }
 
-/// urgency = min(0.9, genome anomalies / 100), cost = urgency · 0.5 (mission, "RegenCore"; format 4).
+/// Computes urgency = min(0.9, genome anomalies / 100) and cost = urgency · 0.5 (mission, "RegenCore"; format,
+/// step 4).
 #[must_use]
-pub fn execute(reading: &Reading) -> Regen {
-    let urgency = (reading.genome_anoms as f64 / 100.0).min(0.9);
+pub fn execute(input: &CoreInput) -> Regen {
+    let urgency = (input.genome_anoms as f64 / 100.0).min(0.9);
     Regen { cost: urgency * 0.5, urgency }
 }

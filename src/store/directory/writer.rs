@@ -11,7 +11,7 @@ use super::{At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, file_has
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
 use crate::ledger::sealed::{MergeError, SealError};
-use crate::ledger::{Chain, Sealed};
+use crate::ledger::{Chain, SealedSegment};
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
 
@@ -111,7 +111,8 @@ impl Writer {
         for record in records {
             end.record(record).map_err(SealError::from).at(self.folder.path())?;
         }
-        let sealed = Sealed::seal(self.origin.as_ref(), &self.end, &end, records).at(self.folder.path())?;
+        let sealed =
+            SealedSegment::seal(self.origin.as_ref(), &self.end, &end, records).at(self.folder.path())?;
         let listed = self.write_segment(&sealed, 0)?;
         let mut head = self.head.clone();
         head.append(listed, &end, injections);
@@ -124,9 +125,9 @@ impl Writer {
     fn merge(&mut self) -> Result<(), FolderError> {
         while let Some(range) = self.head.mergeable(LARGEST_MERGE, |_| true).filter(|_| self.merges) {
             let parts = self.head.segments[range.clone()].to_vec();
-            let sealed: Vec<Sealed> =
+            let sealed: Vec<SealedSegment> =
                 parts.iter().map(|part| self.folder.load(part)).collect::<Result<_, _>>()?;
-            let merged = match Sealed::merge(self.origin.as_ref(), &sealed) {
+            let merged = match SealedSegment::merge(self.origin.as_ref(), &sealed) {
                 Ok(merged) => merged,
                 // Too large for one segment. Merging stops, because it would fail again at every commit.
                 Err(MergeError::Seal(_)) => {
@@ -150,7 +151,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_segment(&self, sealed: &Sealed, level: u8) -> Result<SegmentRef, FolderError> {
+    fn write_segment(&self, sealed: &SealedSegment, level: u8) -> Result<SegmentRef, FolderError> {
         let text = sealed.head_text().map_err(SealError::from).at(self.folder.path())?;
         let mut bytes = text.into_bytes();
         bytes.push(b'\n');

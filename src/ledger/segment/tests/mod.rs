@@ -12,7 +12,7 @@ use crate::ledger::canonical::{is_canonical, to_string};
 
 type Rows = Vec<(f64, String)>;
 
-/// Not the start of the organism that the dictionary is made of.
+/// Differs from the start time in the zstd dictionary, so that no timestamp occurs in it.
 const STARTED: f64 = 1791234567.890123;
 
 fn encoded(rows: &[(f64, String)]) -> Encoded {
@@ -21,8 +21,8 @@ fn encoded(rows: &[(f64, String)]) -> Encoded {
     encode(&rows).expect("rows that fit")
 }
 
-/// Encodes and decodes `rows`, sees that nothing is lost, and gives what was stored.
-fn round(rows: &[(f64, String)]) -> Encoded {
+/// Encodes and decodes `rows`, asserts that nothing is lost and returns the encoding.
+fn round_trip(rows: &[(f64, String)]) -> Encoded {
     let encoded = encoded(rows);
     let decoded = decode(&encoded.bytes, rows.len() as u64, encoded.columns).expect("a segment");
     assert_eq!(decoded.len(), rows.len());
@@ -33,7 +33,7 @@ fn round(rows: &[(f64, String)]) -> Encoded {
 }
 
 /// The golden ledger's entries.
-fn golden() -> Rows {
+fn golden_rows() -> Rows {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/ledger.jsonl");
     let text = std::fs::read_to_string(path).expect("the vectors are there");
     text.lines()
@@ -45,25 +45,25 @@ fn golden() -> Rows {
 }
 
 #[test]
-fn the_golden_ledger_goes_round() {
-    let rows = golden();
-    round(&rows);
+fn the_golden_ledger_round_trips() {
+    let rows = golden_rows();
+    round_trip(&rows);
     for part in rows.chunks(97) {
-        round(part);
+        round_trip(part);
     }
 }
 
-/// What a segment of `beats` beats takes, after `skip` others.
+/// Returns the size of a segment of `beats` beats after `skip` others, in bytes.
 fn size(pace: Pace, skip: u64, beats: u64) -> usize {
     let mut organism = Organism::new(pace, STARTED);
     organism.skip(skip);
-    round(&organism.beats(beats)).bytes.len()
+    round_trip(&organism.beats(beats)).bytes.len()
 }
 
 #[test]
 fn segments_are_small() {
-    // A second at the mission's pace. From beat to beat new are only the clock's jitter and what is lost
-    // to rounding; all else follows from that, whatever the organism does.
+    // One second at the mission's pace. The only new information in a beat is the jitter of the clock and rounding
+    // errors; everything else is predictable, whatever the organism does.
     for skip in [0, 1000, 5000, 50_000] {
         let (one, eight) = (size(MISSION, skip, 237), size(MISSION, skip, 8 * 237));
         assert!(one < 5 * 237, "{one}");
@@ -76,22 +76,22 @@ fn segments_are_small() {
     }
 }
 
-/// Every change of regime that an organism goes through: inputs, held beats, scaling.
+/// The golden ledger contains every change of regime: inputs, held beats, scaling.
 #[test]
-fn a_restless_ledger_is_small_too() {
-    let rows = golden();
+fn a_ledger_with_many_inputs_is_small() {
+    let rows = golden_rows();
     let text: usize = rows.iter().map(|(_, data)| data.len()).sum();
-    let size = round(&rows).bytes.len();
+    let size = round_trip(&rows).bytes.len();
     assert!(size * 12 < text, "{size} of {text}");
 }
 
 #[test]
-fn nothing_is_a_segment_too() {
-    assert_eq!(round(&[]).columns, 5);
+fn an_empty_segment_has_empty_blocks_only() {
+    assert_eq!(round_trip(&[]).columns, 5);
 }
 
 #[test]
-fn odd_rows_go_round() {
+fn unusual_rows_round_trip() {
     let texts = [
         "0",
         "-1",
@@ -124,18 +124,18 @@ fn odd_rows_go_round() {
         "[2,2]",
     ];
     let rows: Rows = texts.iter().cycle().take(200).map(|text| (1e9, (*text).to_owned())).collect();
-    round(&rows);
+    round_trip(&rows);
     for (at, row) in rows.iter().enumerate().take(texts.len()) {
-        round(&vec![row.clone(); 3]);
-        round(&[row.clone(), rows[at + 1].clone()]);
+        round_trip(&vec![row.clone(); 3]);
+        round_trip(&[row.clone(), rows[at + 1].clone()]);
     }
     for timestamps in [[0.0, -0.0, f64::MAX, f64::MIN], [-1.0, 5e-324, 1.0, -5e-324]] {
-        round(&timestamps.map(|timestamp| (timestamp, "{}".to_owned())));
+        round_trip(&timestamps.map(|timestamp| (timestamp, "{}".to_owned())));
     }
 }
 
 #[test]
-fn what_is_not_canonical_is_refused() {
+fn rows_that_are_not_canonical_are_rejected() {
     let good = Row { timestamp: 1.0, data: "[1,\"a\",0.5,true]" };
     for data in [
         "",
@@ -153,14 +153,14 @@ fn what_is_not_canonical_is_refused() {
 }
 
 #[test]
-fn limits_are_checked_before_anything_is_made() {
+fn declared_sizes_beyond_the_limits_are_rejected() {
     let Encoded { bytes, columns } = encoded(&Organism::new(HERTZ, STARTED).beats(3));
     assert!(matches!(decode(&bytes, u64::MAX, columns), Err(DecodeError::TooLarge { what: "entries", .. })));
     assert!(matches!(
         decode(&bytes, 21, u64::MAX),
         Err(DecodeError::TooLarge { what: "bytes of columns", .. })
     ));
-    assert!(matches!(decode(&vec![VERSION; MAX_ENCODED + 1], 1, 1), Err(DecodeError::TooLarge { .. })));
+    assert!(matches!(decode(&vec![VERSION; MAX_ENCODED_BYTES + 1], 1, 1), Err(DecodeError::TooLarge { .. })));
     assert!(matches!(decode(&bytes, 21, columns - 1), Err(DecodeError::Frame(_))));
     assert!(matches!(decode(&bytes, 21, columns + 1), Err(DecodeError::Columns { .. })));
     assert!(matches!(decode(&bytes, 20, columns), Err(DecodeError::Malformed(_))));
@@ -170,50 +170,51 @@ fn limits_are_checked_before_anything_is_made() {
 
     let row = Row { timestamp: 1.0, data: "0" };
     assert!(matches!(encode(&vec![row; MAX_ENTRIES + 1]), Err(EncodeError::TooLarge { .. })));
-    let text = format!("\"{}\"", "a".repeat(MAX_TEXT));
+    let text = format!("\"{}\"", "a".repeat(MAX_TEXT_BYTES));
     assert!(matches!(encode(&[Row { data: &text, ..row }]), Err(EncodeError::TooLarge { .. })));
 }
 
-/// A segment with these columns, whatever they are.
-fn forged(columns: &[u8]) -> Vec<u8> {
+/// Makes a segment from arbitrary bytes as its columns.
+fn forge(columns: &[u8]) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     frame::compress(columns, &mut bytes).expect("compressed");
     bytes
 }
 
 #[test]
-fn a_few_bytes_do_not_become_gigabytes() {
-    // One shape with one text of 1 MiB, which all rows share.
+fn decompression_bombs_are_rejected() {
+    // One schema with a string of 1 MiB, which all rows repeat.
     let mut columns = Vec::new();
     bytes::push_block(&mut columns, format!("1.0 \"{}\"\n", "a".repeat(1 << 20)).as_bytes());
-    // No verbatim rows, no more texts, a plan of no steps.
+    // No exceptions, no further strings, a plan without steps.
     columns.extend([0, 0, 1, 0]);
     let mut sequence = bytes::ResidualWriter::default();
     sequence.push(1);
     sequence.push(1);
     bytes::push_block(&mut columns, sequence.bytes());
     columns.extend([0, 0]);
-    let bytes = forged(&columns);
+    let bytes = forge(&columns);
     assert!(bytes.len() < 300);
     assert_eq!(decode(&bytes, 60, columns.len() as u64).expect("a segment").len(), 60);
     let error = decode(&bytes, MAX_ENTRIES as u64, columns.len() as u64).expect_err("too much");
     assert!(matches!(error, DecodeError::TooLarge { what: "bytes of data", .. }), "{error}");
 
-    // One shape with more leaves than a segment may have columns.
+    // One schema with more fields than the limit of columns.
     let mut columns = Vec::new();
-    bytes::push_block(&mut columns, format!("1.0 [{}0]\n", "0,".repeat(MAX_LEAVES)).as_bytes());
+    bytes::push_block(&mut columns, format!("1.0 [{}0]\n", "0,".repeat(MAX_COLUMNS)).as_bytes());
     columns.extend([0, 0]);
-    let error = decode(&forged(&columns), 1, columns.len() as u64).expect_err("too much");
+    let error = decode(&forge(&columns), 1, columns.len() as u64).expect_err("too much");
     assert!(matches!(error, DecodeError::TooLarge { what: "columns", .. }), "{error}");
 }
 
 #[test]
-fn a_large_window_is_refused() {
+fn a_large_window_is_rejected() {
     let rows = Organism::new(HERTZ, STARTED).beats(2);
-    let columns = encode::columns(&table::Table::of(&as_rows(&rows)).expect("canonical")).expect("columns");
-    let mut bytes = forged(&columns);
-    // Version and magic, then the descriptor: a single segment, its size in two bytes. Without that flag
-    // it is followed by the window, here 2^21 bytes.
+    let columns =
+        encode::encode_columns(&table::Table::build(&as_rows(&rows)).expect("canonical")).expect("columns");
+    let mut bytes = forge(&columns);
+    // After the version and the magic number, the frame header descriptor: single segment, content size in two
+    // bytes. Without the single-segment flag a window descriptor follows, here of 2^21 bytes.
     assert_eq!(bytes[5], 0x60);
     bytes.splice(5..6, [0x40, 11 << 3]);
     let error = decode(&bytes, 14, columns.len() as u64).expect_err("too large");
@@ -224,7 +225,7 @@ fn as_rows(rows: &[(f64, String)]) -> Vec<Row<'_>> {
     rows.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect()
 }
 
-/// Whatever comes out of a hostile segment, it is bounded and canonical.
+/// Asserts that whatever a forged segment decodes to is bounded and canonical.
 fn decode_hostile(bytes: &[u8], count: u64, columns: u64) {
     if let Ok(rows) = decode(bytes, count, columns) {
         assert_eq!(rows.len() as u64, count);
@@ -233,7 +234,7 @@ fn decode_hostile(bytes: &[u8], count: u64, columns: u64) {
 }
 
 fn any_rows() -> impl Strategy<Value = Rows> {
-    // Few different values, so that shapes and values come again.
+    // Few distinct values, so that schemas and values repeat.
     prop::collection::vec(any_value(), 1..6).prop_flat_map(|values| {
         let timestamp =
             any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite());
@@ -245,8 +246,8 @@ fn any_rows() -> impl Strategy<Value = Rows> {
     })
 }
 
-/// Rows of one shape with numbers in all magnitudes, close ones among them.
-fn rows_of_numbers() -> impl Strategy<Value = Rows> {
+/// Rows of one schema with numbers of all magnitudes, some of them close to each other.
+fn numeric_rows() -> impl Strategy<Value = Rows> {
     let float = || {
         prop_oneof![
             any::<u64>().prop_map(f64::from_bits).prop_filter("finite", |value| value.is_finite()),
@@ -266,25 +267,25 @@ fn rows_of_numbers() -> impl Strategy<Value = Rows> {
 
 proptest! {
     #[test]
-    fn any_rows_go_round(rows in any_rows()) {
-        round(&rows);
+    fn any_rows_round_trip(rows in any_rows()) {
+        round_trip(&rows);
     }
 
     #[test]
-    fn any_numbers_go_round(rows in rows_of_numbers()) {
-        round(&rows);
+    fn any_numbers_round_trip(rows in numeric_rows()) {
+        round_trip(&rows);
     }
 
     #[test]
-    fn noise_is_no_segment(mut noise in prop::collection::vec(any::<u8>(), 0..300), count in 0..1000u64) {
+    fn random_bytes_do_not_decode_to_invalid_rows(mut noise in prop::collection::vec(any::<u8>(), 0..300), count in 0..1000u64) {
         decode_hostile(&noise, count, 1 << 20);
-        decode_hostile(&forged(&noise), count, noise.len() as u64);
+        decode_hostile(&forge(&noise), count, noise.len() as u64);
         noise.insert(0, VERSION);
         decode_hostile(&noise, count, 1 << 20);
     }
 
     #[test]
-    fn damage_is_an_error_or_other_rows(
+    fn a_damaged_segment_is_an_error_or_other_valid_rows(
         rows in any_rows(),
         at in any::<prop::sample::Index>(),
         bit in 0..8u8,
@@ -299,29 +300,30 @@ proptest! {
     }
 
     #[test]
-    fn damaged_columns_are_an_error_or_other_rows(
+    fn damaged_columns_are_an_error_or_other_valid_rows(
         beats in 1..20u64,
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in any::<prop::sample::Index>(),
         count in 0..200u64,
     ) {
         let rows = Organism::new(HERTZ, STARTED).beats(beats);
-        let mut columns = encode::columns(&table::Table::of(&as_rows(&rows)).expect("canonical")).expect("columns");
+        let mut columns = encode::encode_columns(&table::Table::build(&as_rows(&rows)).expect("canonical")).expect("columns");
         let half = &columns[..cut.index(columns.len())];
-        decode_hostile(&forged(half), rows.len() as u64, half.len() as u64);
+        decode_hostile(&forge(half), rows.len() as u64, half.len() as u64);
         for (at, byte) in damage {
             let at = at.index(columns.len());
             columns[at] = byte;
         }
-        decode_hostile(&forged(&columns), rows.len() as u64, columns.len() as u64);
-        decode_hostile(&forged(&columns), count, columns.len() as u64);
+        decode_hostile(&forge(&columns), rows.len() as u64, columns.len() as u64);
+        decode_hostile(&forge(&columns), count, columns.len() as u64);
     }
 }
 
-/// Figures rather than a test: `cargo test --release --lib segment::tests::figures -- --ignored --nocapture`.
+/// Not a test but a measurement of sizes and times:
+/// `cargo test --release --lib segment::tests::print_sizes_and_times -- --ignored --nocapture`.
 #[test]
-#[ignore = "prints times"]
-fn figures() {
+#[ignore = "measures, asserts nothing"]
+fn print_sizes_and_times() {
     for (name, pace, skip, beats) in [
         ("mission, from genesis, 237 beats", MISSION, 0, 237),
         ("mission, later, 237 beats", MISSION, 5000, 237),
@@ -361,7 +363,7 @@ fn figures() {
             })
             .expect("a segment");
         });
-        let table = time(&mut || drop(std::hint::black_box(table::Table::of(&rows))));
+        let table = time(&mut || drop(std::hint::black_box(table::Table::build(&rows))));
         println!(
             "{name}: {} B, {:.2} a beat (text {text} B, columns {columns} B); encode {encoding} us (table {table}), decode {decoding} us, SHA3 of the data {hash} us",
             bytes.len(),
@@ -370,33 +372,34 @@ fn figures() {
     }
 }
 
-/// Twenty beats, as a segment that is stored somewhere already.
-fn stored() -> Rows {
+/// The rows of `version-2.segment`: twenty beats.
+fn stored_rows() -> Rows {
     let mut organism = Organism::new(HERTZ, STARTED);
     organism.skip(500);
     organism.beats(20)
 }
 
 #[test]
-fn stored_segments_stay_readable() {
+fn a_stored_segment_of_version_2_is_readable() {
     let bytes = include_bytes!("version-2.segment");
-    assert_eq!(decode(bytes, 140, 1693).as_ref(), Ok(&stored()));
+    assert_eq!(decode(bytes, 140, 1693).as_ref(), Ok(&stored_rows()));
 }
 
-/// The dictionary is part of the format: segments that are stored anywhere need these very bytes.
+/// The dictionary is part of the format: segments that are already stored cannot be decoded with another one.
 #[test]
-fn the_dictionary_stays() {
-    let sum: String = Sha3_256::digest(frame::DICTIONARY).iter().map(|byte| format!("{byte:02x}")).collect();
+fn the_zstd_dictionary_is_unchanged() {
+    let sum: String =
+        Sha3_256::digest(frame::ZSTD_DICTIONARY).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(sum, "de707947aa72bf0725463805e71143ae9bb33ad957825510e6200acb9b3af32e");
 }
 
-/// How it was made: the columns of one entry of each rarer kind, as in the golden ledger, and of twenty
-/// beats at 1 Hz.
+/// Generates the zstd dictionary: the columns of one entry of each type outside beats, from the golden ledger, and
+/// of twenty beats at 1 Hz.
 #[test]
-#[ignore = "makes a dictionary, for another version of the format"]
-fn make_a_dictionary() {
+#[ignore = "overwrites the zstd dictionary, for a new version of the format"]
+fn generate_the_zstd_dictionary() {
     let mut kinds = std::collections::BTreeMap::new();
-    for (timestamp, data) in golden() {
+    for (timestamp, data) in golden_rows() {
         let value: Value = serde_json::from_str(&data).expect("JSON");
         let kind = value["type"].as_str().expect("a kind").to_owned();
         kinds.entry(kind).or_insert((timestamp, data));
@@ -408,7 +411,8 @@ fn make_a_dictionary() {
     let mut organism = Organism::new(HERTZ, 1782000000.25);
     organism.skip(1000);
     rows.extend(organism.beats(20));
-    let columns = encode::columns(&table::Table::of(&as_rows(&rows)).expect("canonical")).expect("columns");
+    let columns =
+        encode::encode_columns(&table::Table::build(&as_rows(&rows)).expect("canonical")).expect("columns");
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/segment/dictionary.bin");
     std::fs::write(path, columns).expect("written");
 }

@@ -1,19 +1,20 @@
-//! A made-up organism whose entries are as a real one's: `ledger-format.md`'s formulas, for test data.
+//! A synthetic organism for test data. Its entries follow the formulas of `docs/ledger-format.md`, independently of
+//! the engine, so that the codec is not tested against code it could be tuned to.
 
 use serde_json::{Value, json};
 
 use crate::ledger::canonical::to_string;
 
-/// How an organism beats.
+/// Period and jitter of the beats.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
-    /// Seconds from deadline to deadline.
+    /// Seconds between two deadlines.
     pub(crate) period: f64,
-    /// How late a beat may be, in seconds.
+    /// Maximum delay of a beat, in seconds.
     pub(crate) jitter: f64,
 }
 
-/// 237 beats a second.
+/// The default pace: T_Λ, 237 beats per second.
 pub(crate) const MISSION: Pace = Pace { period: T_LAMBDA, jitter: 60e-6 };
 pub(crate) const HERTZ: Pace = Pace { period: 1.0, jitter: 1e-3 };
 
@@ -34,7 +35,7 @@ pub(crate) struct Organism {
 }
 
 impl Organism {
-    /// One that started at `started`, seconds since 1970; how late it beats depends on that too.
+    /// Creates an organism that starts at `started`, in seconds since 1970. This also seeds its jitter.
     pub(crate) fn new(pace: Pace, started: f64) -> Self {
         Self {
             pace,
@@ -55,17 +56,17 @@ impl Organism {
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// The entries of the next `beats` beats.
+    /// Returns the entries of the next `beats` beats.
     pub(crate) fn beats(&mut self, beats: u64) -> Vec<(f64, String)> {
         (0..beats).flat_map(|_| self.beat(true)).collect()
     }
 
-    /// Lives through the next `beats` beats without writing them down.
+    /// Advances by `beats` beats without creating entries.
     pub(crate) fn skip(&mut self, beats: u64) {
         (0..beats).for_each(|_| drop(self.beat(false)));
     }
 
-    /// A beat's seven entries, if they are wanted.
+    /// Advances by one beat and returns its seven entries, or none unless `wanted`.
     fn beat(&mut self, wanted: bool) -> Vec<(f64, String)> {
         self.beat += 1;
         let late = self.pace.jitter * self.random() * self.random();
