@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Error, host_name, signals};
 use crate::api::ByteSize;
-use crate::operator::issuer::url::NoUrl;
+use crate::operator::issuer::url::InvalidUrl;
 use crate::operator::{self, BodyOptions, Options};
 
 /// Bounds of --write-budget. Far below it, intervals would grow beyond what a Duration holds.
@@ -100,7 +100,7 @@ impl Args {
                 Ok(Some(BodyOptions { node_image, issuer_url }))
             }
             (Some(_), None) => Err(Error::Usage(format!(
-                "--node-image requires --issuer-url for the certificates of the pods; {NoUrl}"
+                "--node-image requires --issuer-url for the certificates of the pods; {InvalidUrl}"
             ))),
             (None, Some(_)) => {
                 Err(Error::Usage("--issuer-url requires --node-image; set both, or neither".into()))

@@ -1,8 +1,8 @@
-//! The certificate authority of an installation, which signs the certificates of all its meshes.
+//! The certificate authority (CA) of an installation, which signs the certificates of all its meshes.
 //!
-//! Its key is stored in one Secret of the operator's own namespace and nowhere else: with it one can pose as any
-//! node and as the operator. The Secret is created once and never written again: with another authority, nodes
-//! that start later could not talk to those that run.
+//! Its private key is stored only in one Secret of the operator's own namespace, because anyone who has it can
+//! impersonate any node and the operator. The operator creates the Secret once and never updates it: nodes with
+//! certificates of different CAs cannot connect to each other.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,102 +23,111 @@ use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::mesh::identity::{Authority, CERTIFICATE_LIFETIME, IdentityError, generate_key_and_csr};
 use crate::mesh::{Credentials, Identity};
 
-/// What comes before an organism's UID in every name.
+/// Trust domain of all SPIFFE IDs that the CA signs.
 pub const TRUST_DOMAIN: &str = "venom";
-/// The Secret.
-pub const SECRET: &str = "venom-mesh-ca";
-/// Its keys.
+/// Name of the Secret with the CA's certificate and private key.
+pub const CA_SECRET: &str = "venom-mesh-ca";
+/// Key of the certificate in the Secret's data.
 const CERTIFICATE: &str = "ca.pem";
+/// Key of the private key in the Secret's data.
 const KEY: &str = "ca.key";
-/// How long a certificate of the operator's own is handed out. Less than until [`Credentials::renew_at`]: who
-/// asks then gets a new one.
-const HANDED_OUT: Duration = Duration::from_secs(6 * 3600);
+/// How long the operator reuses a certificate of its own. Shorter than the time until [`Credentials::renew_at`], so
+/// that a caller that renews at that time gets a new certificate.
+const REUSE_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
-/// Why there is no authority.
+/// The CA cannot be loaded or created.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The Secret could not be read or made.
-    #[error("the authority of node certificates: {0}; the operator needs to get and create this Secret")]
-    Call(#[from] CallError),
-    /// What is there is no authority.
+    /// The Secret cannot be read or created.
     #[error(
-        "{secret}: {why}; put back {CERTIFICATE} and {KEY} as they were, or delete it and have every node pod \
-         replaced: a new authority is made then"
+        "cannot load the certificate authority: {0}; the operator needs the rights to get and create this Secret"
     )]
-    Unreadable {
-        /// The Secret.
+    Call(#[from] CallError),
+    /// The Secret does not contain a valid CA.
+    #[error(
+        "{secret}: {reason}; restore {CERTIFICATE} and {KEY}, or delete it and replace every node pod: the operator \
+         then creates a new certificate authority"
+    )]
+    Invalid {
+        /// Kind, namespace and name of the Secret.
         secret: String,
-        /// What is wrong with it.
-        why: String,
+        /// What is wrong with its data.
+        reason: String,
     },
-    /// A new one could not be made.
-    #[error("a new authority of node certificates: {0}")]
+    /// A new CA cannot be generated.
+    #[error("cannot generate a certificate authority: {0}")]
     New(#[from] IdentityError),
 }
 
-/// Signs certificates.
+/// Signs certificates with the key of the CA.
 pub struct Certificates {
     authority: Authority,
-    operator: Renewed<(String, String)>,
+    operator: CachedCertificate<(String, String)>,
 }
 
 impl Certificates {
-    /// Of an authority.
+    /// Signs with the key of `authority`.
     #[must_use]
     pub fn new(authority: Authority) -> Self {
-        Self { authority, operator: Renewed::default() }
+        Self { authority, operator: CachedCertificate::default() }
     }
 
-    /// Reads the authority of the operator's `namespace`, or makes it where there is none.
+    /// Loads the CA from the Secret in the operator's `namespace`, or creates the Secret if it does not exist.
     ///
     /// # Errors
-    /// [`AuthorityError`].
+    /// [`AuthorityError`] if an API call fails or the Secret is invalid; an invalid Secret is left unchanged.
     pub async fn load(client: Client, namespace: &str) -> Result<Self, AuthorityError> {
         let secrets: Api<Secret> = Api::namespaced(client, namespace);
-        let object = format!("Secret {namespace}/{SECRET}");
-        let found = match call("get", &object, secrets.get_opt(SECRET)).await? {
-            Some(found) => found,
+        let object = format!("Secret {namespace}/{CA_SECRET}");
+        let stored = match call("get", &object, secrets.get_opt(CA_SECRET)).await? {
+            Some(stored) => stored,
             None => {
-                let new = secret(&Authority::new(TRUST_DOMAIN, SystemTime::now())?);
-                match call("create", &object, secrets.create(&PostParams::default(), &new)).await {
-                    Ok(made) => {
-                        tracing::info!(object, "a new authority of node certificates");
-                        made
+                let secret = ca_secret(&Authority::new(TRUST_DOMAIN, SystemTime::now())?);
+                match call("create", &object, secrets.create(&PostParams::default(), &secret)).await {
+                    Ok(created) => {
+                        tracing::info!(object, "created a certificate authority");
+                        created
                     }
-                    // Another operator was faster: there is one authority, and that is its.
-                    Err(error) if error.is_conflict() => call("get", &object, secrets.get(SECRET)).await?,
+                    // Another operator has created it in the meantime; all operators use the same CA.
+                    Err(error) if error.is_conflict() => call("get", &object, secrets.get(CA_SECRET)).await?,
                     Err(error) => return Err(error.into()),
                 }
             }
         };
-        read(&found).map(Self::new).map_err(|why| AuthorityError::Unreadable { secret: object, why })
+        parse_authority(&stored)
+            .map(Self::new)
+            .map_err(|reason| AuthorityError::Invalid { secret: object, reason })
     }
 
-    /// Its certificate in PEM form: what nodes trust.
+    /// The CA certificate in PEM form, which nodes trust.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.authority.ca_pem()
     }
 
-    /// A certificate in PEM form for the key of the signing request `csr_pem`, in the name of `identity`.
+    /// Signs a certificate for `identity` and the public key of the signing request; both in PEM form.
     ///
     /// # Errors
-    /// [`IdentityError`] when the request cannot be read or was not signed with its key.
+    /// [`IdentityError`] if the request cannot be parsed or its signature does not match its public key.
     pub fn sign(&self, csr_pem: &str, identity: &Identity) -> Result<String, IdentityError> {
         self.authority.sign(csr_pem, identity, SystemTime::now(), CERTIFICATE_LIFETIME)
     }
 
-    /// By which the operator joins the mesh of the Organism with this UID. One key serves for all organisms:
-    /// ask again at [`Credentials::renew_at`].
+    /// Returns the credentials with which the operator joins the mesh of the Organism with this UID. All meshes share
+    /// one key and certificate. Call again at [`Credentials::renew_at`].
     ///
     /// # Errors
-    /// [`IdentityError`].
+    /// [`IdentityError`] if no key or certificate can be generated.
     pub fn operator_credentials(&self, organism_uid: &str) -> Result<Credentials, IdentityError> {
-        self.operator_at(SystemTime::now(), organism_uid)
+        self.operator_credentials_at(SystemTime::now(), organism_uid)
     }
 
-    fn operator_at(&self, now: SystemTime, organism_uid: &str) -> Result<Credentials, IdentityError> {
-        let (certificate, key) = self.operator.get(now, || {
+    fn operator_credentials_at(
+        &self,
+        now: SystemTime,
+        organism_uid: &str,
+    ) -> Result<Credentials, IdentityError> {
+        let (certificate, key) = self.operator.get_or_create(now, || {
             let identity = Identity::operator(TRUST_DOMAIN).map_err(|_| IdentityError::NoMeshIdentity)?;
             let (key, request) = generate_key_and_csr()?;
             Ok((self.authority.sign(&request, &identity, now, CERTIFICATE_LIFETIME)?, key))
@@ -126,8 +135,13 @@ impl Certificates {
         Credentials::from_pem(self.ca_pem(), &certificate, &key, Some(organism_uid))
     }
 
-    /// TLS for a server of this host, a DNS name or an address, that asks its clients for no certificate.
-    pub(super) fn server(&self, host: &str, now: SystemTime) -> Result<Arc<ServerConfig>, IdentityError> {
+    /// Returns a TLS 1.3 configuration with a new server certificate for `host`, a DNS name or an IP address. Clients
+    /// authenticate by token, so it requests no client certificate.
+    pub(super) fn server_config(
+        &self,
+        host: &str,
+        now: SystemTime,
+    ) -> Result<Arc<ServerConfig>, IdentityError> {
         let (certificate, key) = self.authority.server_certificate(&[host], now, CERTIFICATE_LIFETIME)?;
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|_| IdentityError::InvalidPem("certificate"))?;
@@ -138,20 +152,20 @@ impl Certificates {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)?;
-        // A client comes once in 8 h.
+        // A node connects once in 8 h, so resumption would save nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
     }
 }
 
-/// Immutable: who edits it by mistake is told by the API server.
-fn secret(authority: &Authority) -> Secret {
+/// The Secret is immutable, so that the API server rejects accidental edits.
+fn ca_secret(authority: &Authority) -> Secret {
     let data = [(CERTIFICATE, authority.ca_pem().to_owned()), (KEY, authority.key_pem())];
     let labels = [(MANAGED_BY_LABEL, MANAGER), ("app.kubernetes.io/part-of", MANAGER)];
     Secret {
         metadata: ObjectMeta {
-            name: Some(SECRET.into()),
+            name: Some(CA_SECRET.into()),
             labels: Some(labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect()),
             ..ObjectMeta::default()
         },
@@ -162,37 +176,40 @@ fn secret(authority: &Authority) -> Secret {
     }
 }
 
-fn read(secret: &Secret) -> Result<Authority, String> {
+/// Parses the data of the Secret. The error says what is wrong with it.
+fn parse_authority(secret: &Secret) -> Result<Authority, String> {
     let text = |name: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(name));
-        let bytes = bytes.ok_or_else(|| format!("it has no {name}"))?;
-        std::str::from_utf8(&bytes.0).map_err(|_| format!("{name} is no text"))
+        let bytes = bytes.ok_or_else(|| format!("it has no key {name}"))?;
+        std::str::from_utf8(&bytes.0).map_err(|_| format!("{name} is not UTF-8"))
     };
     Authority::from_pem(text(CERTIFICATE)?, text(KEY)?).map_err(|error| error.to_string())
 }
 
-/// What is signed for the operator itself, handed out for a while. It is made anew as well when the clock is
-/// found to be before the time it was made at.
-pub(super) struct Renewed<T>(Mutex<Option<(Range<SystemTime>, T)>>);
+/// A certificate of the operator's own, reused for [`REUSE_PERIOD`].
+///
+/// It is also replaced if the clock was set back to before its creation, since it might not be valid yet.
+pub(super) struct CachedCertificate<T>(Mutex<Option<(Range<SystemTime>, T)>>);
 
-impl<T> Default for Renewed<T> {
+impl<T> Default for CachedCertificate<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Clone> Renewed<T> {
-    pub(super) fn get(
+impl<T: Clone> CachedCertificate<T> {
+    /// Returns the cached certificate, or the result of `create` if there is none to reuse at `now`.
+    pub(super) fn get_or_create(
         &self,
         now: SystemTime,
-        make: impl FnOnce() -> Result<T, IdentityError>,
+        create: impl FnOnce() -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*made {
-            Some((good, it)) if good.contains(&now) => Ok(it.clone()),
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
+            Some((period, it)) if period.contains(&now) => Ok(it.clone()),
             _ => {
-                let it = make()?;
-                *made = Some((now..now + HANDED_OUT, it.clone()));
+                let it = create()?;
+                *cached = Some((now..now + REUSE_PERIOD, it.clone()));
                 Ok(it)
             }
         }

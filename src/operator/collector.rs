@@ -68,7 +68,7 @@ impl Collector {
         let (current, credentials) = watch::channel(certificates.operator_credentials(organism)?);
         let options = Options {
             credentials,
-            addresses: resources.peers.of(key),
+            addresses: resources.peers.subscribe(key),
             dial: DialPolicy::OnePeer,
             listener: None,
             injectable: resources.injectable,

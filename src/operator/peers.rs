@@ -1,4 +1,4 @@
-//! The addresses of each Organism's nodes, from the EndpointSlices of its mesh Service.
+//! The mesh addresses of each Organism's nodes, from the EndpointSlices of its mesh Service.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,23 +14,25 @@ use super::body::build::MESH_SUFFIX;
 use super::key::Key;
 use crate::api::labels::ORGANISM_LABEL;
 
-/// Kubernetes' own label: the Service that a slice belongs to.
+/// Set by Kubernetes: the name of the Service that a slice belongs to.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// Selects the EndpointSlices of Organisms.
+/// Selects the EndpointSlices of Organisms' Services.
 #[must_use]
 pub fn selector() -> watcher::Config {
-    // Slices have the labels of their Service.
+    // The endpoint slice controller copies the labels of the Service to its slices.
     watcher::Config::default().labels(&format!("{ORGANISM_LABEL},{SERVICE_LABEL}"))
 }
 
-/// The addresses of all meshes.
+/// The addresses of the nodes of all Organisms.
 #[derive(Default)]
 pub struct Peers(Mutex<BTreeMap<Key, Addresses>>);
 
+/// The addresses of one Organism's nodes.
 struct Addresses {
-    /// By the name of the slice.
+    /// By name of the EndpointSlice.
     slices: BTreeMap<String, Vec<SocketAddr>>,
+    /// The addresses of all slices, sorted, without duplicates.
     all: watch::Sender<Vec<SocketAddr>>,
 }
 
@@ -42,22 +44,22 @@ impl Default for Addresses {
 
 impl Peers {
     fn table(&self) -> MutexGuard<'_, BTreeMap<Key, Addresses>> {
-        // A panic while it is held leaves the map itself whole.
+        // The map stays consistent even if a thread panics while it holds the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses of this Organism's nodes, now and later.
+    /// Subscribes to the addresses of this Organism's nodes. The list is empty until the first slice is observed.
     #[must_use]
-    pub fn of(&self, key: &Key) -> watch::Receiver<Vec<SocketAddr>> {
+    pub fn subscribe(&self, key: &Key) -> watch::Receiver<Vec<SocketAddr>> {
         self.table().entry(key.clone()).or_default().all.subscribe()
     }
 
-    /// Takes a slice over, or removes it.
-    fn note(&self, slice: &EndpointSlice, there: bool) {
+    /// Stores the addresses of a slice, or removes them if the slice was deleted.
+    fn update(&self, slice: &EndpointSlice, exists: bool) {
         let Some(key) = key_of(slice) else { return };
         let mut table = self.table();
         let addresses = table.entry(key.clone()).or_default();
-        if there {
+        if exists {
             addresses.slices.insert(slice.name_any(), addresses_of(slice));
         } else {
             addresses.slices.remove(&slice.name_any());
@@ -68,22 +70,23 @@ impl Peers {
         }
     }
 
-    /// Replaces all slices of a namespace, or of all.
-    fn relist(&self, namespace: Option<&str>, list: &[EndpointSlice]) {
+    /// Replaces all slices of `namespace`, or of all namespaces.
+    fn replace(&self, namespace: Option<&str>, slices: &[EndpointSlice]) {
         let mut table = self.table();
-        let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
-        table.iter_mut().filter(|(key, _)| within(key)).for_each(|(_, it)| it.slices.clear());
-        for slice in list {
+        let in_scope = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
+        table.iter_mut().filter(|(key, _)| in_scope(key)).for_each(|(_, it)| it.slices.clear());
+        for slice in slices {
             if let Some(key) = key_of(slice) {
                 table.entry(key).or_default().slices.insert(slice.name_any(), addresses_of(slice));
             }
         }
-        table.iter().filter(|(key, _)| within(key)).for_each(|(_, it)| it.publish());
+        table.iter().filter(|(key, _)| in_scope(key)).for_each(|(_, it)| it.publish());
         table.retain(|_, it| !it.is_idle());
     }
 }
 
 impl Addresses {
+    /// Sends the merged list to the subscribers if it has changed.
     fn publish(&self) {
         let mut all: Vec<SocketAddr> = self.slices.values().flatten().copied().collect();
         all.sort_unstable();
@@ -95,40 +98,41 @@ impl Addresses {
         });
     }
 
+    /// Whether the entry can be dropped: no slices and no subscribers.
     fn is_idle(&self) -> bool {
         self.slices.is_empty() && self.all.is_closed()
     }
 }
 
-/// Follows the EndpointSlices of a namespace, or of all.
+/// Applies the watch events of `namespace`, or of all namespaces, to `peers` until the stream ends.
 pub async fn follow(
     peers: &Peers,
     namespace: Option<&str>,
     events: impl Stream<Item = Result<Event<EndpointSlice>, watcher::Error>> + Send,
 ) {
     let mut events = std::pin::pin!(events);
-    let mut list = vec![];
+    let mut listed = vec![];
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => list.clear(),
-            Ok(Event::InitApply(slice)) => list.push(slice),
-            Ok(Event::InitDone) => peers.relist(namespace, &std::mem::take(&mut list)),
-            Ok(Event::Apply(slice)) => peers.note(&slice, true),
-            Ok(Event::Delete(slice)) => peers.note(&slice, false),
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(slice)) => listed.push(slice),
+            Ok(Event::InitDone) => peers.replace(namespace, &std::mem::take(&mut listed)),
+            Ok(Event::Apply(slice)) => peers.update(&slice, true),
+            Ok(Event::Delete(slice)) => peers.update(&slice, false),
             Err(error) => tracing::warn!(%error, "the watch on EndpointSlices failed; retrying"),
         }
     }
 }
 
-/// The Organism whose mesh Service a slice belongs to.
+/// The Organism whose mesh Service the slice belongs to; none for the slices of its other Services.
 fn key_of(slice: &EndpointSlice) -> Option<Key> {
     let organism = slice.labels().get(ORGANISM_LABEL)?;
     let service = slice.labels().get(SERVICE_LABEL)?;
-    let of_mesh = service.strip_suffix(MESH_SUFFIX) == Some(organism);
-    of_mesh.then_some(Key::new(&slice.namespace()?, organism))
+    let is_mesh = service.strip_suffix(MESH_SUFFIX) == Some(organism);
+    is_mesh.then_some(Key::new(&slice.namespace()?, organism))
 }
 
-/// Includes nodes that are not ready: a node that has lost all its links needs this one.
+/// Includes nodes that are not ready: a node that has lost all its links depends on the operator's connection.
 fn addresses_of(slice: &EndpointSlice) -> Vec<SocketAddr> {
     let ports = slice.ports.as_deref().unwrap_or_default();
     let port = ports.iter().find_map(|it| u16::try_from(it.port?).ok());
@@ -157,21 +161,21 @@ mod tests {
         .unwrap()
     }
 
-    fn told(peers: &Peers) -> Vec<String> {
+    fn addresses(peers: &Peers) -> Vec<String> {
         let key = Key::new("team-a", "venom");
-        peers.of(&key).borrow().iter().map(ToString::to_string).collect()
+        peers.subscribe(&key).borrow().iter().map(ToString::to_string).collect()
     }
 
-    async fn after(peers: &Peers, events: Vec<Event<EndpointSlice>>) -> Vec<String> {
+    async fn addresses_after(peers: &Peers, events: Vec<Event<EndpointSlice>>) -> Vec<String> {
         follow(peers, Some("team-a"), stream::iter(events.into_iter().map(Ok))).await;
-        told(peers)
+        addresses(peers)
     }
 
     #[tokio::test]
-    async fn addresses_are_those_of_all_slices_of_the_mesh_service() {
+    async fn addresses_of_all_mesh_service_slices_are_merged() {
         let peers = Peers::default();
         let key = Key::new("team-a", "venom");
-        let _held = peers.of(&key);
+        let _subscription = peers.subscribe(&key);
         let mesh = |name, addresses| slice(name, "venom-mesh", addresses);
         let events = vec![
             Event::Init,
@@ -181,13 +185,16 @@ mod tests {
             Event::InitApply(slice("d", "other-mesh", &["10.0.0.9"])),
             Event::InitDone,
         ];
-        assert_eq!(after(&peers, events).await, ["10.0.0.1:9000", "10.0.0.2:9000", "[fd00::1]:9000"]);
+        assert_eq!(
+            addresses_after(&peers, events).await,
+            ["10.0.0.1:9000", "10.0.0.2:9000", "[fd00::1]:9000"]
+        );
         let events =
             vec![Event::Delete(mesh("b", &[])), Event::Apply(mesh("a", &["10.0.0.3", "no address"]))];
-        assert_eq!(after(&peers, events).await, ["10.0.0.3:9000"]);
-        // The watch starts again and finds another slice.
+        assert_eq!(addresses_after(&peers, events).await, ["10.0.0.3:9000"]);
+        // The watch restarts; its list replaces all slices.
         let events = vec![Event::Init, Event::InitApply(mesh("e", &["10.0.0.4"])), Event::InitDone];
-        assert_eq!(after(&peers, events).await, ["10.0.0.4:9000"]);
-        assert_eq!(after(&peers, vec![Event::Init, Event::InitDone]).await, Vec::<String>::new());
+        assert_eq!(addresses_after(&peers, events).await, ["10.0.0.4:9000"]);
+        assert_eq!(addresses_after(&peers, vec![Event::Init, Event::InitDone]).await, Vec::<String>::new());
     }
 }

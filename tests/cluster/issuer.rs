@@ -23,7 +23,7 @@ use venom::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use venom::mesh::identity::generate_key_and_csr;
 use venom::node::certificate_source::{CertificateSource, IssuerEndpoint};
 use venom::node::client::{HttpResponse, post_json};
-use venom::operator::certificates::{Certificates, SECRET};
+use venom::operator::certificates::{CA_SECRET, Certificates};
 
 use crate::harness::{eventually, free_port};
 use crate::http::get;
@@ -220,7 +220,7 @@ async fn a_node_is_issued_a_certificate() {
         let answer = site.ask(&ca, Some(&token), &csr().1).await.unwrap();
         let before = serde_json::from_slice::<CertificateResponse>(&answer.body).unwrap().certificate;
         assert!(is_signed_by(&ca, &before));
-        let secret = site.api::<Secret>().get(SECRET).await.unwrap();
+        let secret = site.api::<Secret>().get(CA_SECRET).await.unwrap();
 
         operator.kill();
         let _operator = site.operator("beta");
@@ -229,7 +229,7 @@ async fn a_node_is_issued_a_certificate() {
         })
         .await;
         assert_eq!(again.identity, credentials.identity);
-        let now = site.api::<Secret>().get(SECRET).await.unwrap();
+        let now = site.api::<Secret>().get(CA_SECRET).await.unwrap();
         assert_eq!(now.resource_version(), secret.resource_version(), "it was written again");
         assert_eq!(site.ca().await, ca);
         assert!(is_signed_by(&ca, &before), "the old certificate is still good");
@@ -348,8 +348,8 @@ async fn concurrent_operators_share_one_authority() {
         assert!(all.iter().all(|ca| *ca == all[0]));
 
         let secrets = site.api::<Secret>();
-        secrets.delete(SECRET, &DeleteParams::default()).await.unwrap();
-        let broken = json!({"metadata": {"name": SECRET}, "stringData": {"ca.pem": all[0]}});
+        secrets.delete(CA_SECRET, &DeleteParams::default()).await.unwrap();
+        let broken = json!({"metadata": {"name": CA_SECRET}, "stringData": {"ca.pem": all[0]}});
         let broken: Secret = serde_json::from_value(broken).unwrap();
         let made = secrets.create(&PostParams::default(), &broken).await.unwrap();
         let mut operator = site.operator("alpha");
@@ -357,9 +357,9 @@ async fn concurrent_operators_share_one_authority() {
         let log = operator.log();
         let said = log.lines().last().unwrap();
         println!("{said}");
-        let object = format!("Secret {}/{SECRET}: it has no ca.key", site.world.namespace);
+        let object = format!("Secret {}/{CA_SECRET}: it has no key ca.key", site.world.namespace);
         assert!(said.contains(&object) && said.contains("delete it"), "{said}");
-        let there = secrets.get(SECRET).await.unwrap();
+        let there = secrets.get(CA_SECRET).await.unwrap();
         assert_eq!(there.resource_version(), made.resource_version());
     })
     .await;

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::sync::{Notify, watch};
 
 use super::Resources;
-use super::build::{self, Child};
+use super::build::{self, ChildObject};
 use super::index::{FIELD_MANAGER, ObjectId, ObservedObject, ObservedStatus, as_applied};
 use super::plan::{LastApplied, Step, step};
 use crate::api;
@@ -108,7 +108,7 @@ impl BodyReconciler {
 
     /// One pass over all objects. Returns what is wrong, and the wait until the next pass.
     async fn reconcile(&mut self, organism: &api::Organism) -> (Option<BodyFault>, Duration) {
-        let children = match build::body(organism, &self.resources.installation) {
+        let children = match build::children(organism, &self.resources.installation) {
             Ok(children) => children,
             Err(error) => {
                 tracing::error!(organism = %self.key, %error, "cannot build the body");
@@ -147,12 +147,12 @@ impl BodyReconciler {
         (fault, wait)
     }
 
-    fn object(&self, child: &Child) -> String {
+    fn object(&self, child: &ChildObject) -> String {
         format!("{} {}/{}", child.kind.resource().kind, self.key.namespace, child.name)
     }
 
     /// Reconciles one object. Returns false if its name is taken.
-    async fn reconcile_object(&mut self, child: &Child, organism: &str) -> Result<bool, CallError> {
+    async fn reconcile_object(&mut self, child: &ChildObject, organism: &str) -> Result<bool, CallError> {
         let id = (child.kind, child.name.clone());
         let desired = child.object.as_ref().map(hash);
         let api = child.kind.api(self.resources.client.clone(), &self.key.namespace);

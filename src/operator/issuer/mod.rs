@@ -1,12 +1,13 @@
-//! The issuer: where a node shows its pod's token and gets a certificate for the key that it made.
+//! The certificate issuer: an HTTPS endpoint that signs the certificates of nodes.
 //!
-//! 1. A connection: bounded in number, in all and by source; TLS by a certificate of the authority, which the
-//!    node trusts already. One request each.
-//! 2. Who asks: the API server reviews the token, and is asked for the pod and its ReplicaSet ([`proof`], pure).
-//! 3. The certificate: the public key of the request, under the pod's name.
+//! 1. A node connects. The number of connections is limited in total and per source address. The server
+//!    certificate is signed by the mesh CA, which the node already trusts. Each connection serves one request.
+//! 2. The issuer authenticates the node: the API server reviews its ServiceAccount token, and the issuer reads the
+//!    pod and its ReplicaSet ([`proof`] decides and is pure).
+//! 3. The issuer signs the public key of the request for the pod's identity.
 //!
-//! Whoever reaches the port may ask. What a stranger can have done for him is bounded by his connections: each
-//! refusal takes a second, and those who ask the API server take turns.
+//! The port is open to unauthenticated clients. Three limits bound the work that they can cause: the connections
+//! per source, a delay of one second before each refusal, and the number of concurrent token reviews.
 
 pub mod proof;
 pub mod url;
@@ -42,39 +43,39 @@ use tokio_rustls::TlsAcceptor;
 use super::body;
 use super::body::build::{Kind, TOKEN_AUDIENCE};
 use super::call::{CallError, call};
-use super::certificates::{Certificates, Renewed, TRUST_DOMAIN};
+use super::certificates::{CachedCertificate, Certificates, TRUST_DOMAIN};
 use super::metrics::Metrics;
 use super::registry::Registry;
 use crate::mesh::Identity;
 use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
 use crate::net::{ConnectionLimiter, ConnectionPermit, LogLimiter};
-use proof::{Claim, Refused};
+use proof::{PodClaim, Refusal};
 use url::{PATH, Url};
 
-/// A signing request is less than 1 KiB.
-const LONGEST_BODY: usize = 16 * 1024;
-/// What is kept of one connection, headers included. A token is less than 2 KiB.
-const MOST_BUFFERED: usize = 32 * 1024;
-/// Connections at once.
-const CONNECTIONS: usize = 256;
-/// Of these, from one address: a machine's pods may come from that of the machine.
-const CONNECTIONS_A_SOURCE: usize = 32;
-/// Those who ask the API server at once.
-const REVIEWS: usize = 8;
+/// Limit of the request body. A signing request has less than 1 KiB.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Read buffer of a connection; the headers have to fit in it. A token has less than 2 KiB.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
+/// Concurrent connections in total.
+const MAX_CONNECTIONS: usize = 256;
+/// Concurrent connections per source address. All pods of a machine may share the machine's address.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 32;
+/// Concurrent token reviews, which bounds the load on the API server.
+const MAX_REVIEWS: usize = 8;
 /// For the TLS handshake.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// For all that comes after it.
-const REQUEST_LIMIT: Duration = Duration::from_secs(12);
-/// For a turn at the API server.
-const TURN_LIMIT: Duration = Duration::from_secs(3);
-/// For what it is asked then. With the turn and the pause less than a node waits.
-const REVIEW_LIMIT: Duration = Duration::from_secs(5);
-/// A refusal comes after this.
-const PAUSE: Duration = Duration::from_secs(1);
-/// After a connection could not be taken in.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the request and the response, after the handshake.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
+/// For the wait until fewer than [`MAX_REVIEWS`] are running.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
+/// For all API calls of a review. A node waits 10 s for a response; queue, review and refusal take 9 s at most.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay before a refusal is sent. It slows down clients that retry without a pause.
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+/// Delay after a failed `accept`, which would fail again at once while file descriptors are exhausted.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Signs what nodes ask for.
+/// Serves certificate requests of the nodes.
 pub struct Issuer {
     client: Client,
     registry: Arc<Registry>,
@@ -82,23 +83,23 @@ pub struct Issuer {
     certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
     url: Url,
-    tls: Renewed<Arc<ServerConfig>>,
-    places: Arc<ConnectionLimiter>,
-    turns: Semaphore,
-    told: LogLimiter<(IpAddr, Refused)>,
+    tls: CachedCertificate<Arc<ServerConfig>>,
+    connections: Arc<ConnectionLimiter>,
+    reviews: Semaphore,
+    log_limiter: LogLimiter<(IpAddr, Refusal)>,
 }
 
-/// Who has connected.
+/// A client's connection.
 #[derive(Clone)]
-struct Caller {
+struct Connection {
     issuer: Arc<Issuer>,
     source: IpAddr,
-    /// Kept until there is an answer.
-    _place: Arc<ConnectionPermit>,
+    /// Shared with the task that handles the request, which may outlive the connection.
+    _permit: Arc<ConnectionPermit>,
 }
 
 impl Issuer {
-    /// For the nodes of `bodies`, which are told to ask at `url`.
+    /// Creates the issuer that the nodes of `bodies` reach at `url`.
     #[must_use]
     pub fn new(
         client: Client,
@@ -114,177 +115,190 @@ impl Issuer {
             bodies,
             certificates,
             url,
-            tls: Renewed::default(),
-            places: Arc::default(),
-            turns: Semaphore::new(REVIEWS),
-            told: LogLimiter::default(),
+            tls: CachedCertificate::default(),
+            connections: Arc::default(),
+            reviews: Semaphore::new(MAX_REVIEWS),
+            log_limiter: LogLimiter::default(),
         }
     }
 
-    /// Serves for ever.
+    /// Accepts connections and serves each in a task of its own. Never returns.
     pub async fn serve(self, listener: TcpListener) {
         let issuer = Arc::new(self);
         loop {
             let (stream, source) = match listener.accept().await {
                 Ok((stream, source)) => (stream, source.ip().to_canonical()),
-                // Out of file descriptors, or the connection is gone again.
+                // File descriptors are exhausted, or the client has closed the connection already.
                 Err(_) => {
-                    sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
-            match issuer.places.try_acquire(source, CONNECTIONS, CONNECTIONS_A_SOURCE) {
-                Some(place) => {
-                    let caller = Caller { issuer: issuer.clone(), source, _place: Arc::new(place) };
-                    tokio::spawn(caller.talk(stream));
+            match issuer.connections.try_acquire(source, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE) {
+                Some(permit) => {
+                    let connection = Connection { issuer: issuer.clone(), source, _permit: Arc::new(permit) };
+                    tokio::spawn(connection.serve(stream));
                 }
-                None => issuer.refuse(source, Refused::Busy, &"too many connections"),
+                None => issuer.record_refusal(source, Refusal::Busy, &"too many connections"),
             }
         }
     }
 
-    /// Its own certificate is made anew long before it expires.
-    fn tls(&self) -> io::Result<TlsAcceptor> {
+    /// Returns the TLS configuration with a server certificate that is renewed long before it expires.
+    fn tls_acceptor(&self) -> io::Result<TlsAcceptor> {
         let now = SystemTime::now();
-        let config = self.tls.get(now, || self.certificates.server(&self.url.host, now));
+        let config = self.tls.get_or_create(now, || self.certificates.server_config(&self.url.host, now));
         config.map(TlsAcceptor::from).map_err(io::Error::other)
     }
 
-    /// Counts a refusal, and tells of it once a minute, source and reason.
-    fn refuse(&self, source: IpAddr, refused: Refused, why: &dyn std::fmt::Display) {
-        self.metrics.certificate_refused(refused.as_str());
-        if self.told.allow((source, refused)) {
-            tracing::warn!(%source, reason = refused.as_str(), "no certificate: {why}");
+    /// Counts a refusal and logs it at most once per minute, source and reason.
+    fn record_refusal(&self, source: IpAddr, refusal: Refusal, detail: &dyn std::fmt::Display) {
+        self.metrics.certificate_refused(refusal.as_str());
+        if self.log_limiter.allow((source, refusal)) {
+            tracing::warn!(%source, reason = refusal.as_str(), "refused a certificate request: {detail}");
         }
     }
 
+    /// Returns the certificate, or the refusal for the client and its detail for the log.
     async fn issue(
         &self,
         headers: &HeaderMap,
         body: &mut Body,
-    ) -> Result<CertificateResponse, (Refused, String)> {
-        let token = bearer(headers).ok_or_else(|| plain(Refused::NoToken))?.to_owned();
-        let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
-            plain(if error.is::<LengthLimitError>() { Refused::TooLong } else { Refused::Body })
+    ) -> Result<CertificateResponse, (Refusal, String)> {
+        let token = bearer_token(headers).ok_or_else(|| without_detail(Refusal::NoToken))?.to_owned();
+        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| {
+            without_detail(if error.is::<LengthLimitError>() { Refusal::TooLong } else { Refusal::Body })
         })?;
         let CertificateRequest { csr } =
-            serde_json::from_slice(&body.to_bytes()).map_err(|_| plain(Refused::Body))?;
-        let (claim, identity) = self.identity(token).await?;
+            serde_json::from_slice(&body.to_bytes()).map_err(|_| without_detail(Refusal::Body))?;
+        let (claim, identity) = self.authenticate(token).await?;
         let signed = self.certificates.sign(&csr, &identity);
-        let certificate = signed.map_err(|error| (Refused::Request, format!("{}: {error}", said(&claim))))?;
+        let certificate =
+            signed.map_err(|error| (Refusal::Request, format!("{}: {error}", describe(&claim))))?;
         self.metrics.certificate_issued();
-        tracing::info!(organism = %claim.organism, pod = claim.pod, "certificate issued");
+        tracing::info!(organism = %claim.organism, pod = claim.pod, "issued a certificate");
         Ok(CertificateResponse { certificate })
     }
 
-    /// Who shows this token, in his turn.
-    async fn identity(&self, token: String) -> Result<(Claim, Identity), (Refused, String)> {
-        let turn = timeout(TURN_LIMIT, self.turns.acquire()).await;
-        let _turn = turn.map_err(|_| (Refused::Busy, "too many tokens to be reviewed".to_owned()))?;
-        let asking = timeout(REVIEW_LIMIT, self.review(token)).await;
-        asking.unwrap_or_else(|_| Err((Refused::Unavailable, "the API server takes too long".into())))
+    /// Returns whose token it is. Waits until fewer than [`MAX_REVIEWS`] are running.
+    async fn authenticate(&self, token: String) -> Result<(PodClaim, Identity), (Refusal, String)> {
+        let permit = timeout(QUEUE_TIMEOUT, self.reviews.acquire()).await;
+        let _permit = permit.map_err(|_| (Refusal::Busy, "too many token reviews are waiting".to_owned()))?;
+        let review = timeout(REVIEW_TIMEOUT, self.review(token)).await;
+        review.unwrap_or_else(|_| {
+            Err((Refusal::Unavailable, "the API calls of the token review timed out".into()))
+        })
     }
 
-    async fn review(&self, token: String) -> Result<(Claim, Identity), (Refused, String)> {
+    /// Follows the chain from the token to its pod, the pod's ReplicaSet, and the Organism's Deployment.
+    async fn review(&self, token: String) -> Result<(PodClaim, Identity), (Refusal, String)> {
         let client = &self.client;
         let failed = |error: CallError| {
             self.metrics.api_error("certificate");
-            (Refused::Unavailable, error.to_string())
+            (Refusal::Unavailable, error.to_string())
         };
         let spec = TokenReviewSpec { token, audiences: Some(vec![TOKEN_AUDIENCE.into()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let (reviews, params) = (Api::<TokenReview>::all(client.clone()), PostParams::default());
         let review = call("create", "TokenReview", reviews.create(&params, &review)).map_err(failed).await?;
-        let claim = proof::claim(review.status.as_ref()).map_err(plain)?;
-        let no = |refused: Refused| (refused, said(&claim) + ": " + &refused.to_string());
+        let claim = proof::pod_claim(review.status.as_ref()).map_err(without_detail)?;
+        let refuse = |refusal: Refusal| (refusal, format!("{}: {refusal}", describe(&claim)));
 
         let key = &claim.organism;
-        let organism = self.registry.uid(key).ok_or_else(|| no(Refused::Organism))?;
+        let organism = self.registry.uid(key).ok_or_else(|| refuse(Refusal::Organism))?;
+        // Before the first lists, a Deployment may exist that the index does not have.
         self.bodies.index.wait_until_listed().await;
         let deployment = self.bodies.index.object(key, &(Kind::Deployment, key.name.to_string()));
-        let ours = deployment.filter(|it| it.owner.as_ref() == Some(&organism) && !it.deleting);
-        let deployment = ours.ok_or_else(|| no(Refused::Workload))?.uid;
+        let owned = deployment.filter(|it| it.owner.as_ref() == Some(&organism) && !it.deleting);
+        let deployment = owned.ok_or_else(|| refuse(Refusal::Workload))?.uid;
 
         let pods: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
         let object = format!("Pod {}/{}", key.namespace, claim.pod);
         let pod = call("get", &object, pods.get_metadata_opt(&claim.pod)).map_err(failed).await?;
-        let set = proof::replica_set(&claim, pod.as_ref().map(|it| &it.metadata)).map_err(no)?;
-        let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), &key.namespace);
-        let object = format!("ReplicaSet {}/{}", key.namespace, set.name);
-        let found = call("get", &object, sets.get_metadata_opt(&set.name)).map_err(failed).await?;
-        proof::of_workload(set, found.as_ref().map(|it| &it.metadata), &deployment).map_err(no)?;
+        let owner =
+            proof::controlling_replica_set(&claim, pod.as_ref().map(|it| &it.metadata)).map_err(refuse)?;
+        let replica_sets: Api<ReplicaSet> = Api::namespaced(client.clone(), &key.namespace);
+        let object = format!("ReplicaSet {}/{}", key.namespace, owner.name);
+        let replica_set =
+            call("get", &object, replica_sets.get_metadata_opt(&owner.name)).map_err(failed).await?;
+        let replica_set = replica_set.as_ref().map(|it| &it.metadata);
+        proof::check_deployment(owner, replica_set, &deployment).map_err(refuse)?;
 
-        // An API server's UIDs are always of that form.
+        // Cannot fail in practice: the UIDs of an API server are valid in an identity.
         let identity = Identity::pod(TRUST_DOMAIN, &organism, &claim.pod_uid);
-        let identity = identity.map_err(|_| no(Refused::Pod))?;
+        let identity = identity.map_err(|_| refuse(Refusal::Pod))?;
         Ok((claim, identity))
     }
 }
 
-impl Caller {
-    async fn talk(self, stream: TcpStream) {
-        let accepted = async { self.issuer.tls()?.accept(stream).await };
-        let stream = match timeout(HANDSHAKE_LIMIT, accepted).await {
+impl Connection {
+    /// Performs the handshake and serves one request.
+    async fn serve(self, stream: TcpStream) {
+        let handshake = async { self.issuer.tls_acceptor()?.accept(stream).await };
+        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return self.issuer.refuse(self.source, Refused::Handshake, &error),
-            Err(_) => return self.issuer.refuse(self.source, Refused::Handshake, &"it took too long"),
+            Ok(Err(error)) => return self.issuer.record_refusal(self.source, Refusal::Handshake, &error),
+            Err(_) => return self.issuer.record_refusal(self.source, Refusal::Handshake, &"timed out"),
         };
-        let router = Router::new().route(PATH, post(take)).with_state(self);
+        let router = Router::new().route(PATH, post(handle)).with_state(self);
         let served = http1::Builder::new()
             .keep_alive(false)
-            .max_buf_size(MOST_BUFFERED)
+            .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        // A connection that breaks or takes too long is nobody's loss but the caller's.
-        let _ = timeout(REQUEST_LIMIT, served).await;
+        // A broken or slow connection affects only its client, which retries.
+        let _ = timeout(REQUEST_TIMEOUT, served).await;
     }
 
-    async fn answer(self, request: Request) -> Response {
+    async fn respond(self, request: Request) -> Response {
         let (parts, mut body) = request.into_parts();
-        let (refused, why) = match self.issuer.issue(&parts.headers, &mut body).await {
-            // A text: JSON can say it.
+        let (refusal, detail) = match self.issuer.issue(&parts.headers, &mut body).await {
+            // Serialization cannot fail: the response holds a single string.
             Ok(issued) => {
                 let body = serde_json::to_string(&issued).unwrap_or_default() + "\n";
                 return ([(CONTENT_TYPE, "application/json")], body).into_response();
             }
             Err(refused) => refused,
         };
-        self.issuer.refuse(self.source, refused, &why);
-        let mut answer = (refused.status(), format!("{refused}\n")).into_response();
-        match refused.status() {
+        self.issuer.record_refusal(self.source, refusal, &detail);
+        let mut response = (refusal.status(), format!("{refusal}\n")).into_response();
+        match refusal.status() {
             StatusCode::SERVICE_UNAVAILABLE => {
-                answer.headers_mut().insert(RETRY_AFTER, 1.into());
+                response.headers_mut().insert(RETRY_AFTER, 1.into());
             }
             StatusCode::UNAUTHORIZED => {
-                answer.headers_mut().insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
+                response
+                    .headers_mut()
+                    .insert(WWW_AUTHENTICATE, axum::http::HeaderValue::from_static("Bearer"));
             }
             _ => {}
         }
-        // What is still sent is thrown away: a connection that is closed with something unread takes the answer
-        // along.
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        let _ = tokio::join!(sleep(PAUSE), timeout(PAUSE, rest));
-        answer
+        // Drain the request body: closing a socket with unread data resets the connection, and the client could lose
+        // the response.
+        let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = tokio::join!(sleep(REFUSAL_DELAY), timeout(REFUSAL_DELAY, drain));
+        response
     }
 }
 
-/// In a task of its own: who breaks the connection off takes his place up to the end all the same.
-async fn take(State(caller): State<Caller>, request: Request) -> Response {
-    let answered = tokio::spawn(caller.answer(request)).await;
-    answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+/// Responds in a task of its own, so that a client that disconnects early keeps its permit until the work is done.
+async fn handle(State(connection): State<Connection>, request: Request) -> Response {
+    let response = tokio::spawn(connection.respond(request)).await;
+    response.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns the token of the header `Authorization: Bearer TOKEN`.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// A refusal of which there is no more to say than what the caller is told.
-fn plain(refused: Refused) -> (Refused, String) {
-    (refused, refused.to_string())
+/// A refusal whose log message is the client's message.
+fn without_detail(refusal: Refusal) -> (Refusal, String) {
+    (refusal, refusal.to_string())
 }
 
-/// Who that is by his token, for the log.
-fn said(claim: &Claim) -> String {
+/// Describes the token's subject for the log.
+fn describe(claim: &PodClaim) -> String {
     format!("pod {} of ServiceAccount {}", claim.pod, claim.organism)
 }

@@ -1,11 +1,11 @@
-//! From what the API server says of a token to whose it is. Pure: no client required.
+//! Decides from the API server's objects which pod presented a token. Pure: no client required.
 //!
-//! The token names a ServiceAccount, whose name is an Organism's, and a pod. A pod of something else may run as the
-//! same account; so this one, by its UID, has to be controlled by a ReplicaSet that is controlled by the very
-//! Deployment that this operator made for the Organism.
+//! The token names a ServiceAccount, whose name is the Organism's, and a pod. Other pods of the namespace may run as
+//! the same ServiceAccount. Therefore the pod, matched by UID, must have a ReplicaSet as its controller, and the
+//! ReplicaSet must be controlled by the Deployment that this operator created for the Organism.
 //!
-//! That is as far as it goes. Whoever may create pods in the namespace can write such an owner into one of his own,
-//! and who may exec into a node has its token: the boundary is the namespace.
+//! The security boundary is the namespace. A user who may create pods in it can set such an owner reference on a pod,
+//! and a user who may exec into a node's pod can read its token.
 
 use axum::http::StatusCode;
 use k8s_openapi::api::authentication::v1::TokenReviewStatus;
@@ -14,55 +14,55 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use crate::operator::body::build::TOKEN_AUDIENCE;
 use crate::operator::key::Key;
 
-/// Extra of a user that a bound token names: the pod.
+/// Key in `user.extra` of a token that is bound to a pod: the pod's name.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
-/// Its UID.
+/// Key in `user.extra`: the pod's UID.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 
-/// Why there is no certificate, as the one who asked is told. It says nothing that he did not know: of the
-/// cluster only whether what he showed is right.
+/// Why a request gets no certificate. The message is the response body, so it must not reveal anything about the
+/// cluster beyond whether the client's own token and request are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
-pub enum Refused {
-    /// No TLS 1.3, no trust in this authority, or too slow.
-    #[error("no TLS connection came about")]
+pub enum Refusal {
+    /// The client does not support TLS 1.3, does not trust the CA, or is too slow.
+    #[error("TLS handshake failed")]
     Handshake,
-    /// Too many connections, or too many tokens to be reviewed.
-    #[error("too much is asked at once; try again")]
+    /// Too many connections or token reviews at once.
+    #[error("too many requests; retry later")]
     Busy,
-    /// A call of the API server failed.
-    #[error("the API server gives no answer; try again")]
+    /// An API call failed or timed out.
+    #[error("the API server is unavailable; retry later")]
     Unavailable,
-    /// A body of more than [`super::LONGEST_BODY`].
-    #[error("the body is too long")]
+    /// The body is longer than [`super::MAX_BODY_BYTES`].
+    #[error("the request body is too long")]
     TooLong,
-    /// A body of another form, or cut short.
-    #[error("the body has to be {{\"csr\": PEM}}")]
+    /// The body is incomplete or not the expected JSON.
+    #[error("the request body must be {{\"csr\": PEM}}")]
     Body,
-    /// No signing request.
-    #[error("the signing request cannot be read, or was not signed with its key")]
+    /// The certificate signing request is invalid.
+    #[error("the signing request cannot be parsed, or its signature does not match its public key")]
     Request,
-    /// No `Authorization: Bearer`.
-    #[error("no bearer token")]
+    /// The header `Authorization: Bearer TOKEN` is missing.
+    #[error("the request has no bearer token")]
     NoToken,
-    /// The API server does not know it, or it is meant for somebody else.
-    #[error("the token is not good, or not one for the audience {TOKEN_AUDIENCE}")]
+    /// The API server rejects the token, or its audience is another one.
+    #[error("the token is invalid or not for the audience {TOKEN_AUDIENCE}")]
     Token,
-    /// Not a ServiceAccount's, or one that was not made for a pod.
-    #[error("the token is bound to no pod")]
+    /// The token is not that of a ServiceAccount, or not bound to a pod.
+    #[error("the token is not bound to a pod")]
     Unbound,
-    /// The ServiceAccount is no Organism's.
-    #[error("the token's ServiceAccount is that of no Organism here")]
+    /// No Organism of this operator has the name of the ServiceAccount.
+    #[error("the token's ServiceAccount does not belong to an Organism of this operator")]
     Organism,
-    /// Not there any more, or about to go.
-    #[error("the token's pod is gone or going")]
+    /// The pod does not exist or is being deleted.
+    #[error("the token's pod is deleted or terminating")]
     Pod,
-    /// Somebody else made it.
-    #[error("the token's pod is no node of its Organism")]
+    /// The pod was not created by the Organism's Deployment.
+    #[error("the token's pod is not a node of its Organism")]
     Workload,
 }
 
-impl Refused {
-    /// As a metric's label has it.
+impl Refusal {
+    /// The value of the metric label `reason`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl Refused {
         }
     }
 
-    /// As HTTP has it.
+    /// The status of the HTTP response.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
@@ -94,71 +94,76 @@ impl Refused {
     }
 }
 
-/// What a good token says.
+/// The pod and the Organism that a valid token names. The pod may not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// By its ServiceAccount.
+pub struct PodClaim {
+    /// Namespace and name of the ServiceAccount, which are the Organism's.
     pub organism: Key,
-    /// Name of the pod.
+    /// Name of the pod that the token is bound to.
     pub pod: String,
-    /// Its UID.
+    /// UID of that pod.
     pub pod_uid: String,
 }
 
-/// What the token says, if it is good.
+/// Returns what the token claims according to its review.
 ///
 /// # Errors
-/// [`Refused::Token`], [`Refused::Unbound`].
-pub fn claim(review: Option<&TokenReviewStatus>) -> Result<Claim, Refused> {
-    let review = review.filter(|it| it.authenticated == Some(true)).ok_or(Refused::Token)?;
-    // An authenticator that knows nothing of audiences leaves them out: then it is not known whom it is for.
+/// [`Refusal::Token`] if it is invalid, [`Refusal::Unbound`] if it names no ServiceAccount or no pod.
+pub fn pod_claim(review: Option<&TokenReviewStatus>) -> Result<PodClaim, Refusal> {
+    let review = review.filter(|it| it.authenticated == Some(true)).ok_or(Refusal::Token)?;
+    // An authenticator without support for audiences returns none, and then the audience was not verified.
     let audiences = review.audiences.as_deref().unwrap_or_default();
     if !audiences.iter().any(|it| it == TOKEN_AUDIENCE) {
-        return Err(Refused::Token);
+        return Err(Refusal::Token);
     }
-    let user = review.user.as_ref().ok_or(Refused::Token)?;
+    let user = review.user.as_ref().ok_or(Refusal::Token)?;
     let account = user.username.as_deref().and_then(|name| name.strip_prefix("system:serviceaccount:"));
-    let (namespace, name) = account.and_then(|it| it.split_once(':')).ok_or(Refused::Unbound)?;
+    let (namespace, name) = account.and_then(|it| it.split_once(':')).ok_or(Refusal::Unbound)?;
     let extra = |name: &str| match user.extra.as_ref()?.get(name)?.as_slice() {
         [value] if !value.is_empty() => Some(value.clone()),
         _ => None,
     };
-    Ok(Claim {
+    Ok(PodClaim {
         organism: Key { namespace: namespace.into(), name: name.into() },
-        pod: extra(POD_NAME).ok_or(Refused::Unbound)?,
-        pod_uid: extra(POD_UID).ok_or(Refused::Unbound)?,
+        pod: extra(POD_NAME).ok_or(Refusal::Unbound)?,
+        pod_uid: extra(POD_UID).ok_or(Refusal::Unbound)?,
     })
 }
 
-/// The ReplicaSet that controls the pod of `claim`.
+/// Returns the owner reference to the ReplicaSet that controls `pod`, found by the name in `claim`.
 ///
 /// # Errors
-/// [`Refused::Pod`], [`Refused::Workload`].
-pub fn replica_set<'a>(claim: &Claim, pod: Option<&'a ObjectMeta>) -> Result<&'a OwnerReference, Refused> {
-    let there =
+/// [`Refusal::Pod`] if the pod does not exist, has another UID or is being deleted; [`Refusal::Workload`] if its
+/// controller is not a ReplicaSet.
+pub fn controlling_replica_set<'a>(
+    claim: &PodClaim,
+    pod: Option<&'a ObjectMeta>,
+) -> Result<&'a OwnerReference, Refusal> {
+    let is_claimed =
         |pod: &&ObjectMeta| pod.uid.as_deref() == Some(&*claim.pod_uid) && pod.deletion_timestamp.is_none();
-    controller(pod.filter(there).ok_or(Refused::Pod)?, "ReplicaSet")
+    controller(pod.filter(is_claimed).ok_or(Refusal::Pod)?, "ReplicaSet")
 }
 
-/// Checks that `found`, which was looked for as `wanted`, is controlled by the Deployment with this UID.
+/// Checks that `replica_set`, found by the name in `reference`, is controlled by the Deployment with this UID.
 ///
 /// # Errors
-/// [`Refused::Workload`].
-pub fn of_workload(
-    wanted: &OwnerReference,
-    found: Option<&ObjectMeta>,
+/// [`Refusal::Workload`] if it is not, or if the ReplicaSet does not exist or has another UID.
+pub fn check_deployment(
+    reference: &OwnerReference,
+    replica_set: Option<&ObjectMeta>,
     deployment: &str,
-) -> Result<(), Refused> {
-    let same = |found: &&ObjectMeta| found.uid.as_ref() == Some(&wanted.uid);
-    let owner = controller(found.filter(same).ok_or(Refused::Workload)?, "Deployment")?;
-    if owner.uid == deployment { Ok(()) } else { Err(Refused::Workload) }
+) -> Result<(), Refusal> {
+    let is_referenced = |it: &&ObjectMeta| it.uid.as_ref() == Some(&reference.uid);
+    let owner = controller(replica_set.filter(is_referenced).ok_or(Refusal::Workload)?, "Deployment")?;
+    if owner.uid == deployment { Ok(()) } else { Err(Refusal::Workload) }
 }
 
-fn controller<'a>(object: &'a ObjectMeta, kind: &str) -> Result<&'a OwnerReference, Refused> {
+/// Returns the controller reference of `object` if its kind is `kind` of apps/v1.
+fn controller<'a>(object: &'a ObjectMeta, kind: &str) -> Result<&'a OwnerReference, Refusal> {
     let owners = object.owner_references.as_deref().unwrap_or_default();
     let owner = owners.iter().find(|it| it.controller == Some(true));
-    let right = |it: &&OwnerReference| it.kind == kind && it.api_version == "apps/v1";
-    owner.filter(right).ok_or(Refused::Workload)
+    let has_kind = |it: &&OwnerReference| it.kind == kind && it.api_version == "apps/v1";
+    owner.filter(has_kind).ok_or(Refusal::Workload)
 }
 
 #[cfg(test)]

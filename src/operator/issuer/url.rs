@@ -1,4 +1,4 @@
-//! Where nodes ask for certificates.
+//! The issuer's URL, as `--issuer-url` gives it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,36 +6,36 @@ use std::str::FromStr;
 use hyper::Uri;
 use rustls::pki_types::ServerName;
 
-/// The issuer's only path.
+/// The path of the issuer's endpoint.
 pub const PATH: &str = "/v1/certificates";
 
 /// `https://HOST:PORT/v1/certificates`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     text: String,
-    /// A DNS name or an address, for which the issuer's own certificate is made.
+    /// DNS name or IP address (without brackets); the subject of the server certificate.
     pub host: String,
-    /// Where the issuer listens.
+    /// TCP port, on which the issuer also listens.
     pub port: u16,
 }
 
-/// Why a text is no [`Url`].
+/// The text is not a valid [`Url`]. The message describes the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("write https://HOST:PORT{PATH}, such as https://venom.venom-system.svc:8443{PATH}")]
-pub struct NoUrl;
+#[error("write https://HOST:PORT{PATH}, for example https://venom.venom-system.svc:8443{PATH}")]
+pub struct InvalidUrl;
 
 impl FromStr for Url {
-    type Err = NoUrl;
+    type Err = InvalidUrl;
 
-    fn from_str(text: &str) -> Result<Self, NoUrl> {
-        let uri: Uri = text.parse().map_err(|_| NoUrl)?;
-        let host = uri.host().ok_or(NoUrl)?;
-        let port = uri.port_u16().filter(|&port| port > 0).ok_or(NoUrl)?;
-        // Nothing but these parts: no user, no query, no other path.
-        let whole = format!("https://{host}:{port}{PATH}");
+    fn from_str(text: &str) -> Result<Self, InvalidUrl> {
+        let uri: Uri = text.parse().map_err(|_| InvalidUrl)?;
+        let host = uri.host().ok_or(InvalidUrl)?;
+        let port = uri.port_u16().filter(|&port| port > 0).ok_or(InvalidUrl)?;
+        // Rejects everything else that a URI can have: a user, a query, a fragment, another path.
+        let canonical = format!("https://{host}:{port}{PATH}");
         let host = host.trim_matches(['[', ']']).to_owned();
-        let right = whole == text && ServerName::try_from(host.as_str()).is_ok();
-        if right { Ok(Self { text: whole, host, port }) } else { Err(NoUrl) }
+        let valid = canonical == text && ServerName::try_from(host.as_str()).is_ok();
+        if valid { Ok(Self { text: canonical, host, port }) } else { Err(InvalidUrl) }
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_host_port_and_path() {
+    fn url_requires_host_port_and_path() {
         for (text, host, port) in [
             ("https://venom.venom-system.svc:8443/v1/certificates", "venom.venom-system.svc", 8443),
             ("https://127.0.0.1:1/v1/certificates", "127.0.0.1", 1),
@@ -72,7 +72,7 @@ mod tests {
             "https://ve nom:8443/v1/certificates",
             "https://-:8443/v1/certificates",
         ] {
-            assert_eq!(text.parse::<Url>(), Err(NoUrl), "{text}");
+            assert_eq!(text.parse::<Url>(), Err(InvalidUrl), "{text}");
         }
     }
 }

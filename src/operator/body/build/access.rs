@@ -1,4 +1,4 @@
-//! Who the pods are, whom they trust, who may reach them, and how many may be away.
+//! Identity, trust, network access and disruption budget of the pods.
 
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::{
@@ -11,13 +11,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{Installation, label_selector, metadata};
 use crate::api;
 
-/// What the ConfigMap with the authority's certificate is called after the Organism's name.
-pub const AUTHORITY: &str = "-mesh-ca";
-/// Its key.
-pub const CA: &str = "ca.pem";
+/// Suffix of the name of the ConfigMap with the CA certificate.
+pub const CA_SUFFIX: &str = "-mesh-ca";
+/// Key of the CA certificate in the ConfigMap.
+pub const CA_KEY: &str = "ca.pem";
 
-/// No role is bound to it, and no token of it is mounted but the one with an audience of our own.
-pub fn account(organism: &api::Organism) -> ServiceAccount {
+/// Has no role bindings. The pods mount no API server token, only one with the issuer's audience.
+pub fn service_account(organism: &api::Organism) -> ServiceAccount {
     ServiceAccount {
         metadata: metadata(organism, ""),
         automount_service_account_token: Some(false),
@@ -25,30 +25,34 @@ pub fn account(organism: &api::Organism) -> ServiceAccount {
     }
 }
 
-/// By which the pods know the issuer and one another. It is no secret.
-pub fn authority(organism: &api::Organism, on: &Installation) -> ConfigMap {
+/// The CA certificate, with which the pods verify the issuer and each other. It is public, so a ConfigMap is enough.
+pub fn ca_config_map(organism: &api::Organism, installation: &Installation) -> ConfigMap {
     ConfigMap {
-        metadata: metadata(organism, AUTHORITY),
-        data: Some([(CA.to_owned(), on.ca_pem.clone())].into()),
+        metadata: metadata(organism, CA_SUFFIX),
+        data: Some([(CA_KEY.to_owned(), installation.ca_pem.clone())].into()),
         ..ConfigMap::default()
     }
 }
 
-/// The mesh is for peers and the operator; whoever scrapes metrics may be anywhere.
-pub fn policy(organism: &api::Organism, on: &Installation) -> NetworkPolicy {
+/// Allows mesh connections only from peers and the operator. The metrics port is open, since a scraper may run in any
+/// namespace or outside the cluster.
+pub fn network_policy(organism: &api::Organism, installation: &Installation) -> NetworkPolicy {
     let tcp = |port: u16| NetworkPolicyPort {
         port: Some(IntOrString::Int(port.into())),
         protocol: Some("TCP".into()),
         end_port: None,
     };
-    let labelled = |labels: &[(&str, &str)]| LabelSelector {
+    let label_selector_of = |labels: &[(&str, &str)]| LabelSelector {
         match_labels: Some(labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
         ..LabelSelector::default()
     };
     let peers = NetworkPolicyPeer { pod_selector: Some(label_selector(organism)), ..Default::default() };
     let operator = NetworkPolicyPeer {
-        namespace_selector: Some(labelled(&[("kubernetes.io/metadata.name", &on.namespace)])),
-        pod_selector: Some(labelled(&[
+        namespace_selector: Some(label_selector_of(&[(
+            "kubernetes.io/metadata.name",
+            &installation.namespace,
+        )])),
+        pod_selector: Some(label_selector_of(&[
             ("app.kubernetes.io/name", "venom"),
             ("app.kubernetes.io/component", "operator"),
         ])),
@@ -71,8 +75,8 @@ pub fn policy(organism: &api::Organism, on: &Installation) -> NetworkPolicy {
     }
 }
 
-/// A drain takes one pod at a time.
-pub fn disruption(organism: &api::Organism) -> PodDisruptionBudget {
+/// Limits voluntary disruptions, such as drains, to one pod at a time.
+pub fn pod_disruption_budget(organism: &api::Organism) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: metadata(organism, ""),
         spec: Some(PodDisruptionBudgetSpec {

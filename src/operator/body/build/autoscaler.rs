@@ -1,4 +1,4 @@
-//! How an Organism grows and shrinks.
+//! The HorizontalPodAutoscaler.
 
 use k8s_openapi::api::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
@@ -10,8 +10,8 @@ use kube::{Resource, ResourceExt};
 use super::metadata;
 use crate::api;
 
-/// Its target is the Organism, by way of /scale: the Deployment follows spec.nodes.replicas, and who scales
-/// by hand or by another autoscaler does the same thing in the same place.
+/// Scales the Organism through its `/scale` subresource instead of the Deployment. The Deployment follows
+/// `spec.nodes.replicas`, so `kubectl scale` and other autoscalers work on the same field.
 pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
     let api::Autoscaling { min_replicas, max_replicas, target_cpu_utilization, .. } =
         organism.spec.autoscaling;
@@ -43,8 +43,8 @@ pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
     }
 }
 
-/// Up fast: twice as many or two more in 30 s, whichever is more. Down slowly: half in a minute, after five
-/// calm ones.
+/// Scales up fast: within 30 s by 100 % or two pods, whichever is more. Scales down slowly: by at most 50 % per minute,
+/// after the load has been low for five minutes.
 fn behaviour() -> HorizontalPodAutoscalerBehavior {
     let policy =
         |type_: &str, value, period_seconds| HPAScalingPolicy { type_: type_.into(), value, period_seconds };

@@ -1,4 +1,4 @@
-//! The pods.
+//! The Deployment of the nodes.
 
 use std::collections::BTreeMap;
 
@@ -14,23 +14,23 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use super::access::{AUTHORITY, CA};
+use super::access::{CA_KEY, CA_SUFFIX};
 use super::{INJECTABLE, Installation, MESH_SUFFIX, TOKEN_AUDIENCE, label_selector, labels, metadata};
 use crate::api;
 
-/// Who the program runs as; the image says the same.
+/// User and group ID of the process; the same as in the image.
 const USER: i64 = 65532;
-/// Life of a node's token. The kubelet renews it in time.
+/// Lifetime of a node's token. The kubelet renews it before it expires.
 const TOKEN_SECONDS: i64 = 3600;
-/// Where the token lies.
-const TOKEN_FOLDER: &str = "/var/run/secrets/genesis.venom.dev/node";
-/// As this file.
-const TOKEN: &str = "token";
-/// Where the certificates of the mesh's authority lie.
-const AUTHORITY_FOLDER: &str = "/etc/venom/mesh-ca";
+/// Mount path of the volume with the token.
+const TOKEN_DIRECTORY: &str = "/var/run/secrets/genesis.venom.dev/node";
+/// File name of the token in its volume.
+const TOKEN_FILE: &str = "token";
+/// Mount path of the volume with the CA certificate.
+const CA_DIRECTORY: &str = "/etc/venom/mesh-ca";
 
-/// As many pods as the Organism says: an autoscaler scales that one, never this.
-pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
+/// The replicas always follow the Organism. Autoscalers scale the Organism, not the Deployment.
+pub fn deployment(organism: &api::Organism, installation: &Installation) -> Deployment {
     let nodes = &organism.spec.nodes;
     Deployment {
         metadata: metadata(organism, ""),
@@ -46,7 +46,7 @@ pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
             }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta { labels: Some(labels(organism)), ..ObjectMeta::default() }),
-                spec: Some(pod(organism, on)),
+                spec: Some(pod_spec(organism, installation)),
             },
             ..DeploymentSpec::default()
         },
@@ -54,12 +54,12 @@ pub fn deployment(organism: &api::Organism, on: &Installation) -> Deployment {
     }
 }
 
-fn pod(organism: &api::Organism, on: &Installation) -> PodSpec {
+fn pod_spec(organism: &api::Organism, installation: &Installation) -> PodSpec {
     let nodes = &organism.spec.nodes;
     PodSpec {
         service_account_name: Some(organism.name_any()),
         automount_service_account_token: Some(false),
-        // A pod learns of its peers from DNS; variables for every Service of the namespace are of no use.
+        // Nodes find their peers by DNS and do not use the environment variables of the namespace's Services.
         enable_service_links: Some(false),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -70,18 +70,18 @@ fn pod(organism: &api::Organism, on: &Installation) -> PodSpec {
             ..PodSecurityContext::default()
         }),
         node_selector: (!nodes.node_selector.is_empty()).then(|| nodes.node_selector.clone()),
-        tolerations: some(nodes.tolerations.iter().map(toleration)),
-        topology_spread_constraints: some(
-            nodes.topology_spread_constraints.iter().map(|it| spread(organism, it)),
+        tolerations: non_empty(nodes.tolerations.iter().map(toleration)),
+        topology_spread_constraints: non_empty(
+            nodes.topology_spread_constraints.iter().map(|it| topology_spread(organism, it)),
         ),
         priority_class_name: nodes.priority_class_name.clone(),
         volumes: Some(volumes(organism)),
-        containers: vec![container(organism, on)],
+        containers: vec![container(organism, installation)],
         ..PodSpec::default()
     }
 }
 
-fn container(organism: &api::Organism, on: &Installation) -> Container {
+fn container(organism: &api::Organism, installation: &Installation) -> Container {
     let mount = |name: &str, path: &str| VolumeMount {
         name: name.into(),
         mount_path: path.into(),
@@ -97,8 +97,8 @@ fn container(organism: &api::Organism, on: &Installation) -> Container {
     let resources = &organism.spec.nodes.resources;
     Container {
         name: "node".into(),
-        image: Some(on.node_image.clone()),
-        args: Some(args(organism, on)),
+        image: Some(installation.node_image.clone()),
+        args: Some(args(organism, installation)),
         ports: Some(vec![port("mesh", organism.spec.mesh.port), port("metrics", organism.spec.metrics.port)]),
         readiness_probe: Some(probe("/readyz", 5, 3)),
         liveness_probe: Some(probe("/healthz", 20, 4)),
@@ -113,13 +113,13 @@ fn container(organism: &api::Organism, on: &Installation) -> Container {
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![mount("token", TOKEN_FOLDER), mount("mesh-ca", AUTHORITY_FOLDER)]),
+        volume_mounts: Some(vec![mount("token", TOKEN_DIRECTORY), mount("mesh-ca", CA_DIRECTORY)]),
         ..Container::default()
     }
 }
 
-/// Who it is a node learns from its certificate.
-fn args(organism: &api::Organism, on: &Installation) -> Vec<String> {
+/// Arguments of `venom node`. They contain no identity: that is in the node's certificate.
+fn args(organism: &api::Organism, installation: &Installation) -> Vec<String> {
     let name = organism.name_any();
     let namespace = organism.namespace().unwrap_or_default();
     let mesh_port = organism.spec.mesh.port;
@@ -128,21 +128,21 @@ fn args(organism: &api::Organism, on: &Installation) -> Vec<String> {
         format!("--peers={name}{MESH_SUFFIX}.{namespace}.svc:{mesh_port}"),
         format!("--mesh-port={mesh_port}"),
         format!("--http-port={}", organism.spec.metrics.port),
-        format!("--issuer={}", on.issuer_url),
-        format!("--issuer-token={TOKEN_FOLDER}/{TOKEN}"),
-        format!("--issuer-ca={AUTHORITY_FOLDER}/{CA}"),
+        format!("--issuer={}", installation.issuer_url),
+        format!("--issuer-token={TOKEN_DIRECTORY}/{TOKEN_FILE}"),
+        format!("--issuer-ca={CA_DIRECTORY}/{CA_KEY}"),
         format!("--injectable={}..{}", INJECTABLE.min, INJECTABLE.max),
         "--log-format=json".into(),
     ]
 }
 
-/// The token is for the operator alone: no API server takes it. The authority's certificates may come later
-/// than the pod, which waits for them.
+/// The token has the issuer's audience, so the API server does not accept it. The ConfigMap with the CA certificate is
+/// optional, so that the pod starts without it; the node then waits for the file.
 fn volumes(organism: &api::Organism) -> Vec<Volume> {
     let token = ServiceAccountTokenProjection {
         audience: Some(TOKEN_AUDIENCE.into()),
         expiration_seconds: Some(TOKEN_SECONDS),
-        path: TOKEN.into(),
+        path: TOKEN_FILE.into(),
         ..ServiceAccountTokenProjection::default()
     };
     vec![
@@ -160,7 +160,7 @@ fn volumes(organism: &api::Organism) -> Vec<Volume> {
         Volume {
             name: "mesh-ca".into(),
             config_map: Some(ConfigMapVolumeSource {
-                name: format!("{}{AUTHORITY}", organism.name_any()),
+                name: format!("{}{CA_SUFFIX}", organism.name_any()),
                 optional: Some(true),
                 ..ConfigMapVolumeSource::default()
             }),
@@ -216,7 +216,7 @@ fn toleration(it: &api::Toleration) -> Toleration {
     }
 }
 
-fn spread(organism: &api::Organism, it: &api::TopologySpread) -> TopologySpreadConstraint {
+fn topology_spread(organism: &api::Organism, it: &api::TopologySpread) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         label_selector: Some(label_selector(organism)),
         max_skew: i32::try_from(it.max_skew).unwrap_or(i32::MAX),
@@ -230,7 +230,8 @@ fn spread(organism: &api::Organism, it: &api::TopologySpread) -> TopologySpreadC
     }
 }
 
-fn some<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
+/// Collects the items; `None` if there are none, as the API represents an empty list.
+fn non_empty<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
     let items: Vec<T> = items.collect();
     (!items.is_empty()).then_some(items)
 }

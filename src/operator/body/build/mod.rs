@@ -1,17 +1,18 @@
-//! The body of an Organism as Kubernetes objects. Pure: no client required.
+//! Builds the Kubernetes objects of an Organism's body. Pure: no client required.
 //!
-//! | object | name | for |
+//! | object | name | purpose |
 //! |---|---|---|
-//! | ServiceAccount | the Organism's | the pods' identity; it has no rights |
-//! | ConfigMap | `-mesh-ca` | the certificate of the authority that the pods trust |
+//! | ServiceAccount | the Organism's | identity of the pods; has no rights |
+//! | ConfigMap | `-mesh-ca` | the CA certificate that the pods trust |
 //! | Deployment | the Organism's | the pods |
-//! | Service, headless | `-mesh` | where peers find one another |
+//! | Service, headless | `-mesh` | DNS name by which nodes find each other |
 //! | Service | `-metrics` | `/metrics` of all pods |
-//! | PodDisruptionBudget | the Organism's | one pod at a time when nodes are drained |
-//! | NetworkPolicy | `-body` | mesh from peers and the operator, metrics from anywhere |
-//! | HorizontalPodAutoscaler | the Organism's | sets spec.nodes.replicas of the Organism |
+//! | PodDisruptionBudget | the Organism's | drains evict one pod at a time |
+//! | NetworkPolicy | `-body` | allows mesh traffic from peers and the operator, and metrics from anywhere |
+//! | HorizontalPodAutoscaler | the Organism's | sets `spec.nodes.replicas` of the Organism |
 //!
-//! All are owned by the Organism: the cluster's garbage collector takes them when it is deleted.
+//! A name that starts with `-` is a suffix of the Organism's name. The Organism owns all objects, so the garbage
+//! collector deletes them after it.
 
 mod access;
 mod autoscaler;
@@ -35,35 +36,36 @@ use crate::mesh::Injectable;
 
 type Labels = BTreeMap<String, String>;
 
-/// The mesh Service's name is the Organism's and this.
+/// Suffix of the mesh Service's name, after the Organism's name.
 pub const MESH_SUFFIX: &str = "-mesh";
 
-/// Weights that a node lets in, and the operator's place in its mesh too: all that a Genome can say. The operator
-/// keeps to what it does say; a node that knew would have to be replaced whenever that changes.
+/// Weights that nodes and the operator's mesh peers accept: the widest range that a Genome can set. The operator
+/// enforces the Genome's own range when it commits an injection. As an argument of the nodes, that range would cause
+/// a rollout whenever it changes.
 pub const INJECTABLE: Injectable = Injectable { min: -100.0, max: 100.0 };
 
-/// Audience of the tokens by which a node proves to the operator who it is.
+/// Audience of the tokens with which nodes authenticate to the issuer.
 pub const TOKEN_AUDIENCE: &str = "genesis.venom.dev/node";
 
-/// Label of all that belongs to a body; with [`ORGANISM_LABEL`] alone it might be a ledger's.
+/// Label of all objects of a body. [`ORGANISM_LABEL`] alone also selects the objects of the ledger.
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Value of [`COMPONENT_LABEL`].
 pub const COMPONENT: &str = "node";
 
-/// What the operator was started with.
+/// The settings of the operator that the bodies depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installation {
     /// Image of the pods.
     pub node_image: String,
-    /// Namespace of the operator, whose pods may reach the mesh.
+    /// Namespace of the operator; the NetworkPolicy allows its pods to connect to the mesh.
     pub namespace: String,
-    /// Where the pods get their certificates.
+    /// URL from which the pods request their certificates.
     pub issuer_url: String,
-    /// The authority's certificate in PEM form, by which they know the issuer and one another.
+    /// CA certificate in PEM form, with which the pods verify the issuer and each other.
     pub ca_pem: String,
 }
 
-/// The kinds of a body, in the order in which they are made: who is referred to goes first.
+/// The kinds of a body's objects, in creation order: a referenced object precedes those that refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// core/v1.
@@ -83,7 +85,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds, in creation order.
     pub const ALL: [Self; 7] = [
         Self::ConfigMap,
         Self::ServiceAccount,
@@ -94,7 +96,7 @@ impl Kind {
         Self::HorizontalPodAutoscaler,
     ];
 
-    /// As the API names it.
+    /// Group, version, kind and plural of the kind in the API.
     #[must_use]
     pub fn resource(self) -> ApiResource {
         match self {
@@ -108,7 +110,7 @@ impl Kind {
         }
     }
 
-    /// As people name many of them.
+    /// The plural for messages.
     #[must_use]
     pub fn plural(self) -> &'static str {
         match self {
@@ -122,60 +124,62 @@ impl Kind {
         }
     }
 
-    /// Where objects of this kind are read and written.
+    /// An API handle for the objects of this kind in `namespace`.
     #[must_use]
     pub fn api(self, client: Client, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(client, namespace, &self.resource())
     }
 }
 
-/// One object of a body.
+/// The desired state of one object of a body.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Child {
-    /// Its kind.
+pub struct ChildObject {
+    /// Kind of the object.
     pub kind: Kind,
-    /// Its name.
+    /// Name of the object in the Organism's namespace.
     pub name: String,
-    /// All of it, or none where an object of ours is not to be there.
+    /// The object as it is applied; `None` if it should not exist.
     pub object: Option<DynamicObject>,
 }
 
-/// The body that `organism` asks for.
+/// Builds the objects of the body of `organism`, in creation order.
 ///
 /// # Errors
-/// Never in fact: objects of Kubernetes' types are JSON.
-pub fn body(organism: &api::Organism, on: &Installation) -> Result<Vec<Child>, serde_json::Error> {
+/// Serialization errors, which do not occur in practice because every Kubernetes object serializes to JSON.
+pub fn children(
+    organism: &api::Organism,
+    installation: &Installation,
+) -> Result<Vec<ChildObject>, serde_json::Error> {
     let autoscaler = match organism.spec.autoscaling.enabled {
         true => child(&autoscaler::autoscaler(organism))?,
-        false => Child { kind: Kind::HorizontalPodAutoscaler, name: organism.name_any(), object: None },
+        false => ChildObject { kind: Kind::HorizontalPodAutoscaler, name: organism.name_any(), object: None },
     };
     Ok(vec![
-        child(&access::authority(organism, on))?,
-        child(&access::account(organism))?,
-        child(&services::mesh(organism))?,
-        child(&services::metrics(organism))?,
-        child(&access::policy(organism, on))?,
-        child(&deployment::deployment(organism, on))?,
-        child(&access::disruption(organism))?,
+        child(&access::ca_config_map(organism, installation))?,
+        child(&access::service_account(organism))?,
+        child(&services::mesh_service(organism))?,
+        child(&services::metrics_service(organism))?,
+        child(&access::network_policy(organism, installation))?,
+        child(&deployment::deployment(organism, installation))?,
+        child(&access::pod_disruption_budget(organism))?,
         autoscaler,
     ])
 }
 
-/// Its kind is found by its type.
-fn child<K>(object: &K) -> Result<Child, serde_json::Error>
+/// Converts a typed object. The [`Kind`] follows from the type.
+fn child<K>(object: &K) -> Result<ChildObject, serde_json::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + serde::Serialize,
 {
     let resource = ApiResource::erase::<K>(&());
     let kind = Kind::ALL.into_iter().find(|kind| kind.resource() == resource);
     let kind =
-        kind.ok_or_else(|| serde::ser::Error::custom(format!("{} is no kind of a body", K::kind(&()))))?;
+        kind.ok_or_else(|| serde::ser::Error::custom(format!("{} is not a kind of a body", K::kind(&()))))?;
     let name = object.meta().name.clone().unwrap_or_default();
-    Ok(Child { kind, name, object: Some(serde_json::from_value(serde_json::to_value(object)?)?) })
+    Ok(ChildObject { kind, name, object: Some(serde_json::from_value(serde_json::to_value(object)?)?) })
 }
 
-/// By what the pods of an Organism are known: nothing else carries this label in its namespace but the
-/// ledger's ConfigMaps.
+/// Selects the pods of an Organism. No other pods of its namespace have this label.
 fn selector(organism: &api::Organism) -> Labels {
     [(ORGANISM_LABEL.to_owned(), organism.name_any())].into()
 }
@@ -198,7 +202,7 @@ fn labels(organism: &api::Organism) -> Labels {
     labels
 }
 
-/// Metadata of the object whose name is the Organism's and `suffix`.
+/// Metadata of the object whose name is that of the Organism followed by `suffix`.
 fn metadata(organism: &api::Organism, suffix: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(format!("{}{suffix}", organism.name_any())),

@@ -1,4 +1,4 @@
-//! Where the pods are reached.
+//! The Services of the pods.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,8 +6,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{MESH_SUFFIX, metadata, selector};
 use crate::api;
 
-/// Its name resolves to every pod: a peer has to be found before it is ready, or none would ever be.
-pub fn mesh(organism: &api::Organism) -> Service {
+/// A headless Service: its DNS name resolves to all pods. It includes pods that are not ready, because a node becomes
+/// ready only after it has found its peers.
+pub fn mesh_service(organism: &api::Organism) -> Service {
     Service {
         metadata: metadata(organism, MESH_SUFFIX),
         spec: Some(ServiceSpec {
@@ -21,8 +22,8 @@ pub fn mesh(organism: &api::Organism) -> Service {
     }
 }
 
-/// `/metrics` of the pods, of the type that the user asks for.
-pub fn metrics(organism: &api::Organism) -> Service {
+/// Exposes `/metrics` of the pods. The user chooses its type, annotations and source ranges.
+pub fn metrics_service(organism: &api::Organism) -> Service {
     let api::MetricsService { type_, annotations, load_balancer_source_ranges } =
         &organism.spec.metrics.service;
     let mut metadata = metadata(organism, "-metrics");

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::labels::UID_LABEL;
 
-/// What `venom node` takes, read as the program reads it.
+/// Parses the arguments of `venom node` as the program does.
 #[derive(clap::Parser)]
-struct NodeProgram {
+struct NodeCommand {
     #[command(flatten)]
     args: crate::cli::node::Args,
 }
@@ -19,7 +19,7 @@ fn organism(spec: Value) -> api::Organism {
     .unwrap()
 }
 
-fn on() -> Installation {
+fn installation() -> Installation {
     Installation {
         node_image: "venom:1".into(),
         namespace: "venom-system".into(),
@@ -28,21 +28,21 @@ fn on() -> Installation {
     }
 }
 
-/// The object of this kind and name, as JSON.
-fn built(spec: Value, kind: Kind, name: &str) -> Value {
-    let body = body(&organism(spec), &on()).unwrap();
-    let found = body.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
+/// Builds the body and returns the object of this kind and name as JSON.
+fn build(spec: Value, kind: Kind, name: &str) -> Value {
+    let children = children(&organism(spec), &installation()).unwrap();
+    let found = children.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
     serde_json::to_value(found.object.unwrap()).unwrap()
 }
 
-fn pod(spec: Value) -> Value {
-    built(spec, Kind::Deployment, "venom")["spec"]["template"]["spec"].take()
+fn pod_spec(spec: Value) -> Value {
+    build(spec, Kind::Deployment, "venom")["spec"]["template"]["spec"].take()
 }
 
 #[test]
 fn every_object_is_owned_and_labelled() {
-    let body = body(&organism(json!({})), &on()).unwrap();
-    let names: Vec<_> = body.iter().map(|it| (it.kind, it.name.as_str())).collect();
+    let children = children(&organism(json!({})), &installation()).unwrap();
+    let names: Vec<_> = children.iter().map(|it| (it.kind, it.name.as_str())).collect();
     let expected = [
         (Kind::ConfigMap, "venom-mesh-ca"),
         (Kind::ServiceAccount, "venom"),
@@ -54,7 +54,7 @@ fn every_object_is_owned_and_labelled() {
         (Kind::HorizontalPodAutoscaler, "venom"),
     ];
     assert_eq!(names, expected);
-    for child in body {
+    for child in children {
         let object = child.object.unwrap();
         let types = object.types.clone().unwrap();
         let resource = child.kind.resource();
@@ -74,8 +74,8 @@ fn every_object_is_owned_and_labelled() {
 }
 
 #[test]
-fn pods_may_do_nothing_that_they_need_not() {
-    let pod = pod(json!({}));
+fn pods_run_with_least_privilege() {
+    let pod = pod_spec(json!({}));
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["serviceAccountName"], "venom");
     let context = &pod["securityContext"];
@@ -95,15 +95,15 @@ fn pods_may_do_nothing_that_they_need_not() {
         json!({"audience": "genesis.venom.dev/node", "expirationSeconds": 3600, "path": "token"})
     );
     assert_eq!(pod["volumes"][1]["configMap"], json!({"name": "venom-mesh-ca", "optional": true}));
-    let authority = built(json!({}), Kind::ConfigMap, "venom-mesh-ca");
+    let authority = build(json!({}), Kind::ConfigMap, "venom-mesh-ca");
     assert_eq!(authority["data"], json!({"ca.pem": "a certificate"}));
-    assert!(authority["metadata"]["labels"].get(UID_LABEL).is_none(), "it is no ledger's");
+    assert!(authority["metadata"]["labels"].get(UID_LABEL).is_none(), "not an object of the ledger");
 }
 
 #[test]
-fn a_node_is_told_who_and_where_it_is() {
+fn node_container_has_arguments_probes_and_resources() {
     let spec = json!({"mesh": {"port": 9100}, "metrics": {"port": 8100}});
-    let container = pod(spec)["containers"][0].take();
+    let container = pod_spec(spec)["containers"][0].take();
     assert_eq!(
         container["args"],
         json!([
@@ -119,7 +119,7 @@ fn a_node_is_told_who_and_where_it_is() {
         ])
     );
     let args: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
-    let node = NodeProgram::try_parse_from(args).unwrap().args;
+    let node = NodeCommand::try_parse_from(args).unwrap().args;
     assert_eq!((node.injectable.min, node.injectable.max), (-100.0, 100.0));
     assert_eq!(node.peers, ["venom-mesh.team-a.svc:9100"]);
     assert_eq!(container["image"], "venom:1");
@@ -132,7 +132,7 @@ fn a_node_is_told_who_and_where_it_is() {
 }
 
 #[test]
-fn what_the_user_says_of_pods_reaches_them() {
+fn pod_settings_of_the_spec_are_applied() {
     let spec = json!({"nodes": {
         "replicas": 7,
         "resources": {"requests": {"cpu": 2}, "limits": {}},
@@ -143,8 +143,8 @@ fn what_the_user_says_of_pods_reaches_them() {
         ],
         "priorityClassName": "high",
     }});
-    assert_eq!(built(spec.clone(), Kind::Deployment, "venom")["spec"]["replicas"], 7);
-    let pod = pod(spec);
+    assert_eq!(build(spec.clone(), Kind::Deployment, "venom")["spec"]["replicas"], 7);
+    let pod = pod_spec(spec);
     assert_eq!(pod["containers"][0]["resources"], json!({"requests": {"cpu": "2"}}));
     assert_eq!(pod["nodeSelector"], json!({"disk": "ssd"}));
     assert_eq!(
@@ -160,8 +160,8 @@ fn what_the_user_says_of_pods_reaches_them() {
 }
 
 #[test]
-fn the_autoscaler_scales_the_organism_as_the_mission_says() {
-    let spec = built(json!({}), Kind::HorizontalPodAutoscaler, "venom")["spec"].take();
+fn autoscaler_targets_the_organism_with_the_default_behaviour() {
+    let spec = build(json!({}), Kind::HorizontalPodAutoscaler, "venom")["spec"].take();
     assert_eq!(
         spec,
         json!({
@@ -189,24 +189,24 @@ fn the_autoscaler_scales_the_organism_as_the_mission_says() {
             },
         })
     );
-    let body = body(&organism(json!({"autoscaling": {"enabled": false}})), &on()).unwrap();
-    let autoscaler = body.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
-    assert_eq!(autoscaler.object, None, "it is not to be there");
+    let children = children(&organism(json!({"autoscaling": {"enabled": false}})), &installation()).unwrap();
+    let autoscaler = children.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
+    assert_eq!(autoscaler.object, None, "disabled");
 }
 
 #[test]
-fn services_and_policy_have_the_ports_of_the_spec() {
-    let mesh = built(json!({}), Kind::Service, "venom-mesh")["spec"].take();
+fn services_and_network_policy_use_the_ports_of_the_spec() {
+    let mesh = build(json!({}), Kind::Service, "venom-mesh")["spec"].take();
     assert_eq!((&mesh["clusterIP"], &mesh["publishNotReadyAddresses"]), (&json!("None"), &json!(true)));
     assert_eq!(mesh["ports"][0]["port"], 9000);
     let spec = json!({"metrics": {"port": 8100, "service": {
         "type": "LoadBalancer", "annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"],
     }}});
-    let metrics = built(spec.clone(), Kind::Service, "venom-metrics");
+    let metrics = build(spec.clone(), Kind::Service, "venom-metrics");
     assert_eq!(metrics["metadata"]["annotations"], json!({"a": "b"}));
     assert_eq!(metrics["spec"]["type"], "LoadBalancer");
     assert_eq!(metrics["spec"]["loadBalancerSourceRanges"], json!(["10.0.0.0/8"]));
-    let policy = built(spec, Kind::NetworkPolicy, "venom-body")["spec"].take();
+    let policy = build(spec, Kind::NetworkPolicy, "venom-body")["spec"].take();
     assert_eq!(policy["ingress"][0]["ports"], json!([{"port": 9000, "protocol": "TCP"}]));
     assert_eq!(policy["ingress"][0]["from"].as_array().unwrap().len(), 2, "peers and the operator");
     assert_eq!(policy["ingress"][1], json!({"ports": [{"port": 8100, "protocol": "TCP"}]}), "from anywhere");
