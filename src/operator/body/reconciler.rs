@@ -45,7 +45,6 @@ pub struct Handle {
 
 impl Handle {
     /// A handle, and the task of the reconciler for the actor to supervise.
-    #[must_use]
     pub fn new(
         resources: Arc<Resources>,
         key: Key,
