@@ -496,3 +496,6 @@ async fn wait_until_listed(bodies: Option<&Bodies>) {
         reconcilers.index.wait_until_listed().await;
     }
 }
+
+#[cfg(test)]
+mod tests;
