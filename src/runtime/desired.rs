@@ -60,6 +60,24 @@ impl Desired {
     }
 }
 
+#[cfg(test)]
+impl Desired {
+    /// The mission's parameters, for tests.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            genome: Genome::default(),
+            config: Config::default(),
+            beats: None,
+            pause: None,
+            commit_interval: Duration::from_secs(1),
+            retain: 4 << 20,
+            generation: 1,
+            genome_generation: 1,
+            injectable: Injectable::default(),
+        }
+    }
+}
+
 /// The engine's genome that a Genome's spec describes.
 #[must_use]
 pub fn genome(spec: &api::GenomeSpec) -> Genome {

@@ -4,9 +4,9 @@ use super::*;
 use crate::ledger::entry::Origin;
 use crate::ledger::replay::Replay;
 use crate::ledger::{Chain, Entry};
-use crate::mesh::{Identity, Injectable, InjectionEvent, InjectionPayload, Outcome};
+use crate::mesh::{Identity, InjectionEvent, InjectionPayload, Outcome};
 use crate::organism::cores::{CoreInput, Cores, Entropy};
-use crate::organism::{Action, Config, Genome, State};
+use crate::organism::{Action, State};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -21,17 +21,7 @@ struct Harness {
 }
 
 fn desired() -> Desired {
-    Desired {
-        genome: Genome::default(),
-        config: Config::default(),
-        beats: None,
-        pause: None,
-        commit_interval: INTERVAL,
-        retain: 4 << 20,
-        generation: 1,
-        genome_generation: 1,
-        injectable: Injectable::default(),
-    }
+    Desired { commit_interval: INTERVAL, ..Desired::for_tests() }
 }
 
 impl Harness {

@@ -63,8 +63,10 @@ pub struct Actor {
     resources: Arc<Resources>,
     organism: Arc<api::Organism>,
     desired: Option<Desired>,
-    /// Whether the reconciler found that the organism cannot beat.
-    not_ready: bool,
+    /// Why the organism cannot beat, found by the reconciler.
+    blocked: Option<NotReady>,
+    /// Why its ledger is not held, found by the last recovery or by the end of the last run.
+    unrecovered: Option<NotReady>,
     nodes: Option<Nodes>,
     report: watch::Sender<Report>,
     snapshot_needed: Arc<Notify>,
@@ -107,7 +109,8 @@ impl Actor {
             resources,
             organism,
             desired: None,
-            not_ready: false,
+            blocked: None,
+            unrecovered: None,
             nodes: None,
             report: watch::Sender::new(Report { ready_nodes, nodes, ..Report::default() }),
             snapshot_needed: Arc::new(Notify::new()),
@@ -143,7 +146,9 @@ impl Actor {
                         return self.end(End::Deleted).await;
                     }
                 }
-                () = wait_until(retry) => self.start_recovery(),
+                () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
+                    self.start_recovery();
+                }
                 () = self.snapshot_needed.notified() => {
                     if let State::Running { engine, .. } = &self.state {
                         engine.request_snapshot();
@@ -194,13 +199,10 @@ impl Actor {
     }
 
     fn set_desired(&mut self, desired: Desired, genome: String) {
-        self.not_ready = false;
+        self.blocked = None;
         self.desired = Some(desired);
-        self.report.send_if_modified(|report| {
-            let changed = report.not_ready.is_some() || report.genome.as_ref() != Some(&genome);
-            (report.not_ready, report.genome) = (None, Some(genome));
-            changed
-        });
+        self.report_not_ready();
+        self.report.send_if_modified(|report| report.genome.replace(genome) != report.genome);
         match &self.state {
             State::Running { .. } => self.apply_desired(),
             State::Starting { retry: None, .. } => self.start_recovery(),
@@ -212,18 +214,31 @@ impl Actor {
     fn set_not_ready(&mut self, not_ready: NotReady) {
         let of_genome =
             matches!(not_ready.reason, NotReadyReason::GenomeNotFound | NotReadyReason::GenomeInUse);
-        self.not_ready = true;
         if let Some(desired) = self.desired.as_mut().filter(|_| of_genome) {
             desired.pause = Some(PauseReason::GenomeNotFound);
             desired.generation = not_ready.generation;
         }
-        self.report.send_modify(|report| {
-            report.not_ready = Some(not_ready);
-            if of_genome {
-                report.genome = None;
-            }
-        });
+        self.blocked = Some(not_ready);
+        self.report_not_ready();
+        if of_genome {
+            self.report.send_modify(|report| report.genome = None);
+        }
         self.apply_desired();
+    }
+
+    /// Reports what keeps the organism from beating; what the reconciler found goes first.
+    fn report_not_ready(&self) {
+        let not_ready = self.blocked.as_ref().or(self.unrecovered.as_ref());
+        self.report.send_if_modified(|report| {
+            let changed = report.not_ready.as_ref() != not_ready;
+            report.not_ready = not_ready.cloned();
+            changed
+        });
+    }
+
+    fn not_ready(&self, reason: NotReadyReason, message: String) -> Option<NotReady> {
+        let generation = self.organism.metadata.generation.unwrap_or_default();
+        Some(NotReady { reason, message, generation })
     }
 
     /// Takes over what the watches observe of the body: P follows the ready nodes.
@@ -284,7 +299,7 @@ impl Actor {
     fn start_recovery(&mut self) {
         let State::Starting { retry, .. } = &mut self.state else { return };
         *retry = None;
-        if self.desired.is_none() || self.not_ready || self.children.is_running(Child::Recovery) {
+        if self.desired.is_none() || self.blocked.is_some() || self.children.is_running(Child::Recovery) {
             return;
         }
         let (resources, organism, uid) = (self.resources.clone(), self.organism.clone(), self.uid.clone());
@@ -302,9 +317,8 @@ impl Actor {
     fn recovered(&mut self, outcome: Result<(OwnedLedger, History), RecoveryError>) {
         let error = match outcome {
             Ok((ledger, history)) => {
-                if !self.not_ready {
-                    self.report.send_modify(|report| report.not_ready = None);
-                }
+                self.unrecovered = None;
+                self.report_not_ready();
                 return self.start_run(ledger, history);
             }
             Err(error) => error,
@@ -312,13 +326,10 @@ impl Actor {
         let (reason, wait) = after_failed_recovery(&error);
         tracing::warn!(organism = %self.key, %error, "cannot recover the ledger; retrying");
         match reason {
-            Some(reason) => {
-                let generation = self.organism.metadata.generation.unwrap_or_default();
-                let not_ready = NotReady { reason, message: error.to_string(), generation };
-                self.report.send_modify(|report| report.not_ready = Some(not_ready));
-            }
+            Some(reason) => self.unrecovered = self.not_ready(reason, error.to_string()),
             None => self.resources.metrics.api_error("reconcile"),
         }
+        self.report_not_ready();
         self.plan_recovery(wait);
     }
 
@@ -385,8 +396,15 @@ impl Actor {
         }
         match end.next(&self.resources.identity, self.ends) {
             Next::Restart(wait) => {
-                // Without an engine the status says that the ledger is being taken over.
+                let message = format!(
+                    "The run ended ({}); the ledger is recovered again in {} s.",
+                    end.reason(),
+                    wait.as_secs()
+                );
+                self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
+                // An engine that is gone does not beat, whatever it reported last.
                 self.report.send_modify(|report| report.engine = None);
+                self.report_not_ready();
                 self.plan_recovery(wait);
             }
             Next::StandBy => self.stand_by(),
@@ -425,7 +443,8 @@ impl Actor {
             Ended::Exit(Exit::Committer(exit)) => self.end_run(&RunEnd::Committer(exit)),
             Ended::Exit(Exit::Released) => {
                 self.state = State::Starting { events: vec![], retry: None };
-                self.report.send_modify(|report| report.engine = None);
+                // What this process committed last is older than what the other holder has published.
+                self.report.send_modify(|report| (report.engine, report.ledger) = (None, None));
                 self.start_publisher();
                 self.set_organism(self.organism.clone());
                 self.start_recovery();
@@ -480,14 +499,6 @@ impl Actor {
             let _ = timeout(limit, self.children.wait_for(Child::Publisher)).await;
         }
         self.children.shutdown().await;
-    }
-}
-
-/// Returns at `at`; never where there is none.
-async fn wait_until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,6 @@ use crate::operator::metrics::Metrics;
 use crate::operator::mock::{self, ApiServer};
 use crate::operator::recovery::first_lists::FirstLists;
 use crate::organism::cores::Cores;
-use crate::organism::{Config, Genome};
 
 fn organism() -> Arc<api::Organism> {
     let object = json!({
@@ -23,19 +22,9 @@ fn organism() -> Arc<api::Organism> {
 
 /// One beat, then none for a minute.
 fn desired() -> Desired {
-    let mut config = Config::default();
-    config.pulse.min_period = Some(60.0);
-    Desired {
-        genome: Genome::default(),
-        config,
-        beats: None,
-        pause: None,
-        commit_interval: Duration::from_secs(1),
-        retain: 4 << 20,
-        generation: 1,
-        genome_generation: 1,
-        injectable: crate::mesh::Injectable::default(),
-    }
+    let mut desired = Desired::for_tests();
+    desired.config.pulse.min_period = Some(60.0);
+    desired
 }
 
 /// What actors share, and the API servers that get its ledger's and its status's requests.
@@ -95,4 +84,26 @@ async fn an_event_during_the_recovery_reaches_the_committer() {
     }
     assert_eq!(heads[0]["epoch"], 1);
     actor.abort();
+}
+
+/// Each status write brings the desired state again. What the last recovery found must outlast that, or Ready would
+/// change with every write.
+#[tokio::test]
+async fn what_a_recovery_found_outlasts_a_reconcile_and_ends_with_the_next_recovery() {
+    let (resources, _ledger, _status) = resources();
+    let mut actor = Actor::new(organism(), resources);
+    let reason = |actor: &Actor| actor.report.borrow().not_ready.as_ref().map(|it| it.reason);
+    let desired = || Message::Desired(Box::new(desired()), "venom".into());
+    actor.handle(desired());
+    actor.recovered(Err(RecoveryError::NameTaken("venom-ledger".into())));
+    actor.handle(desired());
+    assert_eq!(reason(&actor), Some(NotReadyReason::NameTaken));
+    let gone = NotReady { reason: NotReadyReason::GenomeNotFound, message: "gone".into(), generation: 1 };
+    actor.handle(Message::NotReady(gone));
+    assert_eq!(reason(&actor), Some(NotReadyReason::GenomeNotFound), "the reconciler's goes first");
+    actor.handle(desired());
+    assert_eq!(reason(&actor), Some(NotReadyReason::NameTaken));
+    actor.unrecovered = None;
+    actor.handle(desired());
+    assert_eq!(reason(&actor), None);
 }

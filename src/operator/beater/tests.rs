@@ -1,6 +1,5 @@
 use super::*;
 use crate::ledger::entry::Origin;
-use crate::organism::{Config, Genome};
 use crate::runtime::History;
 
 fn beater() -> Beater {
@@ -9,17 +8,7 @@ fn beater() -> Beater {
 }
 
 fn desired() -> Desired {
-    Desired {
-        genome: Genome::default(),
-        config: Config::default(),
-        beats: None,
-        pause: None,
-        commit_interval: Duration::from_millis(20),
-        retain: 4 << 20,
-        generation: 1,
-        genome_generation: 1,
-        injectable: crate::mesh::Injectable::default(),
-    }
+    Desired { commit_interval: Duration::from_millis(20), ..Desired::for_tests() }
 }
 
 fn params() -> StartParams {

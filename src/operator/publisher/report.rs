@@ -57,6 +57,8 @@ pub enum NotReadyReason {
     HeadUnreadable,
     /// The ledger contradicts itself.
     Invalid,
+    /// The ledger is about to be recovered again.
+    WaitingForFirstCommit,
 }
 
 impl NotReadyReason {
@@ -69,6 +71,7 @@ impl NotReadyReason {
             Self::NameTaken => "NameTaken",
             Self::HeadUnreadable => "HeadUnreadable",
             Self::Invalid => "Invalid",
+            Self::WaitingForFirstCommit => "WaitingForFirstCommit",
         }
     }
 }
