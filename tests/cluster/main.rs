@@ -6,6 +6,7 @@ mod beats;
 mod body;
 mod decisions;
 mod deletion;
+mod evidence;
 mod full;
 mod genomes;
 mod harness;
@@ -21,6 +22,7 @@ mod pruning;
 #[allow(dead_code)] // parts are used by other test targets only
 #[path = "../rederive/mod.rs"]
 mod rederive;
+mod refusals;
 mod rights;
 mod service;
 mod shown;

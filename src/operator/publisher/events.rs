@@ -25,7 +25,7 @@ fn condition_event(before: &api::OrganismStatus, next: &api::OrganismStatus) -> 
     let state = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).map(|it| (it.status.clone(), it.reason.clone()))
     };
-    for kind in ["LedgerIntact", "CoresHealthy", "Ready"] {
+    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "Beating"] {
         let now = state(next, kind);
         // Every organism starts with a take-over: that is no news.
         let waits = now.as_ref().is_some_and(|(_, reason)| reason == "WaitingForFirstCommit");
