@@ -65,6 +65,7 @@ use self::body::build::{INJECTABLE, Installation, Kind};
 use self::budget::{Budget, Limits};
 use self::certificates::{AuthorityError, Certificates};
 use self::codec::Codec;
+use self::controllers::retries::Retries;
 use self::health::{Health, Readiness};
 use self::issuer::Issuer;
 use self::issuer::url::Url;
@@ -217,6 +218,8 @@ impl Operator {
             actors,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            organisms: Retries::default(),
+            genomes: Retries::default(),
         });
         let mut controllers = JoinSet::new();
         let until_stopped = || stopped(stopping_receiver.clone());

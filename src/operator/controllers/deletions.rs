@@ -61,9 +61,7 @@ impl Deletions {
     }
 
     fn gone(&self, metadata: &ObjectMeta) {
-        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-        let key = Key::new(namespace.unwrap_or_default(), name.unwrap_or_default());
-        if let Some(actor) = self.registry.get(&key)
+        if let Some(actor) = self.registry.get(&Key::of_metadata(metadata))
             && Some(actor.uid()) == metadata.uid.as_deref()
         {
             actor.request_end(End::Deleted);

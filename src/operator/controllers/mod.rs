@@ -5,12 +5,14 @@
 //! | [`organism`] | reconciles an Organism: claims its Genome and hands the desired state to its actor |
 //! | [`genome`] | reconciles a Genome: releases stale claims, and sets its condition while it is not bound |
 //! | [`claim`] | which Organism a Genome is bound to |
+//! | [`retries`] | when a failed reconciliation is tried again |
 //! | [`deletions`] | ends the actors of Organisms that are gone |
 
 pub mod claim;
 pub mod deletions;
 pub mod genome;
 pub mod organism;
+pub mod retries;
 
 use std::sync::Arc;
 
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::deletions::Deletions;
+use self::retries::Retries;
 use super::actor;
 use super::call::CallError;
 use super::health::Readiness;
@@ -50,6 +53,10 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Notes when the first lists have arrived.
     pub readiness: Arc<Readiness>,
+    /// Organisms whose reconciliation has failed.
+    pub organisms: Retries,
+    /// Genomes whose reconciliation has failed.
+    pub genomes: Retries,
 }
 
 /// Why a reconciliation has to be retried.
