@@ -191,8 +191,10 @@ pub struct Ledger {
     pub commit_interval: GoDuration,
     /// retain limits how much of the ledger stays in the cluster.
     pub retain: Retain,
-    /// onDelete is what happens to the ledger when the Organism is deleted. Delete removes it. Retain keeps it,
-    /// and a later Organism with the same name continues it. Defaults to Delete.
+    /// onDelete is what happens to the ledger when the Organism is deleted. With Delete, Kubernetes deletes it,
+    /// whether an operator runs or not. Retain keeps it, and a later Organism with the same name continues it. A
+    /// change is carried over to the objects of the ledger within seconds; status.ledger.onDelete is what is in
+    /// force. Defaults to Delete.
     pub on_delete: OnDelete,
 }
 

@@ -155,7 +155,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// Starts logging to stderr. `RUST_LOG` sets the filter.
 pub(super) fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    // The client logs each failed connection as an error of its own: what failed is in the operator's lines.
+    let default = "info,kube=warn,kube_client::client::builder=off";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use futures::Stream;
+use kube::ResourceExt;
+use kube::core::ObjectMeta;
 use kube::core::{DeserializeGuard, Resource};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
-use kube::{ResourceExt, core::ObjectMeta};
 use tokio::sync::mpsc;
 
 use crate::api;
@@ -76,6 +77,73 @@ impl Deletions {
             if found.is_none_or(|it| it.meta().uid.as_deref() != Some(actor.uid())) {
                 actor.request_end(End::Deleted);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt;
+    use kube::runtime::reflector;
+    use serde_json::json;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::operator::actor::mailbox::Message;
+
+    fn organism(uid: &str) -> Organism {
+        let object = json!({
+            "apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism",
+            "metadata": {"name": "venom", "namespace": "a", "uid": uid}, "spec": {"genomeRef": {"name": "lent"}},
+        });
+        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    /// A registry with an actor for the Organism `a/venom` of this UID, which tells when it has to end.
+    fn registry(uid: &str) -> (Arc<Registry>, oneshot::Receiver<End>) {
+        let registry = Arc::new(Registry::default());
+        let (ended, receiver) = oneshot::channel();
+        let started = registry.get_or_start(&Key::new("a", "venom"), uid, |mut mailbox| async move {
+            while let Some(message) = mailbox.recv().await {
+                if let Message::End(end, _) = message {
+                    let _ = ended.send(end);
+                    return;
+                }
+            }
+        });
+        assert!(started.is_ok());
+        (registry, receiver)
+    }
+
+    fn all() -> Scope {
+        Scope::of(&[]).remove(0)
+    }
+
+    #[tokio::test]
+    async fn the_actor_of_a_deleted_organism_ends_and_its_genome_is_reconciled() {
+        let (registry, ended) = registry("1");
+        let (store, _writer) = reflector::store();
+        let (mut deletions, released) = Deletions::new(registry, store, all());
+        deletions.observe(&Event::Delete(organism("0")));
+        deletions.observe(&Event::Delete(organism("1")));
+        assert_eq!(ended.await, Ok(End::Deleted));
+        let genomes: Vec<_> = std::pin::pin!(released).take(2).collect().await;
+        assert!(genomes.iter().all(|it| it.name == "lent" && it.namespace.as_deref() == Some("a")));
+    }
+
+    #[tokio::test]
+    async fn an_organism_that_was_deleted_while_nobody_watched_is_missed_in_the_next_list() {
+        for (listed, ends) in [(Some("1"), false), (Some("2"), true), (None, true)] {
+            let (registry, mut ended) = registry("1");
+            let (store, mut writer) = reflector::store();
+            let (mut deletions, _released) = Deletions::new(registry, store, all());
+            let list = listed.map(|uid| Event::InitApply(organism(uid)));
+            for event in [Some(Event::Init), list, Some(Event::InitDone)].into_iter().flatten() {
+                writer.apply_watcher_event(&event);
+                deletions.observe(&event);
+            }
+            let end = tokio::time::timeout(std::time::Duration::from_millis(200), &mut ended).await;
+            assert_eq!(end.is_ok(), ends, "{listed:?}");
         }
     }
 }

@@ -40,7 +40,10 @@ pub enum WriteOutcome {
 
 impl<K> StatusWriter<K>
 where
-    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     /// A writer for the object `name` as `metadata` describes it.
     #[must_use]
@@ -99,7 +102,9 @@ where
             }
         }
         if let Some(times) = self.failures.failed(&why, Instant::now()) {
-            tracing::warn!(object = self.name, error = why, times, "cannot write a status; retrying");
+            let object =
+                format!("{} {}/{}", K::kind(&()), self.api.namespace().unwrap_or_default(), self.name);
+            tracing::warn!(object, error = why, times, "cannot write a status; retrying");
         }
         metrics.api_error("status");
         WriteOutcome::Failed
