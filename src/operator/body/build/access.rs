@@ -42,7 +42,7 @@ pub fn ca_config_map(organism: &api::Organism, installation: &Installation) -> C
 /// the cluster. Policies add up: users allow more, for example for a container that they inject, by policies of their own.
 pub fn network_policy(organism: &api::Organism, installation: &Installation) -> NetworkPolicy {
     let peers = NetworkPolicyPeer { pod_selector: Some(label_selector(organism)), ..Default::default() };
-    let operator = NetworkPolicyPeer {
+    let pods = NetworkPolicyPeer {
         namespace_selector: Some(select(&[("kubernetes.io/metadata.name", &installation.namespace)])),
         pod_selector: Some(select(&[
             ("app.kubernetes.io/name", "venom"),
@@ -52,8 +52,7 @@ pub fn network_policy(organism: &api::Organism, installation: &Installation) -> 
     };
     let mesh_port = vec![port("TCP", organism.spec.mesh.port)];
     let dns = DNS_PORTS.iter().flat_map(|number| ["UDP", "TCP"].map(|protocol| port(protocol, *number)));
-    let mut issuer = vec![operator.clone()];
-    issuer.extend(installation.issuer_address.map(address));
+    let operator: Vec<_> = [pods].into_iter().chain(installation.issuer_address.map(address)).collect();
     NetworkPolicy {
         metadata: metadata(organism, "-body"),
         spec: Some(NetworkPolicySpec {
@@ -61,7 +60,7 @@ pub fn network_policy(organism: &api::Organism, installation: &Installation) -> 
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
             ingress: Some(vec![
                 NetworkPolicyIngressRule {
-                    from: Some(vec![peers.clone(), operator]),
+                    from: Some([std::slice::from_ref(&peers), &operator].concat()),
                     ports: Some(mesh_port.clone()),
                 },
                 NetworkPolicyIngressRule {
@@ -74,7 +73,7 @@ pub fn network_policy(organism: &api::Organism, installation: &Installation) -> 
                 NetworkPolicyEgressRule { to: None, ports: Some(dns.collect()) },
                 NetworkPolicyEgressRule { to: Some(vec![peers]), ports: Some(mesh_port) },
                 NetworkPolicyEgressRule {
-                    to: Some(issuer),
+                    to: Some(operator),
                     ports: Some(vec![port("TCP", installation.issuer_port)]),
                 },
             ]),

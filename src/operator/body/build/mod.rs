@@ -66,7 +66,7 @@ pub struct Installation {
     pub issuer_url: String,
     /// Port of that URL, on which the operator's pods listen as well.
     pub issuer_port: u16,
-    /// Address in that URL; none if it has a name. It may be outside of the cluster.
+    /// Address in that URL; none if it has a name. An operator outside of the cluster has one.
     pub issuer_address: Option<IpAddr>,
     /// CA certificate in PEM form, with which the pods verify the issuer and each other.
     pub ca_pem: String,

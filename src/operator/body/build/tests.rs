@@ -279,13 +279,15 @@ fn operator_pods() -> Value {
 }
 
 #[test]
-fn an_issuer_at_an_address_is_reachable_as_well() {
+fn an_operator_at_an_address_is_allowed_as_well() {
     for (address, cidr) in [("192.0.2.7", "192.0.2.7/32"), ("fd00::7", "fd00::7/128")] {
         let issuer_address = Some(address.parse().unwrap());
         let policy =
             access::network_policy(&organism(json!({})), &Installation { issuer_address, ..installation() });
-        let egress = serde_json::to_value(&policy.spec.unwrap().egress.unwrap()[2]).unwrap();
-        assert_eq!(egress["to"], json!([operator_pods(), {"ipBlock": {"cidr": cidr}}]));
+        let spec = serde_json::to_value(policy.spec.unwrap()).unwrap();
+        let operator = [operator_pods(), json!({"ipBlock": {"cidr": cidr}})];
+        assert_eq!(spec["ingress"][0]["from"].as_array().unwrap()[1..], operator);
+        assert_eq!(*spec["egress"][2]["to"].as_array().unwrap(), operator);
     }
 }
 
