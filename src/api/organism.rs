@@ -66,15 +66,8 @@ re-derived. Every field of spec is optional.";
     )
 )]
 #[serde(default = "OrganismSpec::default", rename_all = "camelCase")]
-#[x_kube(validation = rules::rule(
-    "!has(self.mesh) || self.mesh.port != self.metrics.port",
-    "spec.mesh.port and spec.metrics.port must differ; change one of them",
-))]
-#[x_kube(validation = rules::rule(
-    "!has(self.autoscaling) || !self.autoscaling.enabled || 'cpu' in self.nodes.resources.requests \
-     || 'cpu' in self.nodes.resources.limits",
-    "spec.nodes.resources.requests.cpu is required for autoscaling on CPU; set it, or set spec.autoscaling.enabled: false",
-))]
+#[x_kube(validation = rules::PORTS_DIFFER.rule())]
+#[x_kube(validation = rules::CPU_TO_SCALE_BY.rule())]
 pub struct OrganismSpec {
     /// genomeRef names the Genome that this Organism uses. It must be in the same namespace, and no other
     /// Organism may use it. Defaults to the Genome with the Organism's own name, which the operator creates
@@ -148,7 +141,7 @@ impl JsonSchema for Organism {
 pub struct GenomeRef {
     /// name is the name of the Genome. Required.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::name("self", "spec.genomeRef.name"))]
+    #[x_kube(validation = rules::GENOME_NAME.rule())]
     pub name: String,
 }
 

@@ -47,8 +47,8 @@ pub struct Args {
     /// operator listens on that port
     #[arg(long, value_name = "URL", env = "VENOM_ISSUER_URL")]
     pub issuer_url: Option<String>,
-    /// Address that serves /metrics, /healthz and /readyz
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    /// Address that serves /metrics, /healthz and /readyz; [::] means all addresses, those of IPv4 included
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
     /// Format of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]

@@ -292,6 +292,8 @@ async fn bodies(
         node_image: options.node_image.clone(),
         namespace,
         issuer_url: options.issuer_url.to_string(),
+        issuer_port: options.issuer_url.port,
+        issuer_address: options.issuer_url.host.parse().ok(),
         ca_pem: certificates.ca_pem().to_owned(),
     };
     let reconcilers = body::Resources::new(client.clone(), metrics.clone(), installation, scopes);
