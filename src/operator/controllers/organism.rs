@@ -2,7 +2,7 @@
 //!
 //! 1. Remove a finalizer of ours. This version needs none: what an Organism owns is deleted by Kubernetes, and a
 //!    ledger that stays needs nobody. (client)
-//! 2. Is it being deleted? End its actor. An Organism that is gone is seen by the watch ([`super::deletions`]).
+//! 2. Is it being deleted? End its actor. An Organism that is gone is seen by the watch ([`super::organism_events`]).
 //!    (no client)
 //! 3. Find its actor, or start one. (no client; waits for an actor of an earlier UID to end)
 //! 4. Hand the Organism to the actor, which shows it and reconciles its body. (no client)
