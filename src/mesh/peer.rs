@@ -86,6 +86,7 @@ pub enum Ticket {
 pub struct Mesh {
     requests: mpsc::Sender<Request>,
     local_addr: Option<SocketAddr>,
+    links: watch::Receiver<usize>,
 }
 
 /// The ledger's end of a collector: yields each injection once.
@@ -158,6 +159,12 @@ impl Mesh {
         self.local_addr
     }
 
+    /// The number of links that are up.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<usize> {
+        self.links.clone()
+    }
+
     /// Injects through this peer.
     ///
     /// # Errors
@@ -224,6 +231,7 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
     tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses));
     let (requests, request_receiver) = mpsc::channel(REQUESTS);
     let (outcome_sender, outcomes) = OutcomeSender::channel();
+    let (link_count, link_counts) = watch::channel(0);
     let task = PeerTask {
         gossip,
         started,
@@ -233,9 +241,10 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
         injections,
         awaited: BTreeMap::new(),
         reported: Reported::default(),
+        links_up: link_count,
     };
     tokio::spawn(task.run(link_events, request_receiver, outcomes));
-    Ok((Mesh { requests, local_addr }, outcome_sender))
+    Ok((Mesh { requests, local_addr, links: link_counts }, outcome_sender))
 }
 
 struct PeerTask {
@@ -249,6 +258,8 @@ struct PeerTask {
     /// Clients that wait for the outcome of an id.
     awaited: BTreeMap<InjectionId, Vec<(InjectionPayload, oneshot::Sender<Outcome>)>>,
     reported: Reported,
+    /// Number of links that are up.
+    links_up: watch::Sender<usize>,
 }
 
 /// This peer's share of metrics that other meshes may share: only differences can be added.
@@ -308,6 +319,8 @@ impl PeerTask {
                 }
             }
         }
+        let count = self.gossip.links();
+        self.links_up.send_if_modified(|before| std::mem::replace(before, count) != count);
     }
 
     fn handle_request(&mut self, request: Request) {

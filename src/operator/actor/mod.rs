@@ -39,12 +39,13 @@ pub use self::resources::{Bodies, Resources};
 use super::beater::EngineHandle;
 use super::body::index::{Nodes, ObservedStatus};
 use super::body::reconciler::Handle as BodyHandle;
-use super::collector::Collector;
+use super::collector::{CollectError, Collector};
 use super::committer;
 use super::committer::ledger::OwnedLedger;
 use super::committer::{Committer, ObjectEvent};
 use super::key::Key;
 use super::publisher::autoscaling::Autoscaling;
+use super::publisher::mesh::MeshLink;
 use super::publisher::report::{NotReady, NotReadyReason, Report};
 use super::publisher::{self, Publisher};
 use super::recovery::{RecoveryError, recover};
@@ -184,10 +185,10 @@ impl Actor {
             return;
         }
         let has_body = self.resources.bodies.is_some();
-        let autoscaling = Some(Autoscaling::of(&self.organism, has_body));
         let replicas = u64::from(self.organism.spec.nodes.replicas);
         self.report.send_if_modified(|report| {
             let nodes = if has_body { report.nodes } else { replicas };
+            let autoscaling = Some(Autoscaling::of(&self.organism, has_body, report.scaling.as_ref()));
             let changed = report.autoscaling != autoscaling || report.nodes != nodes;
             (report.autoscaling, report.nodes) = (autoscaling, nodes);
             changed
@@ -250,12 +251,13 @@ impl Actor {
         if !reconcilers.index.is_listed() {
             return;
         }
-        let ObservedStatus { nodes, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        let ObservedStatus { nodes, workload, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        let autoscaling = Some(Autoscaling::of(&self.organism, true, scaling.as_ref()));
         self.report.send_if_modified(|report| {
-            let next = (scaling, nodes.ready, nodes.replicas);
-            let changed = (&report.scaling, report.ready_nodes, report.nodes) != (&next.0, next.1, next.2);
-            (report.scaling, report.ready_nodes, report.nodes) = next;
-            changed
+            let before = report.clone();
+            (report.ready_nodes, report.nodes, report.workload) = (nodes.ready, nodes.replicas, workload);
+            (report.scaling, report.autoscaling) = (scaling, autoscaling);
+            before != *report
         });
         if self.nodes.replace(nodes) != Some(nodes) {
             self.apply_desired();
@@ -340,9 +342,12 @@ impl Actor {
         let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
             let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.clone());
             // It beats without: injections wait at its nodes.
-            joined
-                .inspect_err(|error| tracing::error!(organism = %self.key, %error, "cannot join the mesh"))
-                .ok()
+            let failed = |error: &CollectError| {
+                tracing::error!(organism = %self.key, %error, "cannot join the mesh");
+                let link = Some(MeshLink::Unreachable(error.to_string()));
+                self.report.send_modify(|report| report.mesh = link);
+            };
+            joined.inspect_err(failed).ok()
         });
         let params = StartParams {
             desired,
@@ -367,9 +372,9 @@ impl Actor {
         let outcomes = collector.as_ref().map(Collector::outcomes);
         let engine = self.resources.beater.start_engine(self.key.clone(), params, commits, outcomes);
         if let Some(collector) = collector {
-            let injector = engine.injector();
+            let (injector, report) = (engine.injector(), self.report.clone());
             self.children.spawn(Child::Collector, async {
-                collector.run(injector).await;
+                collector.run(injector, report).await;
                 Exit::Other
             });
         }

@@ -184,7 +184,12 @@ async fn the_last_report_is_written_once_its_senders_are_gone() {
     drop(harness.report);
     let (_, last) = harness.api_server.answer(|_| (StatusCode::OK, organism("4"))).await;
     assert_eq!(last["status"]["beats"], 13);
-    // The Event of the first decision follows.
-    harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+    // The Events follow.
+    let mut reasons = vec![];
+    for _ in 0..2 {
+        let (_, event) = harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+        reasons.push(event["reason"].clone());
+    }
+    assert_eq!(reasons, ["Beating", "Alert"]);
     assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
 }
