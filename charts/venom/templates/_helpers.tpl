@@ -33,10 +33,10 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [genesis.venom.dev]
   resources: [organisms]
   verbs: [get, list, watch, patch]
-# create: the Genome of an Organism without a genomeRef.
+# create: the Genome of an Organism without a genomeRef. patch: its owner, after kubectl delete --cascade=orphan.
 - apiGroups: [genesis.venom.dev]
   resources: [genomes]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
@@ -62,10 +62,10 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
-# Verifies the pod that requests a certificate.
+# get: verifies the pod that requests a certificate. list: shows why pods are not ready.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get]
+  verbs: [get, list]
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]
