@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
 
 mod admission;
+mod adoption;
+mod available;
 mod beats;
 mod body;
 mod decisions;
 mod deletion;
+mod fights;
 mod full;
 mod genomes;
 mod harness;
@@ -22,6 +25,7 @@ mod pruning;
 #[path = "../rederive/mod.rs"]
 mod rederive;
 mod rights;
+mod rollouts;
 mod service;
 mod shown;
 mod world;

@@ -219,7 +219,7 @@ fn contested(Contest { object, change, wait }: &Contest) -> String {
             let field = field.as_deref().unwrap_or("a field");
             format!(
                 "{object}: {manager} changes {field} again and again. The operator sets it back, at most every {wait} \
-                 s. Remove the field from what {manager} writes."
+                 s. Let only one of them write the field."
             )
         }
     }
@@ -286,18 +286,16 @@ fn without_fault(
     workload: Option<&Workload>,
     ready: u64,
 ) -> (&'static str, &'static str, String) {
-    let Some(workload) = workload else {
-        let message = match &*body.uncollected {
-            [] => "The Deployment does not exist yet.".into(),
-            objects => {
-                let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
-                format!(
-                    "Waiting for the garbage collector to delete what a deleted Organism of this name has left: {}.",
-                    names.join(", ")
-                )
-            }
-        };
+    if !body.uncollected.is_empty() {
+        let names: Vec<_> = body.uncollected.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "Waiting for the garbage collector to delete what a deleted Organism of this name has left: {}.",
+            names.join(", ")
+        );
         return ("False", "Progressing", message);
+    }
+    let Some(workload) = workload else {
+        return ("False", "Progressing", "The Deployment does not exist yet.".into());
     };
     let status = if ready >= workload.wanted { "True" } else { "False" };
     if body.waits_for_rollout {

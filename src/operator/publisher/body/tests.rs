@@ -141,13 +141,13 @@ fn every_fault_is_told_and_the_most_important_one_is_the_reason() {
             contest(changed),
             "Contested",
             "Deployment venom: field manager hostile changes spec.a again and again. The operator sets it back, at \
-             most every 20 s. Remove the field from what field manager hostile writes.",
+             most every 20 s. Let only one of them write the field.",
         ),
         (
             contest(unknown),
             "Contested",
             "Deployment venom: another client changes a field again and again. The operator sets it back, at most \
-             every 20 s. Remove the field from what another client writes.",
+             every 20 s. Let only one of them write the field.",
         ),
         (
             contest(ForeignChange::Deleted),
