@@ -87,6 +87,7 @@ pub struct Mesh {
     requests: mpsc::Sender<Request>,
     local_addr: Option<SocketAddr>,
     links: watch::Receiver<usize>,
+    dial_failure: watch::Receiver<String>,
 }
 
 /// The ledger's end of a collector: yields each injection once.
@@ -165,6 +166,12 @@ impl Mesh {
         self.links.clone()
     }
 
+    /// Address and reason of the last dial that failed, for [`DialPolicy::OnePeer`]; empty before one.
+    #[must_use]
+    pub fn dial_failure(&self) -> String {
+        self.dial_failure.borrow().clone()
+    }
+
     /// Injects through this peer.
     ///
     /// # Errors
@@ -228,7 +235,8 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
     if let Some(listener) = options.listener {
         tokio::spawn(dial::accept_loop(links.clone(), listener));
     }
-    tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses));
+    let (failure, dial_failure) = watch::channel(String::new());
+    tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses, failure));
     let (requests, request_receiver) = mpsc::channel(REQUESTS);
     let (outcome_sender, outcomes) = OutcomeSender::channel();
     let (link_count, link_counts) = watch::channel(0);
@@ -244,7 +252,8 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
         links_up: link_count,
     };
     tokio::spawn(task.run(link_events, request_receiver, outcomes));
-    Ok((Mesh { requests, local_addr, links: link_counts }, outcome_sender))
+    let mesh = Mesh { requests, local_addr, links: link_counts, dial_failure };
+    Ok((mesh, outcome_sender))
 }
 
 struct PeerTask {

@@ -99,7 +99,7 @@ impl Collector {
 
     /// Passes every injection on, renews the certificate and reports whether there is a link, until the mesh ends.
     pub async fn run(mut self, injector: Injector, report: watch::Sender<Report>) {
-        let mut links = Box::pin(report_link(self.mesh.links(), self.addresses.clone(), report));
+        let mut links = Box::pin(report_link(self.mesh.clone(), self.addresses.clone(), report));
         let renew_at = self.current.borrow().renew_at();
         let mut renewal = Box::pin(sleep(until(renew_at)));
         loop {
@@ -131,18 +131,20 @@ impl Collector {
 
 /// Reports whether there is a link, until the mesh ends.
 async fn report_link(
-    mut links: watch::Receiver<usize>,
+    mesh: Mesh,
     mut addresses: watch::Receiver<Vec<SocketAddr>>,
     report: watch::Sender<Report>,
 ) {
+    let mut links = mesh.links();
     // Since when there are nodes and no link to one.
     let mut unlinked: Option<Instant> = None;
     loop {
-        let (linked, nodes) = (*links.borrow_and_update() > 0, addresses.borrow_and_update().clone());
-        unlinked = unlinked.filter(|_| !linked && !nodes.is_empty());
+        let linked = *links.borrow_and_update() > 0;
+        let no_nodes = addresses.borrow_and_update().is_empty();
+        unlinked = unlinked.filter(|_| !linked && !no_nodes);
         let (link, next) = if linked {
             (Some(MeshLink::Up), None)
-        } else if nodes.is_empty() {
+        } else if no_nodes {
             (Some(MeshLink::NoNodes), None)
         } else {
             let since = *unlinked.get_or_insert_with(Instant::now);
@@ -151,7 +153,7 @@ async fn report_link(
                 elapsed if elapsed < UNREACHABLE_AFTER => {
                     (Some(MeshLink::Connecting), Some(since + UNREACHABLE_AFTER))
                 }
-                _ => (Some(MeshLink::Unreachable(unreachable(&nodes))), None),
+                _ => (Some(MeshLink::Unreachable(mesh.dial_failure())), None),
             }
         };
         report.send_if_modified(|report| {
@@ -168,16 +170,6 @@ async fn report_link(
             // The table of addresses outlives every mesh.
             Ok(()) = addresses.changed() => {}
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-        }
-    }
-}
-
-fn unreachable(nodes: &[SocketAddr]) -> String {
-    match nodes {
-        [] => String::new(),
-        [only] => format!("{only} does not answer as a node of this Organism"),
-        [first, others @ ..] => {
-            format!("neither {first} nor {} others answer as nodes of this Organism", others.len())
         }
     }
 }

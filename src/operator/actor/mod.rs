@@ -408,7 +408,7 @@ impl Actor {
                 );
                 self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
                 // An engine that is gone does not beat, whatever it reported last.
-                self.report.send_modify(|report| report.engine = None);
+                self.report.send_modify(|report| (report.engine, report.mesh) = (None, None));
                 self.report_not_ready();
                 self.plan_recovery(wait);
             }

@@ -25,7 +25,7 @@ impl MeshLink {
                 "False",
                 "Unreachable",
                 format!(
-                    "The operator has reached no node for a minute: {why}. Injections wait at the nodes, and expire there \
+                    "The operator has reached no node for a minute ({why}). Injections wait at the nodes, and expire there \
                      after ten minutes. Check the NetworkPolicies between the operator and the nodes."
                 ),
             ),

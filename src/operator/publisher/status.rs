@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::autoscaling::Autoscaling;
 use super::body;
 use super::conditions::Conditions;
+use super::mesh::MeshLink;
 use super::report::{Integrity, LedgerFault, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
@@ -64,7 +65,10 @@ pub fn organism_status(
     }
     ledger_intact(report, &mut conditions);
     body_available(report, &mut conditions);
-    if let Some(mesh) = &report.mesh {
+    // Without a ledger that is ours nobody tries: what was true of an earlier run says nothing.
+    let untried =
+        report.not_ready.as_ref().filter(|_| report.workload.is_some()).map(|_| &MeshLink::Connecting);
+    if let Some(mesh) = report.mesh.as_ref().or(untried) {
         let (status, reason, message) = mesh.condition();
         conditions.set("MeshReachable", status, reason, &message);
     }
