@@ -304,6 +304,10 @@ pub struct LedgerStatus {
     pub segments: u32,
     /// bytes is the stored size of all retained segments.
     pub bytes: u64,
+    /// onDelete is what happens to the ledger when the Organism is deleted now. It is absent while a change of
+    /// spec.ledger.onDelete is being carried over to the objects of the ledger.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_delete: Option<OnDelete>,
     /// replayableFrom is the first genesis or snapshot entry that is retained. A replay starts there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replayable_from: Option<ReplayableFrom>,

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Error, host_name, signals};
 use crate::api::ByteSize;
+use crate::operator::budget::Limits;
 use crate::operator::issuer::url::InvalidUrl;
 use crate::operator::{self, BodyOptions, Options};
 
@@ -15,6 +16,9 @@ use crate::operator::{self, BodyOptions, Options};
 const WRITE_BUDGET: RangeInclusive<f64> = 0.1..=1e6;
 /// Bounds of --write-bytes.
 const WRITE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
+
+/// Least value of --pending-bytes.
+const PENDING_BYTES: u64 = 1 << 20;
 
 /// Arguments of `venom operator`.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,6 +35,10 @@ pub struct Args {
     /// Limit for the size of all ledgers together in the cluster
     #[arg(long, value_name = "SIZE", default_value = "256Mi")]
     pub ledger_total_bytes: ByteSize,
+    /// Limit for the memory of entries that wait to be committed, of all Organisms together. An Organism that reaches its
+    /// share beats more slowly, and then not at all, until they are committed
+    #[arg(long, value_name = "SIZE", default_value = "64Mi")]
+    pub pending_bytes: ByteSize,
     /// Image of the node pods, the same as the operator's; requires --issuer-url. Without it the operator creates no
     /// pods, Services or autoscalers, and P is spec.nodes.replicas
     #[arg(long, value_name = "IMAGE", env = "VENOM_NODE_IMAGE")]
@@ -87,6 +95,11 @@ impl Args {
                 "--write-bytes must be 1Ki/s to 1Gi/s; leave it out for its default".into(),
             ));
         }
+        if self.pending_bytes.bytes() < PENDING_BYTES {
+            return Err(Error::Usage(
+                "--pending-bytes must be at least 1Mi; leave it out for its default".into(),
+            ));
+        }
         Ok(())
     }
 
@@ -124,9 +137,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
         namespaces: args.namespaces.clone(),
         identity: args.identity(),
         metrics_address: args.metrics_addr,
-        writes_per_second: args.write_budget,
-        bytes_per_second: args.write_bytes.bytes(),
-        ledger_total_bytes: args.ledger_total_bytes.bytes(),
+        limits: Limits {
+            writes_per_second: args.write_budget,
+            bytes_per_second: args.write_bytes.bytes(),
+            ledger_total_bytes: args.ledger_total_bytes.bytes(),
+            pending_bytes: args.pending_bytes.bytes(),
+        },
         bodies,
     };
     let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());

@@ -18,6 +18,7 @@ use super::budget::Budget;
 use super::committer::CommitRequest;
 use super::key::Key;
 use super::metrics::Metrics;
+use super::publisher::report::ReportSender;
 use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::beat::OpenBeat;
 use crate::organism::cores::Cores;
@@ -93,7 +94,8 @@ impl Beater {
         Ok(Self { commands, next: AtomicU64::new(0), thread, heartbeat, started })
     }
 
-    /// Starts an engine. Its batches go to `commits`, the outcomes of its injections to `outcomes`.
+    /// Starts an engine. Its batches go to `commits`, the outcomes of its injections to `outcomes`, and how it keeps
+    /// its pace to `report`.
     #[must_use]
     pub fn start_engine(
         &self,
@@ -101,11 +103,12 @@ impl Beater {
         params: StartParams,
         commits: mpsc::Sender<CommitRequest>,
         outcomes: Option<OutcomeSender>,
+        report: ReportSender,
     ) -> EngineHandle {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = EngineHandle { id, commands: self.commands.clone() };
         let engine = Engine::new(params, Instant::now());
-        let slot = Slot { key, engine, commits, outcomes, scheduled: None, flushed: None };
+        let slot = Slot { key, engine, commits, outcomes, report, scheduled: None, flushed: None };
         handle.send(Command::Start(id, Box::new(slot)));
         handle
     }
@@ -182,6 +185,7 @@ struct Slot {
     engine: Engine,
     commits: mpsc::Sender<CommitRequest>,
     outcomes: Option<OutcomeSender>,
+    report: ReportSender,
     /// Its place in the schedule.
     scheduled: Option<Instant>,
     /// To be sent once everything recorded is committed.
@@ -193,6 +197,11 @@ impl Slot {
         if let Err(error) = outcome {
             tracing::error!(organism = %self.key, %error, "the engine failed");
         }
+    }
+
+    fn report_pace(&self, now: Instant) {
+        let pace = self.engine.pace(now);
+        self.report.send_if_modified(|report| std::mem::replace(&mut report.pace, pace) != pace);
     }
 
     /// Writes a second at the commit interval of the spec: a segment and the head each time, and every two
@@ -309,7 +318,7 @@ impl Loop {
     /// One beat of every engine in `due` whose deadline has come: pulses, then all cores in one pool scope,
     /// then decisions.
     fn beat(&mut self, due: &[EngineId], now: Instant) {
-        let slowdown = self.budget.slowdown();
+        let most = self.budget.pending_records();
         let mut opened: Vec<(EngineId, OpenBeat)> = Vec::with_capacity(due.len());
         for &id in due {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
@@ -317,7 +326,10 @@ impl Loop {
                 continue;
             }
             self.metrics.deviation(now - slot.engine.deadline());
-            match slot.engine.open_beat(now, unix_seconds(), slowdown) {
+            let slowdown = self.budget.slowdown() * slot.engine.pressure(most);
+            let beat = slot.engine.open_beat(now, unix_seconds(), slowdown, most);
+            slot.report_pace(now);
+            match beat {
                 Ok(beat) => {
                     self.metrics.missed(beat.missed);
                     if let Some(reason) = beat.blocked {
@@ -336,7 +348,7 @@ impl Loop {
         for ((id, open), flows) in opened.into_iter().zip(flows) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
             let before = slot.engine.decision().map(|it| it.action);
-            match slot.engine.close_beat(open, flows, now, slowdown) {
+            match slot.engine.close_beat(open, flows, now) {
                 Ok(beat) => self.metrics.beat(beat.is_some_and(|beat| beat.held())),
                 Err(error) => slot.log(Err(error)),
             }

@@ -4,6 +4,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::ledger::entry::Record;
+use crate::organism::Beat;
+use crate::runtime::MAX_PENDING;
+
 /// Longest interval between two commits that are not urgent.
 const LONGEST_COMMIT: Duration = Duration::from_secs(60);
 /// Shortest interval between two status writes that only change numbers.
@@ -13,13 +17,33 @@ const LONGEST_STATUS: Duration = Duration::from_secs(120);
 /// Organisms slow down at most by this factor.
 const SLOWEST: f64 = 1000.0;
 
-/// Limits set by flags, and how far they are used.
+/// Memory of one record that waits: a beat, its allocation and its place in the list.
+const RECORD_BYTES: u64 = (size_of::<Beat>() + size_of::<Record>() + 32) as u64;
+/// Records that any organism may hold: a few seconds of a calm pulse.
+const FEWEST_PENDING: usize = 16;
+
+/// Limits set by flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Periodic writes a second.
+    pub writes_per_second: f64,
+    /// Ledger bytes a second.
+    pub bytes_per_second: u64,
+    /// Bytes of all ledgers together.
+    pub ledger_total_bytes: u64,
+    /// Bytes of entries that wait to be committed, in the whole process.
+    pub pending_bytes: u64,
+}
+
+/// Limits, and how far they are used.
 #[derive(Debug)]
 pub struct Budget {
     writes_per_second: f64,
     bytes_per_second: f64,
     /// Bytes that all ledgers together may keep.
     total_bytes: u64,
+    /// Bytes of entries that may wait to be committed, in the whole process.
+    pending_bytes: u64,
     stretch: AtomicU64,
     slowdown: AtomicU64,
     written: AtomicU64,
@@ -29,16 +53,27 @@ pub struct Budget {
 impl Budget {
     /// A budget of which nothing is used.
     #[must_use]
-    pub fn new(writes_per_second: f64, bytes_per_second: u64, total_bytes: u64) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
-            writes_per_second,
-            bytes_per_second: bytes_per_second as f64,
-            total_bytes,
+            writes_per_second: limits.writes_per_second,
+            bytes_per_second: limits.bytes_per_second as f64,
+            total_bytes: limits.ledger_total_bytes,
+            pending_bytes: limits.pending_bytes,
             stretch: AtomicU64::new(1.0_f64.to_bits()),
             slowdown: AtomicU64::new(1.0_f64.to_bits()),
             written: AtomicU64::new(0),
             organisms: AtomicU64::new(0),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_tests() -> Self {
+        Self::new(&Limits {
+            writes_per_second: 50.0,
+            bytes_per_second: 1 << 20,
+            ledger_total_bytes: 1 << 28,
+            pending_bytes: 64 << 20,
+        })
     }
 
     /// How long entries that are not urgent may wait, where the spec asks for `wanted`.
@@ -83,6 +118,14 @@ impl Budget {
         self.organisms.store(organisms, Ordering::Relaxed);
     }
 
+    /// Records that one organism may hold before they are committed: its share of the process's memory, so that one
+    /// whose commits are refused takes nothing from the others.
+    #[must_use]
+    pub fn pending_records(&self) -> usize {
+        let share = self.pending_bytes / self.organisms.load(Ordering::Relaxed).max(1) / RECORD_BYTES;
+        usize::try_from(share).unwrap_or(MAX_PENDING).clamp(FEWEST_PENDING, MAX_PENDING)
+    }
+
     /// Bytes that one ledger may keep where its spec asks for `retain`.
     #[must_use]
     pub fn retain(&self, retain: u64) -> u64 {
@@ -102,9 +145,27 @@ fn store(cell: &AtomicU64, value: f64) {
 mod tests {
     use super::*;
 
+    fn budget(writes_per_second: f64, bytes_per_second: u64) -> Budget {
+        let (ledger_total_bytes, pending_bytes) = (1 << 20, 64 << 20);
+        Budget::new(&Limits { writes_per_second, bytes_per_second, ledger_total_bytes, pending_bytes })
+    }
+
+    #[test]
+    fn what_is_pending_is_shared() {
+        let budget = budget(50.0, 1024);
+        budget.share_among(1);
+        assert_eq!(budget.pending_records(), MAX_PENDING, "a batch or three, whatever the memory");
+        budget.share_among(1_000);
+        let each = budget.pending_records();
+        assert!((16..500).contains(&each), "{each}");
+        assert!(each as u64 * 1_000 * RECORD_BYTES <= 64 << 20);
+        budget.share_among(1_000_000);
+        assert_eq!(budget.pending_records(), FEWEST_PENDING);
+    }
+
     #[test]
     fn commits_and_status_stretch_with_what_is_asked() {
-        let budget = Budget::new(50.0, 1024, 1 << 20);
+        let budget = budget(50.0, 1024);
         let second = Duration::from_secs(1);
         budget.ask(10.0);
         assert_eq!(budget.commit_interval(second), second);
@@ -119,7 +180,7 @@ mod tests {
 
     #[test]
     fn organisms_slow_down_and_recover() {
-        let budget = Budget::new(50.0, 1000, 1 << 20);
+        let budget = budget(50.0, 1000);
         budget.wrote(5_000);
         budget.adjust(1.0);
         assert_eq!(budget.slowdown(), 5.0);
@@ -131,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_total_is_shared() {
-        let budget = Budget::new(50.0, 1000, 1 << 20);
+        let budget = budget(50.0, 1000);
         budget.share_among(2);
         assert_eq!(budget.retain(4 << 20), 1 << 19);
         assert_eq!(budget.retain(1 << 18), 1 << 18);

@@ -1,6 +1,6 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
-use crate::store::CALL_TIMEOUT;
+use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Why an API call failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +13,7 @@ pub enum CallError {
         /// Kind and name of its object.
         object: String,
         /// The error.
-        source: Box<kube::Error>,
+        source: Box<ApiFailure>,
     },
     /// There was no answer in time.
     #[error("{verb} {object}: no answer within {} s", CALL_TIMEOUT.as_secs())]
@@ -28,7 +28,7 @@ pub enum CallError {
 impl CallError {
     fn status(&self) -> Option<&kube::core::Status> {
         match self {
-            Self::Api { source, .. } => match &**source {
+            Self::Api { source, .. } => match &source.0 {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
@@ -73,7 +73,10 @@ pub async fn call<T>(
 ) -> Result<T, CallError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(source)) => Err(CallError::Api { verb, object: object.to_owned(), source: Box::new(source) }),
+        Ok(Err(error)) => {
+            let source = Box::new(ApiFailure(error));
+            Err(CallError::Api { verb, object: object.to_owned(), source })
+        }
         Err(_) => Err(CallError::TimeOut { verb, object: object.to_owned() }),
     }
 }

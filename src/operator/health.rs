@@ -110,7 +110,7 @@ mod tests {
 
     fn health() -> Health {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
+        let budget = Arc::new(Budget::for_tests());
         let beater = Beater::start(Cores::default(), budget, metrics.clone()).unwrap();
         Health { metrics, beater: Arc::new(beater), readiness: Arc::default() }
     }

@@ -23,6 +23,7 @@ pub struct Metrics {
     deviation: Histogram,
     decisions: IntCounterVec,
     organisms: IntGauge,
+    commit_failing: IntGauge,
     slowdown: Gauge,
     commits: IntCounterVec,
     commit_seconds: Histogram,
@@ -53,6 +54,11 @@ impl Metrics {
             "Organisms whose ledger this operator holds.",
             registry
         )?;
+        let commit_failing = register_int_gauge_with_registry!(
+            "venom_organisms_commit_failing",
+            "Organisms whose entries cannot be committed at present.",
+            registry
+        )?;
         let slowdown = register_gauge_with_registry!(
             "venom_tempo",
             "Factor by which organisms beat more slowly than their specs ask; 1 is their own pace.",
@@ -75,6 +81,7 @@ impl Metrics {
             )?,
             organisms,
             slowdown,
+            commit_failing,
             commits: counters("venom_commits_total", "Commits, urgent or calm.", "kind")?,
             commit_seconds: histogram(
                 "venom_commit_seconds",
@@ -129,6 +136,11 @@ impl Metrics {
     /// Sets the number of running engines.
     pub fn organisms(&self, count: usize) {
         self.organisms.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an organism whose entries cannot be committed (1), or can again (-1).
+    pub fn commit_failing(&self, change: i64) {
+        self.commit_failing.add(change);
     }
 
     /// Sets the slowdown in force.

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | [`key`], [`call`] | namespaced names; one API call under a timeout |
 //! | [`metrics`], [`budget`] | counters; how much may be written |
+//! | [`failure_log`] | a failure that repeats is logged once, then counted |
+//! | [`codec`] | segments are opened and encoded off the async workers |
 //! | [`publisher`] | one task an organism, the only writer of its status |
 //! | [`committer`] | one task an organism, the only writer of its ledger's objects |
 //! | [`beater`] | one thread that owns all engines |
@@ -30,9 +32,11 @@ pub mod body;
 pub mod budget;
 pub mod call;
 pub mod certificates;
+pub mod codec;
 pub mod collector;
 pub mod committer;
 pub mod controllers;
+pub mod failure_log;
 pub mod health;
 pub mod issuer;
 pub mod key;
@@ -58,8 +62,9 @@ use tokio::task::JoinSet;
 
 use self::beater::Beater;
 use self::body::build::{INJECTABLE, Installation, Kind};
-use self::budget::Budget;
+use self::budget::{Budget, Limits};
 use self::certificates::{AuthorityError, Certificates};
+use self::codec::Codec;
 use self::health::{Health, Readiness};
 use self::issuer::Issuer;
 use self::issuer::url::Url;
@@ -87,12 +92,8 @@ pub struct Options {
     pub identity: String,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub metrics_address: SocketAddr,
-    /// Periodic writes a second.
-    pub writes_per_second: f64,
-    /// Ledger bytes a second.
-    pub bytes_per_second: u64,
-    /// Bytes of all ledgers together.
-    pub ledger_total_bytes: u64,
+    /// How much may be written and held in memory.
+    pub limits: Limits,
     /// What bodies are built from; without it no pods are created.
     pub bodies: Option<BodyOptions>,
 }
@@ -174,11 +175,7 @@ impl Operator {
         watches::check_access(&client, &scopes, options.bodies.is_some()).await?;
 
         let metrics = Arc::new(Metrics::new()?);
-        let budget = Arc::new(Budget::new(
-            options.writes_per_second,
-            options.bytes_per_second,
-            options.ledger_total_bytes,
-        ));
+        let budget = Arc::new(Budget::new(&options.limits));
         let (stopping, stopping_receiver) = watch::channel(false);
         let system = |error| OperatorError::System("threads", error);
         let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone()).map_err(system)?;
@@ -189,6 +186,7 @@ impl Operator {
             None => None,
         };
         let first_lists = Arc::new(FirstLists::new(scopes.len()));
+        let codec = Arc::new(Codec::default());
         let actors = Arc::new(actor::Resources {
             ledger_client,
             identity: options.identity.as_str().into(),
@@ -197,7 +195,9 @@ impl Operator {
                 budget.clone(),
                 metrics.clone(),
                 stopping_receiver.clone(),
+                codec.clone(),
             )),
+            codec,
             publishers: Arc::new(publisher::Resources {
                 recorder: Recorder::new(client.clone(), reporter),
                 client: client.clone(),

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::desired::{Desired, PauseReason};
 use super::injections::{InjectionOutcome, InjectionQueue, NextInjection, RecordedInjection};
-use super::pending::{Batch, Pending};
+use super::pace::{Pace, PaceMeter};
+use super::pending::{Batch, MAX_PENDING, Pending};
+use super::start::{History, StartParams};
 use super::status::{CurrentDecision, EngineStatus, Phase};
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
@@ -40,44 +42,6 @@ pub enum EngineError {
     Pulse(#[from] PulseError),
 }
 
-/// What an engine starts from.
-pub struct StartParams {
-    /// The desired state at the start.
-    pub desired: Desired,
-    /// Epoch of the writer of the ledger, for the `resume` entry.
-    pub epoch: u64,
-    /// Name of the writer, for the `resume` entry.
-    pub operator: Arc<str>,
-    /// The ledger so far.
-    pub history: History,
-    /// Two batches are at least this far apart.
-    pub batch_spacing: Duration,
-    /// Whether a changed decision or condition makes a batch due at once, because a status shows it.
-    pub publishes: bool,
-}
-
-/// The ledger that an engine continues.
-pub enum History {
-    /// There is none: the first entry is a genesis.
-    Empty {
-        /// The Organism that the ledger belongs to; none outside a cluster.
-        origin: Option<Origin>,
-        /// The ledger that this one continues.
-        continues: Option<Continues>,
-    },
-    /// A committed ledger, replayed.
-    Recovered {
-        /// The state after its last entry.
-        state: Box<State>,
-        /// The chain after its last entry.
-        chain: Chain,
-        /// The decision in force.
-        decision: Option<CurrentDecision>,
-        /// Why beating had stopped.
-        reason: ResumeReason,
-    },
-}
-
 /// One organism's running engine.
 pub struct Engine {
     desired: Desired,
@@ -101,7 +65,7 @@ pub struct Engine {
     last: Option<Box<Beat>>,
     failed_cores: Vec<(String, String)>,
     stable: Option<bool>,
-    throttled: bool,
+    pace: PaceMeter,
 }
 
 impl Engine {
@@ -135,7 +99,7 @@ impl Engine {
             decision,
             last: None,
             failed_cores: vec![],
-            throttled: false,
+            pace: PaceMeter::new(now),
         }
     }
 
@@ -223,6 +187,20 @@ impl Engine {
         Duration::try_from_secs_f64(t_lambda.max(pulse.min_period()) * slowdown).unwrap_or(LONGEST_PERIOD)
     }
 
+    /// How it keeps its pace, as observed until now.
+    #[must_use]
+    pub fn pace(&self, now: Instant) -> Pace {
+        self.pace.pace(now)
+    }
+
+    /// Factor by which its period is longer because more than half of the records that it may hold are not
+    /// committed. `most` is their number.
+    #[must_use]
+    pub fn pressure(&self, most: usize) -> f64 {
+        let fill = self.pending.held() as f64 / most.max(1) as f64;
+        1.0 / (1.0 - 1.98 * (fill.min(1.0) - 0.5).max(0.0))
+    }
+
     /// When a driver has to look at this engine again; `commit_interval` is how long entries that are not
     /// urgent may wait.
     #[must_use]
@@ -243,19 +221,33 @@ impl Engine {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// Opens the beat that is due and moves the deadline. Injections that wait are recorded right before it, so
-    /// that both are in one batch and no ledger ends with an injection that waits for its pulse.
+    /// Opens the beat that is due and moves the deadline, unless `most` records or more are not committed. Injections
+    /// that wait are recorded right before it, so that both are in one batch and no ledger ends with an injection that
+    /// waits for its pulse.
     ///
     /// # Errors
     /// [`EngineError`] when there is no T_Λ or an injection cannot be recorded; the deadline has moved.
-    pub fn open_beat(&mut self, now: Instant, wall: f64, slowdown: f64) -> Result<OpenedBeat, EngineError> {
+    pub fn open_beat(
+        &mut self,
+        now: Instant,
+        wall: f64,
+        slowdown: f64,
+        most: usize,
+    ) -> Result<OpenedBeat, EngineError> {
         let mut missed = self.advance_deadline(now, slowdown);
-        let blocked = self.record_injections(wall)?;
+        let full = self.pending.held() >= most.min(MAX_PENDING);
+        let blocked = if full { None } else { self.record_injections(wall)? };
         let open = match &mut self.state {
-            Some(state) if self.running && !self.pending.is_full() => Some(beat::open(state, wall)?),
+            Some(state) if self.running && !full => Some(beat::open(state, wall)?),
             _ => None,
         };
         missed += u64::from(open.is_none());
+        let period = self.period(1.0);
+        match &open {
+            Some(_) => self.pace.beat(now, missed, slowdown, period),
+            None if full => self.pace.blocked(now, missed, slowdown, period),
+            None => {}
+        }
         Ok(OpenedBeat { missed, open, blocked })
     }
 
@@ -268,7 +260,6 @@ impl Engine {
         open: OpenBeat,
         flows: Flows,
         now: Instant,
-        slowdown: f64,
     ) -> Result<Option<Beat>, EngineError> {
         let Some(state) = &mut self.state else { return Ok(None) };
         let beat = beat::close(state, open, flows);
@@ -281,12 +272,11 @@ impl Engine {
         if self.beats_since_snapshot >= SNAPSHOT_EVERY {
             self.record_snapshot(timestamp)?;
         }
-        if (slowdown > 1.0) != self.throttled {
-            self.throttled = slowdown > 1.0;
-            self.pending.mark_status_changed();
-        }
         if self.is_completed() {
             self.reconcile(now, timestamp)?;
+        }
+        if self.pending.wants_cut() {
+            self.pending.cut(self.status());
         }
         Ok(Some(beat))
     }
@@ -406,7 +396,7 @@ impl Engine {
     /// Records the injections that wait. Returns why they still wait, when that is new.
     fn record_injections(&mut self, wall: f64) -> Result<Option<String>, EngineError> {
         while self.running
-            && !self.pending.is_full()
+            && self.pending.held() < MAX_PENDING
             && let Some(state) = &mut self.state
         {
             match self.injections.next(state, self.desired.injectable) {
@@ -472,7 +462,6 @@ impl Engine {
             Some(PauseReason::GenomeNotFound) => Phase::GenomeNotFound,
             Some(PauseReason::Suspended) => Phase::Suspended,
             None if self.is_completed() => Phase::Completed,
-            None if self.throttled => Phase::Throttled,
             None => Phase::Beating,
         }
     }

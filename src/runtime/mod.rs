@@ -5,7 +5,9 @@
 //! | [`desired`] | the desired state, made from the two specs |
 //! | [`engine`] | [`Engine`]: deadlines, recorded inputs, snapshot cadence, the decision in force |
 //! | `injections` | injections that wait for the next beat |
+//! | [`pace`] | how the beats compare with what the spec asks for |
 //! | [`pending`] | entries that are recorded but not committed, and the [`Batch`] that commits them |
+//! | [`start`] | what an engine starts from |
 //! | [`status`] | what may be shown of an organism once a batch is committed |
 //!
 //! The operator's beater and `venom run` drive the same engine. A driver opens the beat that is due
@@ -18,12 +20,16 @@
 pub mod desired;
 pub mod engine;
 mod injections;
+pub mod pace;
 pub mod pending;
+pub mod start;
 pub mod status;
 
 pub use desired::{Desired, PauseReason};
-pub use engine::{Engine, EngineError, History, StartParams};
-pub use pending::Batch;
+pub use engine::{Engine, EngineError};
+pub use pace::Pace;
+pub use pending::{Batch, MAX_PENDING};
+pub use start::{History, StartParams};
 pub use status::{CurrentDecision, EngineStatus, Phase};
 
 #[cfg(test)]

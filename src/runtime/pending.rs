@@ -1,5 +1,6 @@
 //! Entries that are recorded but not committed, and when they are due.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::injections::RecordedInjection;
@@ -8,10 +9,12 @@ use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::Record;
 use crate::ledger::{Chain, Hash};
 
-/// Upper bound on the records of one batch, so that its segment stays well below a ConfigMap's limit.
-const MAX_BATCH_RECORDS: usize = 4_000;
-/// Upper bound on pending records. Beyond it beats are skipped until a commit succeeds; no entry is ever dropped.
-const MAX_PENDING_RECORDS: usize = 12_000;
+/// From this number of records on a batch ends with the next beat, so that its segment stays well below a
+/// ConfigMap's limit.
+const BATCH_RECORDS: usize = 4_000;
+/// Upper bound on the pending records of one organism, whatever its share of memory is. Beyond it beats are skipped
+/// until a commit succeeds; no entry is ever dropped.
+pub const MAX_PENDING: usize = 12_000;
 
 /// What one commit stores.
 #[derive(Debug)]
@@ -24,12 +27,25 @@ pub struct Batch {
     pub after: Chain,
     /// Entry index and time (seconds since 1970) of each injection among the records.
     pub injections: Vec<(u64, f64)>,
-    /// The status after the last record; none when more records are pending.
-    pub status: Option<EngineStatus>,
+    /// The status after the last record.
+    pub status: EngineStatus,
     /// Bytes of encoded segments to keep.
     pub retain: u64,
     /// Whether a decision or a condition changed or an input was recorded: such a batch goes ahead of others.
     pub urgent: bool,
+}
+
+/// The end of a batch that is not the newest: the status that is committed with it has to be that of its last record.
+struct Cut {
+    /// Number of records since the previous cut.
+    records: usize,
+    chain: Chain,
+    status: EngineStatus,
+}
+
+struct InFlight {
+    records: usize,
+    injections: Vec<RecordedInjection>,
 }
 
 pub(super) struct Pending {
@@ -38,10 +54,12 @@ pub(super) struct Pending {
     /// The chain before the first record.
     batched: Chain,
     records: Vec<Record>,
+    /// Where batches end among the records, oldest first.
+    cuts: VecDeque<Cut>,
     /// Injections among the records, oldest first.
     injections: Vec<RecordedInjection>,
-    /// The injections of the batch in flight; none when no batch is.
-    in_flight: Option<Vec<RecordedInjection>>,
+    /// The batch in flight; none when no batch is.
+    in_flight: Option<InFlight>,
     last_batch: Instant,
     /// Two batches are at least this far apart.
     spacing: Duration,
@@ -57,6 +75,7 @@ impl Pending {
             batched: chain.clone(),
             recorded: chain,
             records: vec![],
+            cuts: VecDeque::new(),
             injections: vec![],
             in_flight: None,
             last_batch: now,
@@ -98,8 +117,20 @@ impl Pending {
         self.recorded.last_hash()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.records.len() >= MAX_PENDING_RECORDS
+    /// Records that are not known to be committed: all of them are in memory.
+    pub(super) fn held(&self) -> usize {
+        self.records.len() + self.in_flight.as_ref().map_or(0, |it| it.records)
+    }
+
+    /// Whether the records since the last cut are enough for a batch.
+    pub(super) fn wants_cut(&self) -> bool {
+        self.records.len() - self.cuts.iter().map(|it| it.records).sum::<usize>() >= BATCH_RECORDS
+    }
+
+    /// Ends a batch with the record appended last, after which the status is `status`.
+    pub(super) fn cut(&mut self, status: EngineStatus) {
+        let records = self.records.len() - self.cuts.iter().map(|it| it.records).sum::<usize>();
+        self.cuts.push_back(Cut { records, chain: self.recorded.clone(), status });
     }
 
     /// Whether everything recorded is committed.
@@ -112,29 +143,32 @@ impl Pending {
         if self.in_flight.is_some() || (self.records.is_empty() && !self.status_changed) {
             return None;
         }
-        let soon = self.urgent || self.records.len() >= MAX_BATCH_RECORDS;
+        let soon = self.urgent || !self.cuts.is_empty();
         Some(self.last_batch + if soon { self.spacing } else { interval })
     }
 
-    /// Takes what is pending, or as much of it as one batch may hold.
+    /// Takes the oldest batch. `status` is that after the last record.
     pub(super) fn take_batch(&mut self, now: Instant, retain: u64, status: EngineStatus) -> Batch {
-        let all = self.records.len() <= MAX_BATCH_RECORDS;
-        let records: Vec<Record> = self.records.drain(..self.records.len().min(MAX_BATCH_RECORDS)).collect();
-        let after = if all { self.recorded.clone() } else { chain_after(&self.batched, &records) };
+        let Cut { records, chain: after, status } = self.cuts.pop_front().unwrap_or_else(|| Cut {
+            records: self.records.len(),
+            chain: self.recorded.clone(),
+            status,
+        });
+        let records: Vec<Record> = self.records.drain(..records).collect();
         let injections = self.injections.partition_point(|it| it.entry < after.size());
         let injections: Vec<RecordedInjection> = self.injections.drain(..injections).collect();
         let batch = Batch {
             before: std::mem::replace(&mut self.batched, after.clone()),
             after,
             injections: injections.iter().map(|it| (it.entry, it.time)).collect(),
-            status: all.then_some(status),
+            status,
             retain,
             urgent: self.urgent,
             records,
         };
-        self.in_flight = Some(injections);
+        self.in_flight = Some(InFlight { records: batch.records.len(), injections });
         self.last_batch = now;
-        if all {
+        if self.records.is_empty() {
             (self.urgent, self.status_changed) = (false, false);
         }
         batch
@@ -142,15 +176,6 @@ impl Pending {
 
     /// Ends the batch in flight. Returns its injections.
     pub(super) fn acknowledge(&mut self) -> Vec<RecordedInjection> {
-        self.in_flight.take().unwrap_or_default()
+        self.in_flight.take().map(|it| it.injections).unwrap_or_default()
     }
-}
-
-fn chain_after(chain: &Chain, records: &[Record]) -> Chain {
-    let mut chain = chain.clone();
-    for record in records {
-        // Infallible: `append` has recorded each of them before.
-        let _ = chain.record(record);
-    }
-    chain
 }

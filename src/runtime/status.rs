@@ -6,10 +6,8 @@ use crate::organism::genome::Weights;
 /// Whether an organism beats, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It beats at the pace of its spec.
+    /// It beats.
     Beating,
-    /// It beats more slowly than its spec asks: a budget of the operator is used up.
-    Throttled,
     /// `spec.suspend` is set.
     Suspended,
     /// `spec.beats` is reached.
@@ -56,4 +54,25 @@ pub struct EngineStatus {
     pub stable: Option<bool>,
     /// Cores that failed at the last beat, with the reason of each.
     pub failed_cores: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+impl EngineStatus {
+    /// The status of an organism that has beaten twelve times.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            phase: Phase::Beating,
+            generation: 3,
+            genome_generation: 2,
+            beats: 12,
+            p: 5,
+            t_lambda: Some(0.004_210_526_315_789_474),
+            decision: Some(CurrentDecision { action: Action::Alert, since: 1_000.5, entry: 83 }),
+            threat: Some(0.645_656_306_225_796),
+            weights: None,
+            anoms: Some(5),
+            stable: Some(true),
+            failed_cores: vec![],
+        }
+    }
 }

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::ledger::entry::Origin;
+use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
 use crate::ledger::{Chain, Entry};
 use crate::mesh::{Identity, InjectionEvent, InjectionPayload, Outcome};
@@ -49,9 +49,11 @@ impl Harness {
 
     /// Beats at `now`; false when no beat was opened.
     fn beat_at(&mut self, now: Instant, wall: f64, cores: &Cores) -> bool {
-        let Some(open) = self.engine.open_beat(now, wall, 1.0).unwrap().open else { return false };
+        let Some(open) = self.engine.open_beat(now, wall, 1.0, MAX_PENDING).unwrap().open else {
+            return false;
+        };
         let flows = cores.run(&open.input);
-        self.engine.close_beat(open, flows, now, 1.0).unwrap().is_some()
+        self.engine.close_beat(open, flows, now).unwrap().is_some()
     }
 
     /// One beat, a second after the last one.
@@ -81,7 +83,7 @@ impl Harness {
                     .unwrap();
             }
             assert_eq!(batch.after.last_hash(), self.chain.last_hash());
-            self.statuses.extend(batch.status);
+            self.statuses.push(batch.status);
             self.engine.acknowledge();
         }
     }
@@ -214,7 +216,7 @@ fn missed_deadlines_are_skipped_and_counted() {
     let period = harness.engine.period(1.0);
     assert_eq!(harness.engine.deadline(), harness.start);
     let late = harness.start + period * 10 + period / 2;
-    assert_eq!(harness.engine.open_beat(late, 1_001.0, 1.0).unwrap().missed, 10);
+    assert_eq!(harness.engine.open_beat(late, 1_001.0, 1.0, MAX_PENDING).unwrap().missed, 10);
     assert!(harness.engine.deadline() > late && harness.engine.deadline() <= late + period);
 }
 
@@ -319,4 +321,52 @@ fn injections_wait_for_room_in_the_risk_window() {
     harness.beats(3);
     assert_eq!(harness.outcomes().len(), 4);
     harness.replay();
+}
+
+/// More is pending than one batch holds. The status of each commit is that of its own last entry.
+#[test]
+fn a_status_is_never_older_than_the_entries_that_it_is_committed_with() {
+    let mut harness = Harness::new(desired());
+    harness.commit();
+    for at in 0..9_000 {
+        harness.seconds += 0.001;
+        assert!(harness.beat_at(harness.now(), 1_000.0 + harness.seconds, &Cores::default()), "beat {at}");
+    }
+    let mut beats = vec![];
+    harness.seconds += 1.0;
+    while let Some(batch) = harness.engine.take_batch(harness.now(), INTERVAL) {
+        let committed = batch.records.iter().filter(|it| matches!(it, Record::Beat(_))).count() as u64;
+        let before = beats.last().copied().unwrap_or_default();
+        assert_eq!(batch.status.beats, before + committed);
+        beats.push(batch.status.beats);
+        harness.engine.acknowledge();
+        harness.seconds += 0.1;
+    }
+    assert_eq!((beats.len(), beats[2]), (3, 9_000), "snapshots take places too");
+}
+
+#[test]
+fn an_organism_whose_commits_are_refused_slows_down_and_then_stops_at_its_share() {
+    let mut harness = Harness::new(desired());
+    harness.commit();
+    let (mut beats, mut last) = (0, 1.0);
+    for _ in 0..1_000 {
+        harness.seconds += 0.1;
+        let pressure = harness.engine.pressure(100);
+        assert!(pressure >= last, "it slows evenly");
+        last = pressure;
+        let (now, wall) = (harness.now(), 1_000.0 + harness.seconds);
+        if harness.engine.deadline() > now {
+            continue;
+        }
+        if let Some(open) = harness.engine.open_beat(now, wall, pressure, 100).unwrap().open {
+            let flows = Cores::default().run(&open.input);
+            harness.engine.close_beat(open, flows, now).unwrap();
+            beats += 1;
+        }
+    }
+    assert!((90..=100).contains(&beats), "{beats}");
+    assert!(last > 10.0, "{last}");
+    assert!(harness.engine.open_beat(harness.now(), 2_000.0, 1.0, 50).unwrap().open.is_none());
+    assert_ne!(harness.engine.pace(harness.now()), Pace::OnTime);
 }

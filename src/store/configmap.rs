@@ -8,11 +8,15 @@ use std::future::Future;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, PostParams, Preconditions};
-use kube::{Client, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{
+    Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::{Client, Resource, ResourceExt};
+use serde_json::json;
 
-use super::{CALL_TIMEOUT, Head, SegmentRef};
+use super::{ApiFailure, CALL_TIMEOUT, Head, SegmentRef};
+use crate::api::Organism;
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::ledger::SealedSegment;
 
@@ -36,6 +40,9 @@ pub enum StoreErrorKind {
     /// The object does not exist.
     #[error("not found")]
     Missing,
+    /// The object's namespace is being deleted: nothing can be created in it any more.
+    #[error("the namespace is being deleted")]
+    NamespaceTerminating,
     /// etcd's space quota is used up. No write succeeds until there is room.
     #[error("etcd's database space is exceeded; free space or raise its quota")]
     Full,
@@ -44,7 +51,7 @@ pub enum StoreErrorKind {
     TimeOut,
     /// Any other error of the API server or of the connection.
     #[error(transparent)]
-    Api(kube::Error),
+    Api(ApiFailure),
     /// The content of the object is invalid.
     #[error("{0}")]
     Content(String),
@@ -56,7 +63,8 @@ impl From<kube::Error> for StoreErrorKind {
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
             kube::Error::Api(status) if status.is_not_found() => Self::Missing,
             kube::Error::Api(status) if status.message.contains("database space exceeded") => Self::Full,
-            _ => Self::Api(error),
+            kube::Error::Api(status) if is_terminating(status) => Self::NamespaceTerminating,
+            _ => Self::Api(ApiFailure(error)),
         }
     }
 }
@@ -66,8 +74,15 @@ impl StoreErrorKind {
     /// account were deleted.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if matches!(status.code, 401 | 403))
+        matches!(self, Self::Api(ApiFailure(kube::Error::Api(status))) if matches!(status.code, 401 | 403))
     }
+}
+
+/// Whether a create was refused because its namespace is being deleted.
+#[must_use]
+pub fn is_terminating(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// A head as stored in the cluster.
@@ -79,6 +94,45 @@ pub struct StoredHead {
     pub resource_version: String,
     /// UID of the ConfigMap.
     pub uid: String,
+    /// UID of the Organism in its ownerReferences: Kubernetes collects the object when that is gone.
+    pub owner: Option<String>,
+    /// Whether it has a deletionTimestamp.
+    pub deleting: bool,
+}
+
+/// An object of a ledger, without its content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LedgerObject {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// UID of the Organism that has written it, from its label.
+    pub organism: String,
+    /// UID of the Organism in its ownerReferences.
+    pub owner: Option<String>,
+}
+
+impl LedgerObject {
+    /// The object that `metadata` describes.
+    #[must_use]
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            organism: metadata.labels.as_ref().and_then(|it| it.get(UID_LABEL)).cloned().unwrap_or_default(),
+            owner: owner(metadata),
+        }
+    }
+}
+
+/// Objects of a ledger by name.
+pub type Objects = BTreeMap<String, LedgerObject>;
+
+/// UID of the Organism that owns an object, where one does.
+fn owner(metadata: &ObjectMeta) -> Option<String> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|it| it.kind == "Organism").map(|it| it.uid.clone())
 }
 
 /// The ConfigMaps of one Organism's ledger.
@@ -88,13 +142,33 @@ pub struct ConfigMaps {
     organism: String,
     /// UID of the Organism.
     uid: String,
+    /// Whether the objects belong to the Organism, so that Kubernetes deletes them with it.
+    owned: bool,
 }
 
 impl ConfigMaps {
     /// The ledger of the Organism `organism` with this UID. `client` should not retry: see the module.
     #[must_use]
     pub fn new(client: Client, namespace: &str, organism: &str, uid: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), organism: organism.to_owned(), uid: uid.to_owned() }
+        let (organism, uid) = (organism.to_owned(), uid.to_owned());
+        Self { api: Api::namespaced(client, namespace), organism, uid, owned: false }
+    }
+
+    /// Whether objects written from now on carry an ownerReference to the Organism.
+    pub fn set_owned(&mut self, owned: bool) {
+        self.owned = owned;
+    }
+
+    /// Whether objects are written with an ownerReference to the Organism.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        self.owned
+    }
+
+    /// UID of the Organism.
+    #[must_use]
+    pub fn organism_uid(&self) -> &str {
+        &self.uid
     }
 
     /// Name of the head: `<organism>-ledger`.
@@ -180,6 +254,8 @@ impl ConfigMaps {
             head,
             resource_version: object.resource_version().unwrap_or_default(),
             uid: object.uid().unwrap_or_default(),
+            owner: owner(&object.metadata),
+            deleting: object.metadata.deletion_timestamp.is_some(),
         }))
     }
 
@@ -209,17 +285,27 @@ impl ConfigMaps {
         Ok(self.call("update", &name, put).await?.resource_version().unwrap_or_default())
     }
 
-    /// Stores the head of an ended generation as an immutable object. An existing one is kept, so that a retry
-    /// succeeds.
+    /// Stores the head of an ended generation as an immutable object. One that states the same ledger is kept, so
+    /// that a retry succeeds.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreErrorKind::Content`] if an object of this name states another ledger.
     pub async fn archive_head(&self, head: &Head) -> Result<(), StoreError> {
         let name = self.archived_head_name(head.generation);
         let mut object = self.head_object(name.clone(), head)?;
         object.immutable = Some(true);
         match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
-            Ok(_) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => Ok(()),
+            Ok(_) => Ok(()),
+            Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => {
+                match self.archived_head(head.generation).await? {
+                    Some(stored) if stored.states_the_same_as(head) => Ok(()),
+                    _ => {
+                        let what =
+                            "it has the name of an earlier head and is another one; rename it to go on";
+                        Err(self.error("create", &name, StoreErrorKind::Content(what.into())))
+                    }
+                }
+            }
             Err(error) => Err(error),
         }
     }
@@ -300,34 +386,19 @@ impl ConfigMaps {
         }
     }
 
-    /// Deletes every ledger object, heads included, of the Organism with this UID.
-    ///
-    /// # Errors
-    /// [`StoreErrorKind::Content`] if an object remains, because of a finalizer or a concurrent write.
-    pub async fn delete_all(&self, uid: &str) -> Result<(), StoreError> {
-        let pattern = format!("{}*", self.head_name());
-        let (params, selector) = (DeleteParams::default(), ListParams::default().labels(&uid_selector(uid)));
-        self.call("delete", &pattern, self.api.delete_collection(&params, &selector)).await?;
-        match self.list(uid).await?.first() {
-            None => Ok(()),
-            Some(remaining) => Err(self.error(
-                "delete",
-                &remaining.name_any(),
-                StoreErrorKind::Content("still exists after its deletion; check its finalizers".into()),
-            )),
-        }
-    }
-
-    /// Lists every ledger object, heads included, of the Organism with this UID. Metadata only.
+    /// Lists every object of a ledger of this name, heads included, whichever Organism has written it. Metadata only.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list(&self, uid: &str) -> Result<Vec<PartialObjectMeta<ConfigMap>>, StoreError> {
-        let mut params = ListParams::default().labels(&uid_selector(uid)).limit(500);
-        let mut items = vec![];
+    pub async fn list(&self) -> Result<Objects, StoreError> {
+        let selector = format!("{ORGANISM_LABEL}={},{UID_LABEL}", self.organism);
+        let mut params = ListParams::default().labels(&selector).limit(500);
+        let mut items = Objects::new();
         loop {
             let page = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
-            items.extend(page.items);
+            let objects =
+                page.items.iter().map(|it: &PartialObjectMeta<ConfigMap>| LedgerObject::of(&it.metadata));
+            items.extend(objects.map(|it| (it.name.clone(), it)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(items),
@@ -335,13 +406,44 @@ impl ConfigMaps {
         }
     }
 
+    /// Gives the object of this name and UID the ownerReference that [`set_owned`](Self::set_owned) asks for, or
+    /// takes it away. An object that is gone is none to change.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Conflict`] if the object has another UID.
+    pub async fn write_owner(&self, name: &str, uid: &str) -> Result<(), StoreError> {
+        let owners = self.owners().unwrap_or_default();
+        let patch = json!({"metadata": {"uid": uid, "ownerReferences": owners}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        match self.call("patch", name, self.api.patch_metadata(name, &params, &patch)).await {
+            Ok(_) | Err(StoreError { kind: StoreErrorKind::Missing, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The ownerReferences of an object. They do not block the deletion of the Organism: that would take a right
+    /// that some clusters ask for, and nothing waits for a ledger.
+    fn owners(&self) -> Option<Vec<OwnerReference>> {
+        self.owned.then(|| {
+            vec![OwnerReference {
+                api_version: Organism::api_version(&()).into_owned(),
+                block_owner_deletion: Some(false),
+                controller: None,
+                kind: Organism::kind(&()).into_owned(),
+                name: self.organism.clone(),
+                uid: self.uid.clone(),
+            }]
+        })
+    }
+
     fn head_object(&self, name: String, head: &Head) -> Result<ConfigMap, StoreError> {
         let text = serde_json::to_string(head)
             .map_err(|error| self.error("write", &name, StoreErrorKind::Content(error.to_string())))?;
         let mut metadata = self.metadata(name);
-        if let Some(labels) = &mut metadata.labels {
-            // An archived head keeps the label of the Organism that wrote it, which may be deleted.
-            labels.insert(UID_LABEL.into(), head.uid.clone());
+        if head.uid != self.uid {
+            // An archived head belongs to the Organism that wrote it, which is gone.
+            metadata.labels.get_or_insert_default().insert(UID_LABEL.into(), head.uid.clone());
+            metadata.owner_references = None;
         }
         Ok(ConfigMap {
             metadata,
@@ -359,13 +461,10 @@ impl ConfigMaps {
         ObjectMeta {
             name: Some(name),
             labels: Some(labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect()),
+            owner_references: self.owners(),
             ..ObjectMeta::default()
         }
     }
-}
-
-fn uid_selector(uid: &str) -> String {
-    format!("{UID_LABEL}={uid}")
 }
 
 /// Parses the name of a segment, `<organism>-ledger-<epoch>-<first>-<count>`, into epoch, first index and count.
@@ -375,4 +474,10 @@ pub fn parse_segment_name(organism: &str, name: &str) -> Option<(u64, u64, u64)>
     let mut next = || numbers.next()?.parse().ok();
     let (epoch, first, count) = (next()?, next()?, next()?);
     numbers.next().is_none().then_some((epoch, first, count))
+}
+
+/// Parses the name of an archived head, `<organism>-ledger-g<generation>`, into its generation.
+#[must_use]
+pub fn parse_archived_name(organism: &str, name: &str) -> Option<u64> {
+    name.strip_prefix(organism)?.strip_prefix("-ledger-g")?.parse().ok()
 }

@@ -161,6 +161,16 @@ impl Head {
         }
     }
 
+    /// Whether `other` states the same ledger: the same entries in the same segments, whoever wrote the head last.
+    #[must_use]
+    pub fn states_the_same_as(&self, other: &Self) -> bool {
+        let ranges = |head: &Self| -> Vec<_> {
+            head.segments.iter().map(|it| (it.epoch, it.first, it.count)).collect()
+        };
+        let ledger = |head: &Self| (head.uid.clone(), head.generation, head.size, head.root, head.last_hash);
+        ledger(self) == ledger(other) && ranges(self) == ranges(other)
+    }
+
     /// The end of the chain as the head states it; `None` if its peaks do not match its size or its root.
     #[must_use]
     pub fn chain(&self) -> Option<Chain> {
@@ -257,6 +267,17 @@ impl Head {
         }
         prune
     }
+}
+
+/// What is wrong with the unreadable head `name` (`namespace/organism-ledger`), and the cure.
+#[must_use]
+pub fn head_unreadable(name: &str, why: &str) -> String {
+    let (namespace, head) = name.split_once('/').unwrap_or(("", name));
+    let organism = head.strip_suffix("-ledger").unwrap_or(head);
+    format!(
+        "ConfigMap {name} is not a readable ledger head: {why}. Restore its data.head, or run `venom ledger repair \
+         organism/{organism} -n {namespace}`. Until then nothing is committed."
+    )
 }
 
 /// Number of segments of one level that become one segment of the next.

@@ -7,15 +7,18 @@
 //! | [`opened`] | a decoded segment with the chain before and after it |
 //! | [`configmap`] | a ledger in ConfigMaps |
 //! | [`directory`] | a ledger in a folder of a file system |
+//! | [`failure`] | what the API server said, in one sentence |
 
 use std::time::Duration;
 
 pub mod configmap;
 pub mod directory;
+pub mod failure;
 pub mod head;
 pub mod injections;
 pub mod opened;
 
+pub use failure::ApiFailure;
 pub use head::{Head, SegmentRef};
 pub use opened::OpenedSegment;
 

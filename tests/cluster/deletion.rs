@@ -1,13 +1,15 @@
 //! Deletion of an Organism, retained ledgers, and name conflicts.
-use k8s_openapi::api::core::v1::ConfigMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use venom::api::{Genome, Organism};
 
-use crate::harness::eventually;
+use crate::harness::{eventually, within};
 use crate::ledger::Live;
-use crate::world::{in_world, message};
+use crate::world::{condition, in_world, message};
 
 /// The ledger is deleted, and so is a Genome that the Organism owns; a referenced Genome is released.
 #[tokio::test]
@@ -21,17 +23,21 @@ async fn the_ledger_is_deleted_with_the_organism() {
             world.beating(name).await;
             world.beats_more(name, 200).await;
             assert!(world.ledger_objects(name).await.len() >= 2);
+            let found = world.organisms.get_metadata(name).await.unwrap();
+            assert_eq!(found.finalizers(), [] as [String; 0], "nothing keeps it from going");
             world.delete_organism(name).await;
-            world.gone(name).await;
-            assert_eq!(world.ledger_objects(name).await, Vec::<String>::new());
+            world.collected(name).await;
         }
         eventually("the Genome of its own to be collected", async || {
             let left = world.genomes.get_metadata_opt("owner").await.map_err(|error| error.to_string())?;
             left.map_or(Ok(()), |_| Err("it is there".into()))
         })
         .await;
-        let lent = world.genomes.get("lent").await.unwrap().status.unwrap();
-        assert_eq!(lent.bound_to, None);
+        eventually("the other Genome to be released", async || {
+            let lent = world.genomes.get("lent").await.map_err(|error| error.to_string())?;
+            lent.status.unwrap().bound_to.map_or(Ok(()), |bound| Err(format!("bound to {}", bound.uid)))
+        })
+        .await;
 
         // A new Organism of the same name starts a new ledger.
         world.create::<Organism>("owner", Value::Null).await;
@@ -53,9 +59,12 @@ async fn a_retained_ledger_is_continued() {
         world.beats_more("venom", 150).await;
         let old_store = world.store("venom").await;
         world.delete_organism("venom").await;
-        world.gone("venom").await;
+        eventually("the head to be marked", async || {
+            let head = old_store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();
+            if head.retained { Ok(()) } else { Err("not retained".into()) }
+        })
+        .await;
         let left = Live::read(&old_store).await;
-        assert!(left.head.retained);
         left.check();
 
         world.create::<Organism>("venom", spec).await;
@@ -89,6 +98,78 @@ async fn a_retained_ledger_is_continued() {
         let old = Live::listed(&old_store, head).await.expect("a segment of the old generation is gone");
         assert_eq!(old.continues(&left), left.entries.len());
         old.check();
+    })
+    .await;
+}
+
+/// Kubernetes deletes a ledger whether an operator runs or not, and the next Organism starts a new one.
+#[tokio::test]
+async fn a_ledger_is_deleted_without_an_operator() {
+    in_world(async |world| {
+        let operator = world.operator("alpha");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        drop(operator);
+        world.delete_organism("venom").await;
+        world.collected("venom").await;
+        let _operator = world.operator("beta");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        assert_eq!(world.ledger("venom").await.head.generation, 1);
+    })
+    .await;
+}
+
+/// A finalizer of an earlier version is removed on sight. One of somebody else keeps the Organism, but not its life.
+#[tokio::test]
+async fn a_deleted_organism_that_is_kept_no_longer_beats() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        let finalizers = |all: Value| Patch::Merge(json!({"metadata": {"finalizers": all}}));
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        let both = finalizers(json!(["genesis.venom.dev/ledger", "venom.test/hold"]));
+        world.organisms.patch("venom", &PatchParams::default(), &both).await.unwrap();
+        eventually("our finalizer to be removed", async || {
+            let found = world.organisms.get_metadata("venom").await.map_err(|error| error.to_string())?;
+            if found.finalizers() == ["venom.test/hold"] {
+                Ok(())
+            } else {
+                Err(format!("{:?}", found.finalizers()))
+            }
+        })
+        .await;
+        world.delete_organism("venom").await;
+        let status = world.condition("venom", "Ready", "False", "Deleting").await;
+        assert_eq!(condition(&status, "Beating"), ("False".into(), "Deleting".into()));
+        let none = finalizers(Value::Null);
+        world.organisms.patch("venom", &PatchParams::default(), &none).await.unwrap();
+        world.collected("venom").await;
+    })
+    .await;
+}
+
+/// Organisms in a namespace that is being deleted end at once; nothing is created there again and again.
+#[tokio::test]
+async fn a_namespace_with_organisms_is_deleted_without_delay() {
+    in_world(async |world| {
+        let operator = world.operator("alpha");
+        for name in ["one", "two", "three"] {
+            world.create::<Organism>(name, json!({"ledger": {"onDelete": "Retain"}})).await;
+        }
+        for name in ["one", "two", "three"] {
+            world.beating(name).await;
+        }
+        let namespaces: Api<Namespace> = Api::all(world.client.clone());
+        let start = Instant::now();
+        namespaces.delete(&world.namespace, &DeleteParams::default()).await.unwrap();
+        within(Duration::from_secs(20), "the namespace to be gone", async || {
+            let found = namespaces.get_opt(&world.namespace).await.map_err(|error| error.to_string())?;
+            found.map_or(Ok(()), |it| Err(format!("{:?}", it.status)))
+        })
+        .await;
+        println!("a namespace with three organisms was deleted in {:?}", start.elapsed());
+        assert!(!operator.log().contains("ERROR"), "{}", operator.log());
     })
     .await;
 }

@@ -8,6 +8,7 @@ mod beats;
 mod body;
 mod decisions;
 mod deletion;
+mod evidence;
 mod fights;
 mod full;
 mod genomes;
@@ -24,6 +25,7 @@ mod pruning;
 #[allow(dead_code)] // parts are used by other test targets only
 #[path = "../rederive/mod.rs"]
 mod rederive;
+mod refusals;
 mod rights;
 mod rollouts;
 mod service;

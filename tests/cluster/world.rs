@@ -105,6 +105,16 @@ impl World {
         self.organisms.delete(name, &DeleteParams::default()).await.unwrap();
     }
 
+    /// Waits until the Organism and every object of its ledger are deleted.
+    pub async fn collected(&self, name: &str) {
+        self.gone(name).await;
+        eventually(&format!("the ledger of {name} to be collected"), async || {
+            let left = self.ledger_objects(name).await;
+            if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+        })
+        .await;
+    }
+
     /// Waits until the Organism is deleted, including its finalizers.
     pub async fn gone(&self, name: &str) {
         eventually(&format!("Organism {name} to be gone"), async || {

@@ -10,7 +10,7 @@ use super::tally::Tally;
 use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::Arbiter;
 use crate::organism::cores::Cores;
-use crate::runtime::{Engine, EngineError};
+use crate::runtime::{Engine, EngineError, MAX_PENDING};
 
 /// Longest wait for a message: nothing is due later than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -81,14 +81,14 @@ impl BeatLoop<'_> {
 
     /// Opens, runs and closes the beat that is due.
     fn beat(&mut self, arbiter: &Arbiter, now: Instant) -> Result<(), Error> {
-        let opened = self.engine.open_beat(now, unix_seconds(), NO_SLOWDOWN).map_err(failed)?;
+        let opened = self.engine.open_beat(now, unix_seconds(), NO_SLOWDOWN, MAX_PENDING).map_err(failed)?;
         self.tally.missed += opened.missed;
         if let Some(reason) = opened.blocked {
             complain(&format!("an injection waits: {reason}"));
         }
         if let Some(open) = opened.open {
             let flows = arbiter.time_wrap(vec![open.input.clone()]).remove(0);
-            if let Some(beat) = self.engine.close_beat(open, flows, now, NO_SLOWDOWN).map_err(failed)? {
+            if let Some(beat) = self.engine.close_beat(open, flows, now).map_err(failed)? {
                 self.tally.count(beat);
             }
         }

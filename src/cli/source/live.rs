@@ -1,7 +1,5 @@
 //! A ledger in a cluster.
 
-use std::collections::BTreeMap;
-
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
@@ -90,11 +88,13 @@ impl Store for Live {
         }
     }
 
+    /// The object's UID does not matter here: a backup that was restored has given it a new one, and its content is
+    /// proved by its hashes.
     fn load(&self, listed: &SegmentRef) -> Result<SealedSegment, Error> {
-        let found =
-            self.runtime.block_on(self.maps.listed(listed)).map_err(|error| failed(&self.name, &error))?;
+        let found = self.runtime.block_on(self.maps.segment(&self.maps.name_of(listed)));
         let wrong = |what: &str| Error::Failed(format!("{}: {what}", self.segment_name(listed)));
-        let sealed = found.ok_or_else(|| wrong("missing, or replaced by another object"))?;
+        let (_, sealed) =
+            found.map_err(|error| failed(&self.name, &error))?.ok_or_else(|| wrong("missing"))?;
         let found = (sealed.head.first, sealed.head.count, sealed.head.start);
         if found != (listed.first, listed.count, listed.start) {
             return Err(wrong("differs from its entry in the ledger's head"));
@@ -107,14 +107,8 @@ impl Store for Live {
     }
 
     fn present(&self, head: &Head) -> Result<Vec<bool>, Error> {
-        let objects =
-            self.runtime.block_on(self.maps.list(&head.uid)).map_err(|error| failed(&self.name, &error))?;
-        let uids: BTreeMap<String, Option<String>> =
-            objects.iter().map(|object| (object.name_any(), object.uid())).collect();
-        let is_there = |listed: &SegmentRef| {
-            uids.get(&self.maps.name_of(listed)).is_some_and(|uid| uid.as_ref() == Some(&listed.object))
-        };
-        Ok(head.segments.iter().map(is_there).collect())
+        let objects = self.runtime.block_on(self.maps.list()).map_err(|error| failed(&self.name, &error))?;
+        Ok(head.segments.iter().map(|listed| objects.contains_key(&self.maps.name_of(listed))).collect())
     }
 
     /// None: an unlisted segment may be about to be listed, and the operator deletes garbage itself.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api;
-use crate::operator::committer::ObjectEvent;
+use crate::operator::committer::LedgerEvent;
 use crate::operator::publisher::report::NotReady;
 use crate::runtime::Desired;
 
@@ -20,7 +20,7 @@ pub enum Message {
     /// An object of its body has changed.
     BodyChanged,
     /// An object of its ledger was deleted, or all were listed again.
-    LedgerObjects(ObjectEvent),
+    LedgerObjects(LedgerEvent),
     /// End, and answer when nothing of it runs any more.
     End(End, oneshot::Sender<()>),
 }
@@ -30,9 +30,7 @@ pub enum Message {
 pub enum End {
     /// The operator is stopping: commit what is pending and write the last status.
     Stop,
-    /// The Organism is deleted and its ledger stays: commit what is pending.
-    DeletedRetain,
-    /// The Organism is gone, or its ledger is deleted with it: write nothing more.
+    /// The Organism is deleted: nothing more is committed, unless its ledger stays.
     Deleted,
 }
 
@@ -67,6 +65,11 @@ impl Mailbox {
     /// Sends a message. One for an actor that is gone is dropped.
     pub fn send(&self, message: Message) {
         let _ = self.messages.send(message);
+    }
+
+    /// Asks the actor to end and does not wait for it.
+    pub fn request_end(&self, end: End) {
+        self.send(Message::End(end, oneshot::channel().0));
     }
 
     /// Ends the actor. Returns when it is gone.

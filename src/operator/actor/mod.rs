@@ -5,6 +5,7 @@
 //! | [`mailbox`] | what an actor is sent |
 //! | `plan` | what follows the end of a run, a failed recovery, an end (pure) |
 //! | `children` | the supervised tasks |
+//! | `end` | from Ending to Gone |
 //! | [`Resources`] | what all actors share |
 //! | `standby` | waiting while another operator holds the ledger |
 //!
@@ -20,6 +21,7 @@
 //! the publisher; nothing comes back from a child but its exit.
 
 mod children;
+mod end;
 pub mod mailbox;
 mod plan;
 mod resources;
@@ -30,11 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use self::children::{Child, Children, Ended, Exit};
 use self::mailbox::{End, Message};
-use self::plan::{Next, RECOVERY_RETRY, RunEnd, after_failed_recovery, end_limits};
+use self::plan::{Next, RECOVERY_RETRY, RunEnd, after_failed_recovery};
 pub use self::resources::{Bodies, Resources};
 use super::beater::EngineHandle;
 use super::body::index::{Nodes, ObservedStatus};
@@ -42,7 +44,7 @@ use super::body::reconciler::Handle as BodyHandle;
 use super::collector::{CollectError, Collector};
 use super::committer;
 use super::committer::ledger::OwnedLedger;
-use super::committer::{Committer, ObjectEvent};
+use super::committer::{Committer, LedgerEvent};
 use super::key::Key;
 use super::publisher::autoscaling::Autoscaling;
 use super::publisher::mesh::MeshLink;
@@ -50,7 +52,7 @@ use super::publisher::report::{NotReady, NotReadyReason, Report};
 use super::publisher::{self, Publisher};
 use super::recovery::{RecoveryError, recover};
 use crate::api;
-use crate::runtime::{Desired, History, PauseReason, StartParams};
+use crate::runtime::{Desired, History, Pace, PauseReason, StartParams};
 
 /// Two commits of an organism are at least this far apart.
 const BATCH_SPACING: Duration = Duration::from_millis(50);
@@ -81,14 +83,14 @@ pub struct Actor {
 enum State {
     /// No ledger is held. `retry` is when the next recovery begins, where one is planned.
     Starting {
-        events: Vec<ObjectEvent>,
+        events: Vec<LedgerEvent>,
         retry: Option<Instant>,
     },
     /// Another operator holds the ledger.
     StandBy,
     Running {
         engine: EngineHandle,
-        events: mpsc::UnboundedSender<ObjectEvent>,
+        events: mpsc::UnboundedSender<LedgerEvent>,
         since: Instant,
     },
     Ending,
@@ -180,7 +182,14 @@ impl Actor {
     }
 
     fn set_organism(&mut self, organism: Arc<api::Organism>) {
+        let on_delete = organism.spec.ledger.on_delete;
+        let changed = on_delete != self.organism.spec.ledger.on_delete;
         self.organism = organism;
+        if let State::Running { events, .. } = &self.state
+            && changed
+        {
+            let _ = events.send(LedgerEvent::OnDelete(on_delete));
+        }
         if matches!(self.state, State::StandBy) {
             return;
         }
@@ -304,15 +313,16 @@ impl Actor {
         if self.desired.is_none() || self.blocked.is_some() || self.children.is_running(Child::Recovery) {
             return;
         }
-        let (resources, organism, uid) = (self.resources.clone(), self.organism.clone(), self.uid.clone());
+        let (resources, organism, key) = (self.resources.clone(), self.organism.clone(), self.key.clone());
         self.children.spawn(Child::Recovery, async move {
             // P has to be known before the first beat, so that a restart changes nothing.
             wait_until_listed(resources.bodies.as_ref()).await;
             // Infallible: the semaphore is never closed.
             let _turn = resources.recoveries.acquire().await.ok();
-            let existing = resources.first_lists.take(&uid).await;
+            let existing = resources.first_lists.take(&key).await;
             let client = resources.ledger_client.clone();
-            Exit::Recovery(Box::new(recover(client, &organism, &resources.identity, existing).await))
+            let codec = &resources.codec;
+            Exit::Recovery(Box::new(recover(client, &organism, &resources.identity, existing, codec).await))
         });
     }
 
@@ -359,6 +369,8 @@ impl Actor {
         };
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
+        // It may have changed during the recovery.
+        let _ = events.send(LedgerEvent::OnDelete(self.organism.spec.ledger.on_delete));
         let committer = Committer::new(
             self.key.clone(),
             ledger,
@@ -370,7 +382,13 @@ impl Actor {
             Exit::Committer(committer.run(requests, event_receiver).await)
         });
         let outcomes = collector.as_ref().map(Collector::outcomes);
-        let engine = self.resources.beater.start_engine(self.key.clone(), params, commits, outcomes);
+        let engine = self.resources.beater.start_engine(
+            self.key.clone(),
+            params,
+            commits,
+            outcomes,
+            self.report.clone(),
+        );
         if let Some(collector) = collector {
             let (injector, report) = (engine.injector(), self.report.clone());
             self.children.spawn(Child::Collector, async {
@@ -396,6 +414,9 @@ impl Actor {
         self.resources.metrics.restarted(end.reason());
         match end {
             RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
+            RunEnd::Committer(committer::Exit::NamespaceTerminating) => {
+                tracing::info!(organism = %self.key, "the namespace is being deleted");
+            }
             RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
             RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
         }
@@ -408,7 +429,9 @@ impl Actor {
                 );
                 self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
                 // An engine that is gone does not beat, whatever it reported last.
-                self.report.send_modify(|report| (report.engine, report.mesh) = (None, None));
+                self.report.send_modify(|report| {
+                    (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
+                });
                 self.report_not_ready();
                 self.plan_recovery(wait);
             }
@@ -441,7 +464,7 @@ impl Actor {
     fn child_ended(&mut self, ended: Ended) -> ControlFlow<()> {
         match ended {
             Ended::Exit(Exit::Publisher(publisher::Exit::OrganismGone)) => {
-                tracing::warn!(organism = %self.key, "the Organism is gone; its ledger stays as it is");
+                tracing::info!(organism = %self.key, "the Organism is gone");
                 return ControlFlow::Break(());
             }
             Ended::Exit(Exit::Recovery(outcome)) => self.recovered(*outcome),
@@ -469,41 +492,6 @@ impl Actor {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    /// Ends everything, in the order in which data flows.
-    async fn end(mut self, end: End) {
-        let limits = end_limits(end);
-        self.body = None;
-        for child in [Child::Body, Child::Recovery, Child::StandBy] {
-            self.children.abort(child);
-        }
-        if let State::Running { engine, events, .. } = std::mem::replace(&mut self.state, State::Ending) {
-            if let Some(limit) = limits.flush {
-                let flushed = async {
-                    tokio::select! {
-                        () = engine.flush() => {}
-                        // Without a committer nothing more is committed.
-                        () = self.children.wait_for(Child::Committer) => {}
-                    }
-                };
-                if timeout(limit, flushed).await.is_err() {
-                    tracing::warn!(organism = %self.key, "pending entries could not be committed in time");
-                }
-            }
-            // The committer ends when engine and events are dropped.
-            drop((engine, events));
-            self.children.abort(Child::Collector);
-            if timeout(limits.commit, self.children.wait_for(Child::Committer)).await.is_err() {
-                self.children.abort(Child::Committer);
-            }
-        }
-        if let Some(limit) = limits.status {
-            // The publisher writes the last report once all senders of reports are dropped.
-            drop(std::mem::replace(&mut self.report, watch::Sender::new(Report::default())));
-            let _ = timeout(limit, self.children.wait_for(Child::Publisher)).await;
-        }
-        self.children.shutdown().await;
     }
 }
 

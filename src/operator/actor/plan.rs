@@ -16,6 +16,8 @@ const LONGEST_RESTART: Duration = Duration::from_secs(300);
 const RECOVERY_BLOCKED: Duration = Duration::from_secs(15);
 /// Wait before the next recovery after a failed call.
 pub(super) const RECOVERY_RETRY: Duration = Duration::from_secs(5);
+/// Wait before the next recovery while Kubernetes deletes an earlier ledger of that name.
+const RECOVERY_COLLECTED: Duration = Duration::from_secs(1);
 /// Wait before the next recovery after a lost race for the head.
 const RECOVERY_CONFLICT: Duration = Duration::from_millis(200);
 
@@ -62,10 +64,15 @@ impl RunEnd {
 /// The reason to show for a failed recovery, where someone has to act, and the wait before the next one.
 pub(super) fn after_failed_recovery(error: &RecoveryError) -> (Option<NotReadyReason>, Duration) {
     match error {
-        RecoveryError::NameTaken(_) => (Some(NotReadyReason::NameTaken), RECOVERY_BLOCKED),
+        RecoveryError::NameTaken(_) | RecoveryError::BelongsTo(..) => {
+            (Some(NotReadyReason::NameTaken), RECOVERY_BLOCKED)
+        }
+        RecoveryError::BeingCollected(_) => (Some(NotReadyReason::WaitingForFirstCommit), RECOVERY_COLLECTED),
         RecoveryError::HeadUnreadable(..) => (Some(NotReadyReason::HeadUnreadable), RECOVERY_BLOCKED),
         RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),
-        RecoveryError::Store(_) => (None, RECOVERY_RETRY),
+        RecoveryError::Store(_) | RecoveryError::Organisms(_) | RecoveryError::Task(_) => {
+            (None, RECOVERY_RETRY)
+        }
         _ => (Some(NotReadyReason::Invalid), RECOVERY_BLOCKED),
     }
 }
@@ -73,21 +80,21 @@ pub(super) fn after_failed_recovery(error: &RecoveryError) -> (Option<NotReadyRe
 /// Upper bounds on the steps of an end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EndLimits {
-    /// For committing what is pending; none where it is dropped.
+    /// For committing what is pending, where that is asked for.
     pub(super) flush: Option<Duration>,
-    /// For the commit in flight: a call that is cut off may still reach the API server.
+    /// For the commit in flight and the mark on a retained head: a call that is cut off may still reach the API
+    /// server.
     pub(super) commit: Duration,
-    /// For the last status; none where it is not written.
+    /// For the last status.
     pub(super) status: Option<Duration>,
 }
 
-/// The bounds of an end. Those of a stop add up to less than the operator's own.
+/// The bounds of an end. Those of a stop add up to less than the operator's own; a deletion waits for nothing.
 pub(super) fn end_limits(end: End) -> EndLimits {
     let seconds = Duration::from_secs;
     match end {
         End::Stop => EndLimits { flush: Some(seconds(14)), commit: seconds(1), status: Some(seconds(3)) },
-        End::DeletedRetain => EndLimits { flush: Some(seconds(20)), commit: seconds(15), status: None },
-        End::Deleted => EndLimits { flush: None, commit: seconds(15), status: None },
+        End::Deleted => EndLimits { flush: Some(seconds(2)), commit: seconds(1), status: Some(seconds(1)) },
     }
 }
 

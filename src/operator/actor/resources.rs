@@ -6,6 +6,7 @@ use kube::Client;
 use tokio::sync::Semaphore;
 
 use crate::operator::beater::Beater;
+use crate::operator::codec::Codec;
 use crate::operator::metrics::Metrics;
 use crate::operator::recovery::first_lists::FirstLists;
 use crate::operator::{body, collector, committer, publisher};
@@ -26,6 +27,8 @@ pub struct Resources {
     pub bodies: Option<Bodies>,
     /// Ledger objects that existed at the start.
     pub first_lists: Arc<FirstLists>,
+    /// Opens and replays segments.
+    pub codec: Arc<Codec>,
     /// Bounds the recoveries in progress.
     pub recoveries: Semaphore,
     /// Counts ends of runs.

@@ -31,14 +31,20 @@ fn desired() -> Desired {
 fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
     let ((ledger_client, ledger), (client, status)) = (ApiServer::start(), ApiServer::start());
     let metrics = Arc::new(Metrics::new().unwrap());
-    let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
+    let budget = Arc::new(Budget::for_tests());
     let (_, stopping) = watch::channel(false);
     let first_lists = FirstLists::new(0);
+    let codec = Arc::new(crate::operator::codec::Codec::default());
     let resources = Resources {
         ledger_client,
         identity: "alpha".into(),
         beater: Arc::new(Beater::start(Cores::default(), budget.clone(), metrics.clone()).unwrap()),
-        committers: Arc::new(committer::Resources::new(budget.clone(), metrics.clone(), stopping)),
+        committers: Arc::new(committer::Resources::new(
+            budget.clone(),
+            metrics.clone(),
+            stopping,
+            codec.clone(),
+        )),
         publishers: Arc::new(publisher::Resources {
             recorder: Recorder::new(client.clone(), "venom".into()),
             client,
@@ -48,6 +54,7 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
         }),
         bodies: None,
         first_lists: Arc::new(first_lists),
+        codec,
         recoveries: Semaphore::new(1),
         metrics,
     };
@@ -66,7 +73,7 @@ async fn an_event_during_the_recovery_reaches_the_committer() {
 
     let (method, _) = ledger.answer(|_| mock::not_found()).await;
     assert_eq!(method, Method::GET, "the recovery reads the head");
-    let deleted = ObjectEvent::Deleted { name: "venom-ledger".into(), uid: "head".into() };
+    let deleted = LedgerEvent::Deleted { name: "venom-ledger".into(), uid: "head".into() };
     mailbox.send(Message::LedgerObjects(deleted));
     let mut heads: Vec<Value> = vec![];
     // The recovery's own head, the first commits, and one head that repeats the one before it.

@@ -3,7 +3,7 @@ use crate::ledger::entry::Origin;
 use crate::runtime::History;
 
 fn beater() -> Beater {
-    let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
+    let budget = Arc::new(Budget::for_tests());
     Beater::start(Cores::default(), budget, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn params() -> StartParams {
 
 fn start(beater: &Beater) -> (EngineHandle, mpsc::Receiver<CommitRequest>) {
     let (commits, requests) = mpsc::channel(1);
-    (beater.start_engine(Key::new("a", "venom"), params(), commits, None), requests)
+    (beater.start_engine(Key::new("a", "venom"), params(), commits, None, ReportSender::default()), requests)
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use crate::ledger::entry::Origin;
 use crate::ledger::sealed::ReplayStart;
 use crate::mesh::CommittedInjection;
 use crate::operator::publisher::report::Integrity;
-use crate::store::configmap::ConfigMaps;
+use crate::store::configmap::{ConfigMaps, LedgerObject, Objects};
 use crate::store::head::{Head, SegmentRef};
 
 /// A ledger whose head names this process as its writer.
@@ -25,6 +25,8 @@ pub struct OwnedLedger {
     pub integrity: Integrity,
     /// Injections of the last 30 minutes, oldest first: retries must not record them again.
     pub known: Vec<CommittedInjection>,
+    /// Objects of this Organism, by name and UID, whose ownerReference is not what spec.ledger.onDelete asks for.
+    pub misowned: Vec<(String, String)>,
 }
 
 impl OwnedLedger {
@@ -32,7 +34,21 @@ impl OwnedLedger {
     #[must_use]
     pub fn new(store: ConfigMaps, head: Head, resource_version: String, origin: Origin) -> Self {
         let integrity = integrity(&head, &BTreeSet::new(), &store);
-        Self { store, head, resource_version, origin, lost: BTreeSet::new(), integrity, known: vec![] }
+        let (lost, known, misowned) = (BTreeSet::new(), vec![], vec![]);
+        Self { store, head, resource_version, origin, lost, integrity, known, misowned }
+    }
+
+    /// Those of `objects` that this Organism has written and whose ownerReference is not what the store writes. The
+    /// head gets it with every write.
+    #[must_use]
+    pub fn misowned_among(&self, objects: &Objects) -> Vec<(String, String)> {
+        let uid = self.store.organism_uid();
+        let head = self.store.head_name();
+        let wrong = |it: &&LedgerObject| {
+            let owned = it.owner.as_deref() == Some(uid);
+            it.organism == uid && it.name != head && owned != self.store.is_owned()
+        };
+        objects.values().filter(wrong).map(|it| (it.name.clone(), it.uid.clone())).collect()
     }
 
     /// Notes listed segments, by name, as missing. Returns how many of them were not known to be.

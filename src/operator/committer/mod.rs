@@ -5,7 +5,10 @@
 //! | [`ledger`] | a ledger that this process has taken over |
 //! | `plan` | what follows a failed write of the head (pure) |
 //! | `retry` | waiting between the attempts of a write |
+//! | `faults` | what is reported of writes that fail |
 //! | [`merge`] | adjacent segments become one |
+//! | `housekeeping` | merged and pruned segments leave the head, then the cluster |
+//! | `events` | what happens to the ledger's objects, and who owns them |
 //!
 //! A commit creates the segment, then replaces the head with the resourceVersion of our own last replace.
 //! Only the second step commits. A failure in between leaves a segment that no head lists; the next take-over
@@ -19,6 +22,9 @@
 //! takes a write of the head. So the room has to come from elsewhere. When it is there, entries beyond the bound
 //! are pruned before more are stored, or the ledger would fill etcd again at once.
 
+mod events;
+mod faults;
+mod housekeeping;
 pub mod ledger;
 pub mod merge;
 pub mod plan;
@@ -30,22 +36,25 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 
+use self::faults::Faults;
 use self::ledger::OwnedLedger;
 use self::merge::{Merge, MergeError, finished};
 use self::plan::{AfterFailedPut, Fenced, after_failed_put};
 use self::retry::Attempts;
 use super::budget::Budget;
+use super::codec::Codec;
+use super::failure_log::FailureLog;
 use super::key::Key;
 use super::metrics::Metrics;
-use super::publisher::report::{CommittedLedger, LedgerFault, Report};
-use crate::ledger::entry::Record;
+use super::publisher::report::{CommittedLedger, FaultCause, ReportSender};
+use crate::api::OnDelete;
+use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
 use crate::ledger::{Chain, SealedSegment};
 use crate::mesh::CommittedInjection;
-use crate::mesh::INJECTION_RETENTION;
 use crate::runtime::{Batch, EngineStatus};
-use crate::store::configmap::StoreErrorKind;
-use crate::store::head::{Head, SegmentRef, largest_merge};
+use crate::store::configmap::{Objects, StoreErrorKind};
+use crate::store::head::{Head, SegmentRef};
 
 /// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
@@ -69,16 +78,24 @@ pub struct Resources {
     urgent: Semaphore,
     /// Merging decodes whole segments: one at a time keeps memory flat.
     merges: Semaphore,
+    /// Encodes segments.
+    codec: Arc<Codec>,
 }
 
 impl Resources {
     /// For the committers of one process.
     #[must_use]
-    pub fn new(budget: Arc<Budget>, metrics: Arc<Metrics>, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(
+        budget: Arc<Budget>,
+        metrics: Arc<Metrics>,
+        stopping: watch::Receiver<bool>,
+        codec: Arc<Codec>,
+    ) -> Self {
         Self {
             budget,
             metrics,
             stopping,
+            codec,
             calm: Semaphore::new(CALM_COMMITS),
             urgent: Semaphore::new(URGENT_COMMITS),
             merges: Semaphore::new(1),
@@ -102,9 +119,9 @@ pub struct CommitRequest {
     pub acknowledge: Box<dyn FnOnce() + Send>,
 }
 
-/// What the watch has seen of a ledger's objects.
+/// What a committer is told besides batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ObjectEvent {
+pub enum LedgerEvent {
     /// An object was deleted.
     Deleted {
         /// Its name.
@@ -112,8 +129,12 @@ pub enum ObjectEvent {
         /// Its UID.
         uid: String,
     },
-    /// A new list: exactly these names with these UIDs exist.
-    Listed(BTreeSet<(String, String)>),
+    /// A new list: exactly these objects exist.
+    Listed(Objects),
+    /// What spec.ledger.onDelete asks for.
+    OnDelete(OnDelete),
+    /// The Organism is gone and its ledger stays: mark the head once all is committed.
+    Retain,
 }
 
 /// Why a committer ended.
@@ -125,8 +146,18 @@ pub enum Exit {
     Fenced(Fenced),
     /// The operator is stopping and may no longer write.
     AccessRevoked,
+    /// The namespace is being deleted, and with it the ledger: nothing more can be stored.
+    NamespaceTerminating,
     /// Entries cannot be stored, for this reason. Nothing of them is committed.
     Failed(String),
+}
+
+/// What a committer does next.
+enum Work {
+    Commit(Box<CommitRequest>),
+    Event(LedgerEvent),
+    ListMerged(Vec<SegmentRef>, Result<SegmentRef, MergeError>),
+    WriteOwners,
 }
 
 /// The committer of one organism.
@@ -138,17 +169,23 @@ pub struct Committer {
     /// Whether the batch that is being committed is urgent.
     urgent: bool,
     resources: Arc<Resources>,
-    report: watch::Sender<Report>,
+    report: ReportSender,
     /// Notified when segments are missing: a snapshot makes the ledger replayable again.
     snapshot_needed: Arc<Notify>,
     merging: Option<Merge>,
-    /// Entries of the injections of the last [`INJECTION_RETENTION`], oldest first, and when they were recorded. They are not
+    /// Entries of the injections of the last half hour, oldest first, and when they were recorded. They are not
     /// pruned, so that the next writer of this ledger knows their ids.
     injections: VecDeque<(u64, Instant)>,
     /// Segments that do not fit into one segment with their neighbours.
     unmergeable: BTreeSet<String>,
     /// Whether the last write was refused because etcd is full.
     etcd_full: bool,
+    faults: Arc<Faults>,
+    failures: FailureLog,
+    /// When ownerReferences are brought in line with spec.ledger.onDelete; none when they are.
+    owners_due: Option<tokio::time::Instant>,
+    /// Whether the head is to be marked as retained at the end.
+    retain_head: bool,
 }
 
 impl Committer {
@@ -158,24 +195,29 @@ impl Committer {
         key: Key,
         ledger: OwnedLedger,
         resources: Arc<Resources>,
-        report: watch::Sender<Report>,
+        report: ReportSender,
         snapshot_needed: Arc<Notify>,
     ) -> Self {
+        let faults = Arc::new(Faults::new(report.clone(), resources.metrics.clone()));
         let now = Instant::now();
         // The machine may have started later than the injection was recorded.
         let recorded = |known: &CommittedInjection| (known.entry, now.checked_sub(known.age).unwrap_or(now));
         Self {
             key,
             injections: ledger.known.iter().map(recorded).collect(),
+            owners_due: (!ledger.misowned.is_empty()).then(tokio::time::Instant::now),
             ledger,
             retain: u64::MAX,
             urgent: false,
-            resources,
             report,
             snapshot_needed,
             merging: None,
             unmergeable: BTreeSet::new(),
             etcd_full: false,
+            faults,
+            failures: FailureLog::default(),
+            retain_head: false,
+            resources,
         }
     }
 
@@ -184,35 +226,57 @@ impl Committer {
     pub async fn run(
         mut self,
         mut batches: mpsc::Receiver<CommitRequest>,
-        mut events: mpsc::UnboundedReceiver<ObjectEvent>,
+        mut events: mpsc::UnboundedReceiver<LedgerEvent>,
     ) -> Exit {
         if !self.ledger.lost.is_empty() {
             self.snapshot_needed.notify_one();
         }
+        self.report_on_delete();
+        let faults = self.faults.clone();
         let exit = loop {
-            let done = tokio::select! {
+            let work = tokio::select! {
                 biased;
                 request = batches.recv() => match request {
-                    Some(request) => self.commit(request).await,
-                    None => break Exit::Finished,
+                    Some(request) => Work::Commit(Box::new(request)),
+                    None => {
+                        // It was told before the engine ended.
+                        while let Ok(event) = events.try_recv() {
+                            self.retain_head |= event == LedgerEvent::Retain;
+                        }
+                        break Exit::Finished;
+                    }
                 },
-                Some(event) = events.recv() => self.object_event(event).await,
-                (parts, merged) = finished(&mut self.merging) => self.finish_merge(parts, merged).await,
+                Some(event) = events.recv() => Work::Event(event),
+                (parts, merged) = finished(&mut self.merging) => Work::ListMerged(parts, merged),
+                () = until(self.owners_due) => Work::WriteOwners,
             };
-            if let Err(exit) = done {
+            if let Err(exit) = faults.watch(self.work(work)).await {
                 break exit;
             }
         };
         if let Some(merge) = self.merging.take() {
             merge.end().await;
         }
+        if self.retain_head && matches!(exit, Exit::Finished) {
+            return self.mark_retained().await.err().unwrap_or(exit);
+        }
         exit
+    }
+
+    async fn work(&mut self, work: Work) -> Result<(), Exit> {
+        match work {
+            Work::Commit(request) => self.commit(*request).await,
+            Work::Event(event) => self.ledger_event(event).await,
+            Work::ListMerged(parts, merged) => self.finish_merge(parts, merged).await,
+            Work::WriteOwners => self.write_owners().await,
+        }
     }
 
     /// 1. Store the entries. 2. Report the status. 3. Acknowledge. 4. Prune and merge.
     async fn commit(&mut self, request: CommitRequest) -> Result<(), Exit> {
         let started = Instant::now();
         let CommitRequest { batch, acknowledge } = request;
+        let batch = Arc::new(batch);
         (self.retain, self.urgent) = (batch.retain, batch.urgent);
         if !batch.records.is_empty() {
             if self.ledger.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
@@ -224,14 +288,14 @@ impl Committer {
             self.resources.budget.wrote(bytes);
             self.resources.metrics.committed(batch.urgent, bytes, started.elapsed());
         }
-        self.report(batch.status);
+        self.report(Some(batch.status.clone()));
         acknowledge();
         self.prune().await?;
         self.start_merge();
         Ok(())
     }
 
-    /// Reports the ledger as it is now, and with it the engine's status, if it belongs to this commit.
+    /// Reports the ledger as it is now, and with it the engine's status where it has changed: both of one commit.
     fn report(&self, status: Option<EngineStatus>) {
         let retain_reduced = self.resources.budget.retain(self.retain) < self.retain;
         let mut ledger = CommittedLedger::of(&self.ledger.head, retain_reduced);
@@ -247,9 +311,9 @@ impl Committer {
     }
 
     /// Stores a batch's entries. Returns the bytes written.
-    async fn store(&mut self, batch: &Batch) -> Result<u64, Exit> {
+    async fn store(&mut self, batch: &Arc<Batch>) -> Result<u64, Exit> {
         let mut bytes = 0;
-        for (part, after) in self.seal(&batch.before, &batch.after, &batch.records)? {
+        for (part, after) in self.seal(batch).await? {
             let object = self.create_segment(&part).await?;
             let mut head = self.ledger.head.clone();
             let listed = SegmentRef::new(&part, head.epoch, object, 0);
@@ -264,28 +328,17 @@ impl Committer {
         Ok(bytes)
     }
 
-    /// The entries between two ends of the chain as one segment, or as several where one would be too large,
-    /// each with the end of the chain after it.
-    fn seal(
-        &self,
-        before: &Chain,
-        after: &Chain,
-        records: &[Record],
-    ) -> Result<Vec<(SealedSegment, Chain)>, Exit> {
-        match SealedSegment::seal(Some(&self.ledger.origin), before, after, records) {
-            Ok(sealed) => Ok(vec![(sealed, after.clone())]),
-            Err(SealError::Encode(error)) if records.len() > 1 => {
-                tracing::debug!(organism = %self.key, %error, "sealing in halves");
-                let (left, right) = records.split_at(records.len() / 2);
-                let mut middle = before.clone();
-                for record in left {
-                    // Infallible: the engine has recorded each of them before.
-                    let _ = middle.record(record);
-                }
-                let mut parts = self.seal(before, &middle, left)?;
-                parts.extend(self.seal(&middle, after, right)?);
-                Ok(parts)
-            }
+    /// The entries of a batch as one segment, or as several where one would be too large, each with the end of the
+    /// chain after it.
+    async fn seal(&self, batch: &Arc<Batch>) -> Result<Vec<(SealedSegment, Chain)>, Exit> {
+        let (origin, batch) = (self.ledger.origin.clone(), batch.clone());
+        let sealed = self.resources.codec.run(move || {
+            let Batch { before, after, records, .. } = &*batch;
+            seal(&origin, before, after, records)
+        });
+        match sealed.await {
+            Ok(Ok(parts)) => Ok(parts),
+            Ok(Err(error)) => Err(Exit::Failed(format!("cannot seal a segment: {error}"))),
             Err(error) => Err(Exit::Failed(format!("cannot seal a segment: {error}"))),
         }
     }
@@ -301,12 +354,11 @@ impl Committer {
                 Err(error) => error,
             };
             drop(turn);
-            if matches!(error.kind, StoreErrorKind::Conflict) {
+            let taken = matches!(error.kind, StoreErrorKind::Conflict).then(|| {
                 let (epoch, head) = (self.ledger.head.epoch, &sealed.head);
-                let name = self.ledger.store.segment_name(epoch, head.first, head.count);
-                self.report_fault(Some(LedgerFault::NameTaken(name)));
-            }
-            self.back_off(&error, &mut attempts).await?;
+                FaultCause::NameTaken(self.ledger.store.segment_name(epoch, head.first, head.count))
+            });
+            self.back_off(&error, taken, &mut attempts).await?;
             if self.etcd_full {
                 self.prune().await?;
             }
@@ -348,152 +400,54 @@ impl Committer {
                         self.ledger.resource_version = resource_version;
                         break;
                     }
-                    Err(error) => self.back_off(&error, &mut attempts).await?,
+                    Err(error) => self.back_off(&error, None, &mut attempts).await?,
                 },
                 AfterFailedPut::NameTaken => {
-                    self.report_fault(Some(LedgerFault::NameTaken(self.ledger.store.head_name())));
-                    self.back_off(&error, &mut attempts).await?;
+                    let cause = FaultCause::NameTaken(self.ledger.store.head_name());
+                    self.back_off(&error, Some(cause), &mut attempts).await?;
                 }
-                AfterFailedPut::Unreadable(why) => {
-                    let name = self.ledger.store.head_name();
-                    self.report_fault(Some(LedgerFault::HeadUnreadable(name, why)));
-                    self.back_off(&error, &mut attempts).await?;
+                AfterFailedPut::Unreadable(message) => {
+                    self.back_off(&error, Some(FaultCause::HeadUnreadable(message)), &mut attempts).await?;
                 }
-                AfterFailedPut::Retry => self.back_off(&error, &mut attempts).await?,
+                AfterFailedPut::Retry => self.back_off(&error, None, &mut attempts).await?,
             }
         }
-        self.report_fault(None);
-        self.clear_etcd_full();
+        self.faults.passed();
+        self.note_success();
         self.ledger.head = next;
         Ok(serde_json::to_vec(&self.ledger.head).map_or(0, |text| text.len() as u64))
     }
+}
 
-    fn report_fault(&self, fault: Option<LedgerFault>) {
-        self.report.send_if_modified(|report| {
-            let changed = report.ledger_fault != fault;
-            report.ledger_fault = fault;
-            changed
-        });
-    }
-
-    /// Starts merging adjacent segments beside the commits, unless a merge is in progress.
-    fn start_merge(&mut self) {
-        if self.merging.is_some() {
-            return;
-        }
-        let retain = self.resources.budget.retain(self.retain);
-        let exists = |it: &SegmentRef| {
-            !self.ledger.is_lost(it) && !self.unmergeable.contains(&self.ledger.store.name_of(it))
-        };
-        let Some(range) = self.ledger.head.mergeable(largest_merge(retain), exists) else { return };
-        let parts = self.ledger.head.segments[range].to_vec();
-        let OwnedLedger { store, origin, head, .. } = &self.ledger;
-        self.merging =
-            Some(Merge::start(self.resources.clone(), store.clone(), origin.clone(), head.epoch, parts));
-    }
-
-    /// Lists the merged segment in place of its parts, then deletes these.
-    async fn finish_merge(
-        &mut self,
-        parts: Vec<SegmentRef>,
-        merged: Result<SegmentRef, MergeError>,
-    ) -> Result<(), Exit> {
-        let listed = match merged {
-            Ok(listed) => listed,
-            Err(error) => {
-                tracing::warn!(organism = %self.key, %error, "cannot merge segments");
-                if matches!(error, MergeError::Merge(_)) {
-                    self.unmergeable.extend(parts.iter().map(|it| self.ledger.store.name_of(it)));
-                }
-                return Ok(());
+/// The records between two ends of the chain, in halves where one segment would be too large.
+fn seal(
+    origin: &Origin,
+    before: &Chain,
+    after: &Chain,
+    records: &[Record],
+) -> Result<Vec<(SealedSegment, Chain)>, SealError> {
+    match SealedSegment::seal(Some(origin), before, after, records) {
+        Ok(sealed) => Ok(vec![(sealed, after.clone())]),
+        Err(SealError::Encode(_)) if records.len() > 1 => {
+            let (left, right) = records.split_at(records.len() / 2);
+            let mut middle = before.clone();
+            for record in left {
+                // Infallible: the engine has recorded each of them before.
+                let _ = middle.record(record);
             }
-        };
-        let mut head = self.ledger.head.clone();
-        let Some(at) = head.segments.windows(parts.len()).position(|window| window == parts) else {
-            // They were pruned meanwhile: the next take-over deletes the merged segment.
-            return Ok(());
-        };
-        let bytes = listed.bytes;
-        head.segments.splice(at..at + parts.len(), [listed]);
-        let bytes = bytes + self.put_head(head).await?;
-        self.resources.budget.wrote(bytes);
-        self.delete(&parts).await;
-        self.report(None);
-        Ok(())
+            let mut parts = seal(origin, before, &middle, left)?;
+            parts.extend(seal(origin, &middle, after, right)?);
+            Ok(parts)
+        }
+        Err(error) => Err(error),
     }
+}
 
-    /// Takes the oldest segments beyond the bound of bytes off the head, then deletes them.
-    async fn prune(&mut self) -> Result<(), Exit> {
-        let retain = self.resources.budget.retain(self.retain);
-        while self.injections.front().is_some_and(|(_, recorded)| recorded.elapsed() > INJECTION_RETENTION) {
-            self.injections.pop_front();
-        }
-        let keep = self.injections.front().map_or(u64::MAX, |&(entry, _)| entry);
-        let count = self.ledger.head.prunable(retain, keep);
-        if count == 0 {
-            return Ok(());
-        }
-        let mut head = self.ledger.head.clone();
-        let parts = head.prune(count);
-        let bytes = self.put_head(head).await?;
-        self.resources.budget.wrote(bytes);
-        self.delete(&parts).await;
-        self.ledger.forget(&parts);
-        self.report(None);
-        Ok(())
-    }
-
-    /// Deletes segments that the head no longer lists. The next take-over deletes those that stay.
-    async fn delete(&mut self, parts: &[SegmentRef]) {
-        for part in parts {
-            let name = self.ledger.store.name_of(part);
-            if let Err(error) = self.ledger.store.delete(&name, &part.object).await {
-                tracing::warn!(organism = %self.key, %error, "cannot delete a segment that is no longer listed");
-            }
-        }
-    }
-
-    /// Creates a deleted head again, and reports segments that someone else deleted.
-    async fn object_event(&mut self, event: ObjectEvent) -> Result<(), Exit> {
-        let head_name = self.ledger.store.head_name();
-        let head_is_gone = match &event {
-            ObjectEvent::Deleted { name, .. } => *name == head_name,
-            ObjectEvent::Listed(existing) => !existing.iter().any(|(name, _)| *name == head_name),
-        };
-        if head_is_gone {
-            // At once, not with the next commit: there may be none before this process ends.
-            self.put_head(self.ledger.head.clone()).await?;
-        }
-        let missing = self.missing(&event).await;
-        let fresh = self.ledger.mark_lost(missing);
-        if fresh > 0 {
-            self.resources.metrics.lost(fresh);
-            let integrity = &self.ledger.integrity;
-            tracing::error!(organism = %self.key, segments = fresh, ?integrity, "segments are missing");
-            self.report(None);
-            self.snapshot_needed.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Names of listed segments that are missing after `event`.
-    async fn missing(&self, event: &ObjectEvent) -> Vec<String> {
-        let mut missing = vec![];
-        for segment in &self.ledger.head.segments {
-            let name = self.ledger.store.name_of(segment);
-            let is_missing = match event {
-                ObjectEvent::Deleted { name: deleted, uid } => *deleted == name && *uid == segment.object,
-                // The list may be older than the segment: a GET decides.
-                ObjectEvent::Listed(existing) => {
-                    !existing.contains(&(name.clone(), segment.object.clone()))
-                        && matches!(self.ledger.store.listed(segment).await, Ok(None))
-                }
-            };
-            if is_missing {
-                missing.push(name);
-            }
-        }
-        missing
+/// Returns at `due`; never where there is none.
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::operator::key::Key;
 use crate::store::configmap::{StoreError, StoreErrorKind, StoredHead};
-use crate::store::head::Head;
+use crate::store::head::{Head, head_unreadable};
 
 /// Another writer holds the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(super) enum AfterFailedPut {
     Create,
     /// Wait until an object that is not ours is gone.
     NameTaken,
-    /// Wait until the head can be read again.
+    /// Wait until the head can be read again; the text names it and the cure.
     Unreadable(String),
 }
 
@@ -58,7 +58,9 @@ pub(super) fn after_failed_put(
             }
             None => AfterFailedPut::Retry,
         },
-        Err(StoreError { kind: StoreErrorKind::Content(why), .. }) => AfterFailedPut::Unreadable(why.clone()),
+        Err(StoreError { kind: StoreErrorKind::Content(why), name, .. }) => {
+            AfterFailedPut::Unreadable(head_unreadable(name, why))
+        }
         Err(_) => AfterFailedPut::Retry,
     }
 }

@@ -5,12 +5,13 @@
 //! refused then (403, or 401 without an account) is given up at once. Nothing committed is lost by that: the
 //! next operator continues from there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::plan::{Fenced, fence};
 use super::{Committer, Exit};
+use crate::operator::publisher::report::FaultCause;
 use crate::store::configmap::{StoreError, StoreErrorKind};
 use crate::store::head::Head;
 
@@ -22,10 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const FULL_WAIT: Duration = Duration::from_secs(10);
 
 /// The attempts of one write.
-pub(super) struct Attempts {
-    waits: ExponentialBackoff,
-    failed: usize,
-}
+pub(super) struct Attempts(ExponentialBackoff);
 
 impl Attempts {
     pub(super) fn new() -> Self {
@@ -34,13 +32,19 @@ impl Attempts {
             .with_max_delay(LONGEST_WAIT)
             .without_max_times()
             .build();
-        Self { waits, failed: 0 }
+        Self(waits)
     }
 }
 
 impl Committer {
-    /// Logs the first failure of a write and waits until the next attempt; the beginning of a stop ends the wait.
-    pub(super) async fn back_off(&mut self, error: &StoreError, attempts: &mut Attempts) -> Result<(), Exit> {
+    /// Reports and logs a failed write and waits until the next attempt; the beginning of a stop ends the wait.
+    /// `cause` is what is wrong, where the object that is in the way tells more than the error.
+    pub(super) async fn back_off(
+        &mut self,
+        error: &StoreError,
+        cause: Option<FaultCause>,
+        attempts: &mut Attempts,
+    ) -> Result<(), Exit> {
         self.resources.metrics.api_error("ledger");
         let mut stopping = self.resources.stopping.clone();
         if *stopping.borrow_and_update() && error.kind.is_denied() {
@@ -51,6 +55,10 @@ impl Committer {
             );
             return Err(Exit::AccessRevoked);
         }
+        if matches!(error.kind, StoreErrorKind::NamespaceTerminating) {
+            return Err(Exit::NamespaceTerminating);
+        }
+        let cause = cause.unwrap_or_else(|| FaultCause::Refused(error.to_string(), advice(&error.kind)));
         let full = matches!(error.kind, StoreErrorKind::Full);
         if full && !self.etcd_full {
             self.etcd_full = true;
@@ -61,19 +69,22 @@ impl Committer {
                  compact, defragment), or raise its quota, and disarm its alarm",
                 FULL_WAIT.as_secs()
             );
-        } else if !full && attempts.failed == 0 {
-            tracing::warn!(organism = %self.key, %error, "commit failed; retrying");
+        } else if !full && let Some(times) = self.failures.failed(&error.to_string(), Instant::now()) {
+            tracing::warn!(organism = %self.key, %error, times, "commit failed; retrying");
         }
-        attempts.failed += 1;
-        let wait = attempts.waits.next().unwrap_or(LONGEST_WAIT);
+        self.faults.failed(cause);
+        let wait = attempts.0.next().unwrap_or(LONGEST_WAIT);
         let wait = if full { FULL_WAIT } else { wait };
         // Once the operator is stopping this never changes again, so that every later wait is a whole one.
         let _ = tokio::time::timeout(wait, stopping.changed()).await;
         Ok(())
     }
 
-    /// Notes that the head was written: etcd takes writes.
-    pub(super) fn clear_etcd_full(&mut self) {
+    /// Notes that the head was written: the cluster takes writes.
+    pub(super) fn note_success(&mut self) {
+        if self.failures.succeeded() {
+            tracing::info!(organism = %self.key, "commits succeed again");
+        }
         if std::mem::take(&mut self.etcd_full) {
             tracing::info!(organism = %self.key, "etcd takes writes again");
         }
@@ -88,5 +99,29 @@ impl Committer {
 
     pub(super) fn fenced(&self, theirs: u64, holder: String) -> Exit {
         Exit::Fenced(Fenced { key: self.key.clone(), ours: self.ledger.head.epoch, theirs, holder })
+    }
+}
+
+/// What to do about a write that the cluster refuses.
+fn advice(kind: &StoreErrorKind) -> &'static str {
+    let StoreErrorKind::Api(failure) = kind else {
+        return match kind {
+            StoreErrorKind::Full => "Make room in etcd, or raise its quota, and disarm its alarm.",
+            StoreErrorKind::TimeOut => "Check the API server's load and the webhooks for ConfigMaps.",
+            _ => "It is tried again every 5 s.",
+        };
+    };
+    let text = failure.to_string();
+    match &failure.0 {
+        kube::Error::Api(status) if status.code == 403 && text.contains("exceeded quota") => {
+            "Raise the namespace's ResourceQuota, or delete what is not needed."
+        }
+        kube::Error::Api(status) if text.contains("denied the request") || status.code == 422 => {
+            "Change the policy or webhook that refuses it."
+        }
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => {
+            "Give the operator's ServiceAccount its role back; installing the chart again does."
+        }
+        _ => "It is tried again every 5 s.",
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::ledger::entry::{Genesis, Origin};
 use crate::operator::mock::{self, Answer, ApiServer, conflict, not_found, server_error};
+use crate::operator::publisher::report::Report;
 use crate::organism::{Config, Genome, VERSION};
 use crate::store::configmap::ConfigMaps;
 
@@ -14,9 +15,10 @@ use crate::store::configmap::ConfigMaps;
 struct Harness {
     api_server: ApiServer,
     commits: mpsc::Sender<CommitRequest>,
-    _events: mpsc::UnboundedSender<ObjectEvent>,
+    _events: mpsc::UnboundedSender<LedgerEvent>,
     committer: tokio::task::JoinHandle<Exit>,
     report: watch::Receiver<Report>,
+    metrics: Arc<Metrics>,
     _stopping: watch::Sender<bool>,
 }
 
@@ -26,15 +28,30 @@ impl Harness {
         let store = ConfigMaps::new(client, "a", "venom", "u");
         let ledger = OwnedLedger::new(store, Head::empty("u", 1, 3, "alpha"), "10".into(), origin());
         let (stopping, stopped) = watch::channel(false);
-        let budget = Arc::new(Budget::new(50.0, 1 << 20, 1 << 28));
-        let resources = Arc::new(Resources::new(budget, Arc::new(Metrics::new().unwrap()), stopped));
+        let budget = Arc::new(Budget::for_tests());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let resources = Arc::new(Resources::new(budget, metrics.clone(), stopped, Arc::default()));
         let (report, reports) = watch::channel(Report::default());
         let committer =
             Committer::new(Key::new("a", "venom"), ledger, resources, report, Arc::new(Notify::new()));
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
         let committer = tokio::spawn(committer.run(requests, event_receiver));
-        Self { api_server, commits, _events: events, committer, report: reports, _stopping: stopping }
+        Self {
+            api_server,
+            commits,
+            _events: events,
+            committer,
+            report: reports,
+            metrics,
+            _stopping: stopping,
+        }
+    }
+
+    /// The fault that a status would show.
+    fn shown(&self) -> Option<FaultCause> {
+        let fault = self.report.borrow().ledger_fault.clone();
+        fault.filter(|it| it.shown).map(|it| it.cause)
     }
 
     /// Hands over a batch with one genesis entry. Returns a receiver that gets its acknowledgement.
@@ -77,7 +94,8 @@ fn batch() -> Batch {
     let mut after = before.clone();
     after.record(&record).unwrap();
     let (records, injections) = (vec![record], vec![]);
-    Batch { records, before, after, injections, status: None, retain: 4 << 20, urgent: true }
+    let status = EngineStatus::for_tests();
+    Batch { records, before, after, injections, status, retain: 4 << 20, urgent: true }
 }
 
 fn stored(object: &Value, resource_version: &str) -> Value {
@@ -178,7 +196,7 @@ async fn an_unreadable_head_is_reported_until_it_can_be_written() {
     harness.answer(|_| (StatusCode::OK, stored_head(&head, "51", absurd))).await;
     harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
     assert!(
-        matches!(&harness.report.borrow().ledger_fault, Some(LedgerFault::HeadUnreadable(name, _)) if name == "venom-ledger")
+        matches!(harness.shown(), Some(FaultCause::HeadUnreadable(text)) if text.contains("venom-ledger") && text.contains("repair organism/venom -n a"))
     );
     harness.answer(|_| conflict()).await;
     let before = serde_json::to_value(Head::empty("u", 1, 3, "alpha")).unwrap();
@@ -211,7 +229,77 @@ async fn an_object_of_someone_else_in_the_heads_place_is_reported_and_never_repl
     theirs["data"] = json!({"theirs": "1"});
     harness.answer(|_| (StatusCode::OK, theirs)).await;
     harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
-    assert_eq!(harness.report.borrow().ledger_fault, Some(LedgerFault::NameTaken("venom-ledger".into())));
+    assert_eq!(harness.shown(), Some(FaultCause::NameTaken("venom-ledger".into())));
     let (method, again) = harness.answer(|_| conflict()).await;
     assert_eq!((method, &again["metadata"]["resourceVersion"]), (Method::PUT, &json!("10")));
+}
+
+fn exceeded_quota() -> Answer {
+    let message =
+        "configmaps \"venom-ledger-3-0-1\" is forbidden: exceeded quota: few, requested: count/configmaps=1";
+    (
+        StatusCode::FORBIDDEN,
+        json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": message}),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_commit_is_shown_after_five_seconds_with_the_clusters_words_and_goes_by_itself() {
+    let mut harness = Harness::new();
+    let acknowledged = harness.commit().await;
+    let began = tokio::time::Instant::now();
+    loop {
+        let (method, body) = harness.answer(|_| exceeded_quota()).await;
+        assert_eq!(method, Method::POST, "the same segment again");
+        assert_eq!(body["metadata"]["name"], "venom-ledger-3-0-1");
+        // Whether this process is still the writer.
+        harness.answer(|_| not_found()).await;
+        let lasted = began.elapsed();
+        match harness.shown() {
+            None => assert!(lasted < std::time::Duration::from_secs(6), "not shown after {lasted:?}"),
+            Some(FaultCause::Refused(error, advice)) => {
+                assert!(lasted >= std::time::Duration::from_secs(5), "shown after {lasted:?}");
+                assert_eq!(
+                    error,
+                    "create ConfigMap a/venom-ledger-3-0-1: configmaps \"venom-ledger-3-0-1\" is forbidden: exceeded quota: few, requested: count/configmaps=1"
+                );
+                assert!(advice.contains("ResourceQuota"), "{advice}");
+                break;
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(harness.metrics.text().contains("venom_organisms_commit_failing 1"));
+    harness.accept_segment().await;
+    harness.answer(|body| (StatusCode::OK, stored(body, "12"))).await;
+    acknowledged.await.expect("an acknowledgement");
+    assert_eq!(harness.shown(), None);
+    assert!(harness.metrics.text().contains("venom_organisms_commit_failing 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_not_answered_is_shown_after_five_seconds() {
+    let mut harness = Harness::new();
+    let _acknowledged = harness.commit().await;
+    harness.report.wait_for(|report| report.ledger_fault.is_some()).await.unwrap();
+    assert_eq!(harness.shown(), Some(FaultCause::Unanswered));
+    harness.committer.abort();
+    harness
+        .report
+        .wait_for(|report| report.ledger_fault.is_none())
+        .await
+        .expect("it goes with the committer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminating_namespace_ends_the_run_at_once() {
+    let mut harness = Harness::new();
+    let _acknowledged = harness.commit().await;
+    let terminating = json!({
+        "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
+        "message": "unable to create new content in namespace a because it is being terminated",
+        "details": {"causes": [{"reason": "NamespaceTerminating", "message": "namespace a is being terminated", "field": "metadata.namespace"}]},
+    });
+    harness.answer(|_| (StatusCode::FORBIDDEN, terminating)).await;
+    assert!(matches!(harness.committer.await.unwrap(), Exit::NamespaceTerminating));
 }

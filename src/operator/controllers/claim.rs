@@ -47,25 +47,6 @@ pub async fn claim(
     Ok(None)
 }
 
-/// Releases the claim that `organism` has on the Genome `name`, where it has one.
-///
-/// # Errors
-/// [`CallError`] when a call failed.
-pub async fn release(client: &Client, organism: &api::Organism, name: &str) -> Result<(), CallError> {
-    let namespace = organism.namespace().unwrap_or_default();
-    let genomes: Api<api::Genome> = Api::namespaced(client.clone(), &namespace);
-    let object = format!("Genome {namespace}/{name}");
-    let Some(genome) = call("get", &object, genomes.get_opt(name)).await? else { return Ok(()) };
-    let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
-    if bound.is_some_and(|bound| Some(&bound.uid) == organism.uid().as_ref()) {
-        match bind(client, &namespace, &genome, serde_json::Value::Null).await {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Releases a claim whose claimant is gone or refers to another Genome. Returns whether the Genome stays bound.
 ///
 /// # Errors

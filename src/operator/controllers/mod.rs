@@ -5,8 +5,10 @@
 //! | [`organism`] | reconciles an Organism: claims its Genome and hands the desired state to its actor |
 //! | [`genome`] | reconciles a Genome: releases stale claims, and sets its condition while it is not bound |
 //! | [`claim`] | which Organism a Genome is bound to |
+//! | [`deletions`] | ends the actors of Organisms that are gone |
 
 pub mod claim;
+pub mod deletions;
 pub mod genome;
 pub mod organism;
 
@@ -21,6 +23,7 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::deletions::Deletions;
 use super::actor;
 use super::call::CallError;
 use super::health::Readiness;
@@ -28,7 +31,6 @@ use super::metrics::Metrics;
 use super::registry::Registry;
 use super::watches::{Scope, stopped};
 use crate::api;
-use crate::store::configmap::StoreError;
 
 /// Reconciliations in progress, of each kind.
 const RECONCILERS: u16 = 32;
@@ -56,25 +58,21 @@ pub enum ReconcileError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The ledger of a deleted Organism could not be deleted or marked as retained.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl ReconcileError {
     /// Whether the object does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call(error) if error.is_not_found())
+        let Self::Call(error) = self;
+        error.is_not_found()
     }
 
     /// Whether the object has changed since it was read.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        match self {
-            Self::Call(error) => error.is_conflict(),
-            Self::Store(error) => matches!(error.kind, crate::store::configmap::StoreErrorKind::Conflict),
-        }
+        let Self::Call(error) = self;
+        error.is_conflict()
     }
 }
 
@@ -89,10 +87,14 @@ pub fn start(
     context.readiness.wait_for(&list);
     let (store, writer) = reflector::store();
     let (readiness, arrived) = (context.readiness.clone(), list.clone());
+    let (mut deletions, released) = Deletions::new(context.registry.clone(), store.clone(), scope.clone());
     let organisms = watcher(scope.api::<Organism>(&context.client), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| {
+            if let Ok(event) = event {
+                deletions.observe(event);
+            }
             if matches!(event, Ok(watcher::Event::InitDone)) {
                 readiness.arrived(&arrived);
             }
@@ -122,6 +124,7 @@ pub fn start(
                 watcher::Config::default(),
                 move |organism| genomes_of(&bound, &organism),
             )
+            .reconcile_on(released)
             .graceful_shutdown_on(stopped(stopping.clone()))
             .run(genome::reconcile, genome::error_policy, context)
             .for_each(log_queue_error),
@@ -145,7 +148,7 @@ fn organisms_of(organisms: &Store<Organism>, genome: &Genome) -> Vec<ObjectRef<O
 fn genomes_of(genomes: &Store<Genome>, organism: &Organism) -> Vec<ObjectRef<Genome>> {
     let Ok(organism) = &organism.0 else { return vec![] };
     let observed = organism.status.as_ref().and_then(|status| status.observed_generation);
-    if observed == organism.metadata.generation && organism.metadata.deletion_timestamp.is_none() {
+    if observed == organism.metadata.generation {
         return vec![];
     }
     let (namespace, name) = (organism.namespace(), organism.name_any());

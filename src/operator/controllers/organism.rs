@@ -1,8 +1,9 @@
 //! Reconciles an Organism.
 //!
-//! 1. Is it being deleted? End its actor, delete or retain its ledger, release the Genome, remove the finalizer.
-//!    (client)
-//! 2. Add the finalizer before anything is created that it has to undo. (client)
+//! 1. Remove a finalizer of ours. This version needs none: what an Organism owns is deleted by Kubernetes, and a
+//!    ledger that stays needs nobody. (client)
+//! 2. Is it being deleted? End its actor. An Organism that is gone is seen by the watch ([`super::deletions`]).
+//!    (no client)
 //! 3. Find its actor, or start one. (no client; waits for an actor of an earlier UID to end)
 //! 4. Hand the Organism to the actor, which shows it and reconciles its body. (no client)
 //! 5. Get its Genome; create the one of the Organism's own name if it never had one. (client)
@@ -21,7 +22,7 @@ use kube::runtime::controller::Action as Requeue;
 use serde_json::json;
 
 use super::{Context, ReconcileError, claim};
-use crate::api::{self, OnDelete};
+use crate::api;
 use crate::operator::actor::Actor;
 use crate::operator::actor::mailbox::{End, Mailbox, Message};
 use crate::operator::body::index::FIELD_MANAGER;
@@ -29,10 +30,9 @@ use crate::operator::call::{CallError, call};
 use crate::operator::key::Key;
 use crate::operator::publisher::report::{NotReady, NotReadyReason};
 use crate::runtime::Desired;
-use crate::store::configmap::ConfigMaps;
 
-/// On every Organism, as long as there is a ledger to delete or to retain.
-pub const FINALIZER: &str = "genesis.venom.dev/ledger";
+/// Set by earlier versions.
+const FINALIZER: &str = "genesis.venom.dev/ledger";
 /// Interval of the check while something is wrong that no watch reports.
 const BLOCKED: Duration = Duration::from_secs(15);
 /// Interval of the periodic check.
@@ -58,12 +58,14 @@ pub async fn reconcile(
         }
     };
     let key = Key::of(organism);
-    if organism.metadata.deletion_timestamp.is_some() {
-        finalize(organism, &key, &context).await?;
-        return Ok(Requeue::await_change());
+    if organism.finalizers().iter().any(|it| it == FINALIZER) {
+        remove_finalizer(organism, &key, &context).await?;
     }
-    if !has_finalizer(organism) {
-        set_finalizer(organism, &context, true).await?;
+    if organism.metadata.deletion_timestamp.is_some() {
+        if let Some(actor) = context.registry.get(&key) {
+            actor.end(End::Deleted).await;
+        }
+        return Ok(Requeue::await_change());
     }
     let organism = Arc::new(organism.clone());
     let actor = find_or_start_actor(&organism, &key, &context).await;
@@ -151,59 +153,20 @@ async fn get_genome(
     }
 }
 
-/// Undoes what exists for a deleted Organism: its actor, its ledger unless that is retained, its claim.
-async fn finalize(organism: &api::Organism, key: &Key, context: &Context) -> Result<(), ReconcileError> {
-    if !has_finalizer(organism) {
-        return Ok(());
-    }
-    let uid = organism.uid().unwrap_or_default();
-    let retain = organism.spec.ledger.on_delete == OnDelete::Retain;
-    if let Some(actor) = context.registry.get(key) {
-        actor.end(if retain { End::DeletedRetain } else { End::Deleted }).await;
-    }
-    let store = ConfigMaps::new(context.actors.ledger_client.clone(), &key.namespace, &key.name, &uid);
-    if retain {
-        if let Some(found) = store.head().await?
-            && let Some(mut head) = found.head
-            && head.uid == uid
-            && !head.retained
-        {
-            head.retained = true;
-            head.epoch += 1;
-            store.put_head(&head, &found.resource_version).await?;
-        }
-    } else {
-        store.delete_all(&uid).await?;
-    }
-    claim::release(&context.client, organism, organism.genome_name()).await?;
-    match set_finalizer(organism, context, false).await {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-fn has_finalizer(organism: &api::Organism) -> bool {
-    organism.finalizers().iter().any(|it| it == FINALIZER)
-}
-
-/// Adds or removes our finalizer and leaves others as they are.
-async fn set_finalizer(organism: &api::Organism, context: &Context, on: bool) -> Result<(), CallError> {
-    let mut finalizers = organism.finalizers().to_vec();
-    finalizers.retain(|it| it != FINALIZER);
-    if on {
-        finalizers.push(FINALIZER.into());
-    }
-    let name = organism.name_any();
-    let namespace = organism.namespace().unwrap_or_default();
-    let organisms: Api<api::Organism> = Api::namespaced(context.client.clone(), &namespace);
+/// Removes our finalizer and leaves others as they are.
+async fn remove_finalizer(organism: &api::Organism, key: &Key, context: &Context) -> Result<(), CallError> {
+    let finalizers: Vec<_> = organism.finalizers().iter().filter(|it| *it != FINALIZER).collect();
+    let organisms: Api<api::Organism> = Api::namespaced(context.client.clone(), &key.namespace);
     // With the resourceVersion, so that a finalizer added meanwhile is never overwritten.
     let patch = json!({
         "metadata": {"finalizers": finalizers, "resourceVersion": organism.metadata.resource_version},
     });
     let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-    let object = format!("Organism {namespace}/{name}");
-    call("patch", &object, organisms.patch_metadata(&name, &params, &patch)).await?;
-    Ok(())
+    let object = format!("Organism {key}");
+    match call("patch", &object, organisms.patch_metadata(&key.name, &params, &patch)).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The wait before a failed reconciliation is retried.

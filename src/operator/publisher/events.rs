@@ -27,11 +27,11 @@ fn new_event(type_: EventType, reason: &str, note: String) -> Event {
 }
 
 fn condition_events(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Vec<Event> {
-    let mut events = vec![];
+    let mut events: Vec<Event> = vec![];
     let state = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).map(|it| (it.status.clone(), it.reason.clone()))
     };
-    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "BodyAvailable", "MeshReachable"] {
+    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "Beating", "BodyAvailable", "MeshReachable"] {
         let now = state(next, kind);
         // Every organism starts with a take-over, and every change of its pods takes a while: that is no news.
         let waits = now.as_ref().is_some_and(|(_, reason)| WAITING.contains(&reason.as_str()));
@@ -41,6 +41,8 @@ fn condition_events(before: &api::OrganismStatus, next: &api::OrganismStatus) ->
             && !waits
             && (bad || state(before, kind).is_some())
             && let Some(condition) = condition
+            // Ready and Beating often say the same.
+            && events.iter().all(|it| it.reason != condition.reason)
         {
             let type_ = if bad { EventType::Warning } else { EventType::Normal };
             let note = format!("{kind}={}: {}", condition.status, condition.message);

@@ -1,12 +1,18 @@
 //! What is known of an organism, reported by its actor, its committer, its body's reconciler and its collector. Pure.
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::autoscaling::{Autoscaling, Scaling};
 use super::body::{Body, Workload};
 use super::mesh::MeshLink;
+use crate::api::OnDelete;
 use crate::ledger::hex;
 use crate::ledger::sealed::ReplayStart;
-use crate::runtime::EngineStatus;
+use crate::runtime::{EngineStatus, Pace};
 use crate::store::Head;
+
+/// Where the parts of a report are written.
+pub type ReportSender = tokio::sync::watch::Sender<Report>;
 
 /// Everything that a status is made of. Each part has one writer; the publisher only reads.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,10 +23,15 @@ pub struct Report {
     pub genome: Option<String>,
     /// The engine as of the last commit. Written by the committer.
     pub engine: Option<EngineStatus>,
+    /// How the organism keeps its pace now. Written by the beater.
+    pub pace: Pace,
     /// The ledger as of the last commit. Written by the committer.
     pub ledger: Option<CommittedLedger>,
     /// Whether committed entries are missing. Written by the committer.
     pub integrity: Integrity,
+    /// What becomes of the ledger when the Organism is deleted; none while a change of spec.ledger.onDelete is being
+    /// followed. Written by the committer.
+    pub on_delete: Option<OnDelete>,
     /// What keeps the committer from writing the ledger. Written by the committer.
     pub ledger_fault: Option<LedgerFault>,
     /// What is wrong with the body; none before it is known. Written by the body's reconciler.
@@ -65,6 +76,8 @@ pub enum NotReadyReason {
     Invalid,
     /// The ledger is about to be recovered again.
     WaitingForFirstCommit,
+    /// The Organism is being deleted.
+    Deleting,
 }
 
 impl NotReadyReason {
@@ -78,6 +91,7 @@ impl NotReadyReason {
             Self::HeadUnreadable => "HeadUnreadable",
             Self::Invalid => "Invalid",
             Self::WaitingForFirstCommit => "WaitingForFirstCommit",
+            Self::Deleting => "Deleting",
         }
     }
 }
@@ -96,11 +110,26 @@ pub enum Integrity {
 
 /// What keeps a committer from writing the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LedgerFault {
+pub struct LedgerFault {
+    /// What it is.
+    pub cause: FaultCause,
+    /// Since when nothing has been committed.
+    pub since: Timestamp,
+    /// Whether it is to be shown: most failures pass within seconds.
+    pub shown: bool,
+}
+
+/// What a [`LedgerFault`] is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FaultCause {
     /// This ConfigMap has the name of a ledger object and is not ours.
     NameTaken(String),
-    /// The head of this name cannot be read, for this reason.
-    HeadUnreadable(String, String),
+    /// The head cannot be read; the text names it and the cure.
+    HeadUnreadable(String),
+    /// The cluster refuses a write: its words, and what to do.
+    Refused(String, &'static str),
+    /// A write has not been answered.
+    Unanswered,
 }
 
 /// The committed ledger, as its head states it.

@@ -7,11 +7,11 @@ use super::autoscaling::Autoscaling;
 use super::body;
 use super::conditions::Conditions;
 use super::mesh::MeshLink;
-use super::report::{Integrity, LedgerFault, Report};
+use super::report::{FaultCause, Integrity, LedgerFault, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
 use crate::organism::Action;
-use crate::runtime::{EngineStatus, Phase};
+use crate::runtime::{EngineStatus, Pace, Phase};
 
 const GENOME_GONE: &str = "The Genome was deleted or is bound to another Organism; apply it again to go on.";
 
@@ -51,6 +51,7 @@ pub fn organism_status(
             last_hash: ledger.last_hash.clone(),
             segments: saturating(ledger.segments),
             bytes: ledger.bytes,
+            on_delete: report.on_delete,
             replayable_from: ledger
                 .replayable_from
                 .map(|start| api::ReplayableFrom { index: start.index, time: time(start.time) }),
@@ -133,7 +134,7 @@ fn ready(report: &Report, out: &mut Conditions<'_>) {
     if let Some(not_ready) = &report.not_ready {
         return out.set("Ready", "False", not_ready.reason.as_str(), &not_ready.message);
     }
-    if let Some(fault) = &report.ledger_fault {
+    if let Some(fault) = report.ledger_fault.as_ref().filter(|it| it.shown) {
         let (reason, message) = describe(fault);
         return out.set("Ready", "False", reason, &message);
     }
@@ -146,29 +147,34 @@ fn ready(report: &Report, out: &mut Conditions<'_>) {
             out.set("Ready", "True", "Completed", "spec.beats is reached; raise it to go on.");
         }
         Phase::GenomeNotFound => out.set("Ready", "False", "GenomeNotFound", GENOME_GONE),
-        Phase::Beating | Phase::Throttled if engine.beats == 0 => {
+        Phase::Beating if engine.beats == 0 => {
             out.set("Ready", "False", "WaitingForFirstCommit", "No beat has been committed yet.");
         }
-        Phase::Beating | Phase::Throttled => {
+        Phase::Beating => {
             out.set("Ready", "True", "Beating", "The organism beats and its ledger is committed.");
         }
     }
 }
 
 fn describe(fault: &LedgerFault) -> (&'static str, String) {
-    match fault {
-        LedgerFault::NameTaken(name) => (
+    let since = fault.since.strftime("%Y-%m-%dT%H:%M:%SZ");
+    match &fault.cause {
+        FaultCause::NameTaken(name) => (
             "NameTaken",
             format!(
                 "ConfigMap {name} has the name of a ledger object but belongs to someone else; delete it to go on. \
                  Until then nothing is committed."
             ),
         ),
-        LedgerFault::HeadUnreadable(name, why) => (
-            "HeadUnreadable",
+        FaultCause::HeadUnreadable(message) => ("HeadUnreadable", message.clone()),
+        FaultCause::Refused(error, advice) => {
+            ("CommitFailing", format!("Nothing has been committed since {since}: {error}. {advice}"))
+        }
+        FaultCause::Unanswered => (
+            "CommitFailing",
             format!(
-                "ConfigMap {name} is not a readable ledger head: {why}. Restore its data.head to go on. Until then \
-                 nothing is committed."
+                "Nothing has been committed since {since}: the API server has not answered yet. Check its load and \
+                 the webhooks for ConfigMaps."
             ),
         ),
     }
@@ -185,16 +191,35 @@ fn beating(report: &Report, out: &mut Conditions<'_>) {
         (_, Some(engine)) => engine,
     };
     match engine.phase {
-        Phase::Beating => out.set("Beating", "True", "Beating", "Beats at the pace of its spec."),
-        Phase::Throttled => out.set(
-            "Beating",
-            "True",
-            "Throttled",
-            "Beats more slowly than its spec asks: the operator's write budget is used up.",
-        ),
+        Phase::Beating => keeps_pace(report, out),
         Phase::Suspended => out.set("Beating", "False", "Suspended", "spec.suspend is true."),
         Phase::Completed => out.set("Beating", "False", "Completed", "spec.beats is reached."),
         Phase::GenomeNotFound => out.set("Beating", "False", "GenomeNotFound", GENOME_GONE),
+    }
+}
+
+fn keeps_pace(report: &Report, out: &mut Conditions<'_>) {
+    match report.pace {
+        Pace::OnTime => out.set("Beating", "True", "Beating", "Beats at the pace of its spec."),
+        Pace::Throttled => out.set(
+            "Beating",
+            "True",
+            "Throttled",
+            "Beats more slowly than its spec asks: the operator's --write-bytes or --pending-bytes is used up.",
+        ),
+        Pace::Overrun { wanted, real } => {
+            let message = format!(
+                "Misses deadlines: {real} of {wanted} beats a second. Set spec.pulse.minPeriod to a period that it can \
+                 keep, or give the operator more CPU."
+            );
+            out.set("Beating", "True", "Overrun", &message);
+        }
+        Pace::Blocked => {
+            let why = report.ledger_fault.as_ref().map(|it| describe(it).1);
+            let why = why.unwrap_or_else(|| "Its commits are slower than its beats.".into());
+            let message = format!("Beats are skipped: too many entries wait to be committed. {why}");
+            out.set("Beating", "False", "LedgerBlocked", &message);
+        }
     }
 }
 

@@ -1,28 +1,18 @@
 use axum::http::{Method, StatusCode};
+use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
-use super::report::{CommittedLedger, Integrity, NotReady, NotReadyReason};
+use super::body::{Body, BodyFault, ObjectName, Workload};
+use super::events::events;
+use super::mesh::MeshLink;
+use super::report::{CommittedLedger, FaultCause, Integrity, LedgerFault, NotReady, NotReadyReason};
 use super::status::organism_status;
 use super::*;
 use crate::operator::mock::{self, ApiServer};
-use crate::organism::Action;
-use crate::runtime::{CurrentDecision, EngineStatus, Phase};
+use crate::runtime::{EngineStatus, Pace, Phase};
 
 fn engine() -> EngineStatus {
-    EngineStatus {
-        phase: Phase::Beating,
-        generation: 3,
-        genome_generation: 2,
-        beats: 12,
-        p: 5,
-        t_lambda: Some(0.004_210_526_315_789_474),
-        decision: Some(CurrentDecision { action: Action::Alert, since: 1_000.5, entry: 83 }),
-        threat: Some(0.645_656_306_225_796),
-        weights: None,
-        anoms: Some(5),
-        stable: Some(true),
-        failed_cores: vec![],
-    }
+    EngineStatus::for_tests()
 }
 
 fn report() -> Report {
@@ -75,7 +65,6 @@ fn ready_waits_for_the_first_beat_and_for_nothing_else() {
 fn each_phase_has_its_own_reasons() {
     for (phase, ready, beating) in [
         (Phase::Beating, is("True", "Beating"), is("True", "Beating")),
-        (Phase::Throttled, is("True", "Beating"), is("True", "Throttled")),
         (Phase::Suspended, is("True", "Suspended"), is("False", "Suspended")),
         (Phase::Completed, is("True", "Completed"), is("False", "Completed")),
         (Phase::GenomeNotFound, is("False", "GenomeNotFound"), is("False", "GenomeNotFound")),
@@ -83,6 +72,46 @@ fn each_phase_has_its_own_reasons() {
         let status = shown(&Report { engine: Some(EngineStatus { phase, ..engine() }), ..report() });
         assert_eq!((condition(&status, "Ready"), condition(&status, "Beating")), (ready, beating));
     }
+}
+
+fn message<'a>(status: &'a api::OrganismStatus, kind: &str) -> &'a str {
+    status.conditions.iter().find(|it| it.type_ == kind).map_or("", |it| &it.message)
+}
+
+#[test]
+fn the_pace_is_what_it_is_now() {
+    let overrun = Pace::Overrun { wanted: 1e6, real: 20_100.0 };
+    for (pace, beating, says) in [
+        (Pace::OnTime, is("True", "Beating"), "at the pace of its spec"),
+        (Pace::Throttled, is("True", "Throttled"), "--pending-bytes"),
+        (overrun, is("True", "Overrun"), "20100 of 1000000 beats a second"),
+        (Pace::Blocked, is("False", "LedgerBlocked"), "Beats are skipped"),
+    ] {
+        let status = shown(&Report { pace, ..report() });
+        assert_eq!(
+            (condition(&status, "Beating"), condition(&status, "Ready")),
+            (beating, is("True", "Beating"))
+        );
+        assert!(message(&status, "Beating").contains(says), "{}", message(&status, "Beating"));
+    }
+}
+
+#[test]
+fn a_refused_commit_is_shown_with_the_clusters_words_and_what_to_do() {
+    let cause = FaultCause::Refused("create ConfigMap a/b: exceeded quota".into(), "Raise it.");
+    let since = Timestamp::from_second(1_000).unwrap();
+    let refused = |shown| Some(LedgerFault { cause: cause.clone(), since, shown });
+    let hidden = shown(&Report { ledger_fault: refused(false), ..report() });
+    assert_eq!(condition(&hidden, "Ready"), is("True", "Beating"), "it has just begun");
+    let status = shown(&Report { ledger_fault: refused(true), pace: Pace::Blocked, ..report() });
+    assert_eq!(condition(&status, "Ready"), is("False", "CommitFailing"));
+    assert_eq!(condition(&status, "Beating"), is("False", "LedgerBlocked"));
+    for kind in ["Ready", "Beating"] {
+        let says = "Nothing has been committed since 1970-01-01T00:16:40Z: create ConfigMap a/b: exceeded quota. Raise it.";
+        assert!(message(&status, kind).ends_with(says), "{}", message(&status, kind));
+    }
+    let event = events(&hidden, &status, None).remove(0);
+    assert_eq!((event.type_, &*event.reason), (EventType::Warning, "CommitFailing"));
 }
 
 #[test]
@@ -107,6 +136,54 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     assert_eq!(time(&second, "Beating"), later);
 }
 
+#[test]
+fn a_body_never_makes_an_organism_unready_and_has_events_of_its_own() {
+    let refused = BodyFault::ObjectRefused {
+        object: ObjectName { kind: "Service".into(), name: "venom-metrics".into() },
+        words: "exceeded quota".into(),
+    };
+    let body = |faults| Some(Body { faults, ..Body::default() });
+    let workload = Some(Workload { wanted: 5, ..Workload::default() });
+    let with = |faults, ready_nodes| Report {
+        body: body(faults),
+        workload: workload.clone(),
+        ready_nodes,
+        ..report()
+    };
+    let (starting, failing, whole) =
+        (shown(&with(vec![], 3)), shown(&with(vec![refused], 5)), shown(&with(vec![], 5)));
+    for status in [&starting, &failing, &whole] {
+        assert_eq!(condition(status, "Ready"), is("True", "Beating"));
+    }
+    assert_eq!(condition(&failing, "BodyAvailable"), is("False", "ObjectRefused"));
+    let told = |before: &api::OrganismStatus, next: &api::OrganismStatus| -> Vec<_> {
+        let events = events(before, next, None).into_iter();
+        events.map(|it| (it.type_ == EventType::Warning, it.reason)).collect()
+    };
+    assert_eq!(told(&starting, &failing), [(true, "ObjectRefused".to_owned())]);
+    assert_eq!(told(&failing, &whole), [(false, "Available".to_owned())]);
+    assert_eq!(told(&whole, &starting), [], "pods come and go");
+    // The same reason of two conditions is one Event.
+    let suspended =
+        Report { engine: Some(EngineStatus { phase: Phase::Suspended, ..engine() }), ..with(vec![], 5) };
+    assert_eq!(told(&whole, &shown(&suspended)), [(false, "Suspended".to_owned())]);
+}
+
+#[test]
+fn nothing_is_said_of_a_body_before_it_is_known_and_nothing_of_an_earlier_runs_link() {
+    let status = shown(&report());
+    assert!(
+        status.conditions.iter().all(|it| !["BodyAvailable", "MeshReachable"].contains(&it.type_.as_str()))
+    );
+    let linked = Report { mesh: Some(MeshLink::Up), workload: Some(Workload::default()), ..report() };
+    let before = shown(&linked);
+    assert_eq!(condition(&before, "MeshReachable"), is("True", "Linked"));
+    let not_ready = NotReady { reason: NotReadyReason::HeadUnreadable, message: "x".into(), generation: 9 };
+    let ended = Report { mesh: None, not_ready: Some(not_ready), ..linked };
+    let status = organism_status(&ended, "venom", &before, Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&status, "MeshReachable"), is("Unknown", "Connecting"));
+}
+
 /// A publisher over a mocked transport.
 struct Harness {
     api_server: ApiServer,
@@ -120,7 +197,7 @@ impl Harness {
         let resources = Arc::new(Resources {
             recorder: Recorder::new(client.clone(), "venom".into()),
             client,
-            budget: Arc::new(Budget::new(50.0, 1 << 20, 1 << 28)),
+            budget: Arc::new(Budget::for_tests()),
             metrics: Arc::new(Metrics::new().unwrap()),
             writes: Semaphore::new(1),
         });

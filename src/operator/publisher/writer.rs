@@ -103,7 +103,13 @@ where
 /// A merge patch of an Organism's whole status.
 #[must_use]
 pub fn organism_patch(status: &api::OrganismStatus) -> Value {
-    whole_patch(status, &["decision", "tLambda"])
+    let mut patch = whole_patch(status, &["decision", "tLambda"]);
+    if let Some(Value::Object(ledger)) = patch.get_mut("ledger") {
+        for field in ["onDelete", "replayableFrom"] {
+            ledger.entry(field).or_insert(Value::Null);
+        }
+    }
+    patch
 }
 
 /// A merge patch of a Genome's status without `boundTo`, which belongs to the reconciler.

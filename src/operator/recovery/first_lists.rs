@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Name and UID of each object of a ledger.
-pub type Objects = BTreeSet<(String, String)>;
+use crate::operator::key::Key;
+use crate::store::configmap::{LedgerObject, Objects};
 
 /// How long a recovery waits for the first lists before it lists by itself.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Objects by the UID of their Organism, until that is recovered.
+/// Objects by the name of their Organism, until that is recovered.
 pub struct FirstLists {
     found: Mutex<Found>,
     /// Number of lists that have not arrived.
@@ -23,9 +23,9 @@ pub struct FirstLists {
 
 #[derive(Default)]
 struct Found {
-    objects: BTreeMap<String, Objects>,
+    objects: BTreeMap<Key, Objects>,
     /// Organisms whose objects were taken.
-    taken: BTreeSet<String>,
+    taken: BTreeSet<Key>,
 }
 
 impl FirstLists {
@@ -35,27 +35,29 @@ impl FirstLists {
         Self { found: Mutex::default(), missing: watch::Sender::new(lists) }
     }
 
-    /// Takes the objects of this Organism's ledger. Returns none the second time and where a list is late: then
+    /// Takes the objects of the ledger of this name. Returns none the second time and where a list is late: then
     /// the API server has to be asked.
-    pub async fn take(&self, uid: &str) -> Option<Objects> {
+    pub async fn take(&self, key: &Key) -> Option<Objects> {
         let mut missing = self.missing.subscribe();
         let complete = missing.wait_for(|&lists| lists == 0);
         tokio::time::timeout(LIST_TIMEOUT, complete).await.ok()?.ok()?;
         let found = &mut *self.lock();
-        found.taken.insert(uid.to_owned()).then(|| found.objects.remove(uid).unwrap_or_default())
+        found.taken.insert(key.clone()).then(|| found.objects.remove(key).unwrap_or_default())
     }
 
-    /// Adds an object of this Organism, by name and UID.
-    pub fn add(&self, organism: &str, object: (String, String)) {
-        self.update(organism, |objects| {
-            objects.insert(object);
+    /// Adds an object of the ledger of this name, or replaces it.
+    pub fn add(&self, key: &Key, object: LedgerObject) {
+        self.update(key, |objects| {
+            objects.insert(object.name.clone(), object);
         });
     }
 
-    /// Removes an object of this Organism.
-    pub fn remove(&self, organism: &str, object: &(String, String)) {
-        self.update(organism, |objects| {
-            objects.remove(object);
+    /// Removes an object of the ledger of this name.
+    pub fn remove(&self, key: &Key, object: &LedgerObject) {
+        self.update(key, |objects| {
+            if objects.get(&object.name).is_some_and(|it| it.uid == object.uid) {
+                objects.remove(&object.name);
+            }
         });
     }
 
@@ -64,10 +66,10 @@ impl FirstLists {
         self.missing.send_modify(|lists| *lists = lists.saturating_sub(1));
     }
 
-    fn update(&self, organism: &str, change: impl FnOnce(&mut Objects)) {
+    fn update(&self, key: &Key, change: impl FnOnce(&mut Objects)) {
         let mut found = self.lock();
-        if !found.taken.contains(organism) {
-            change(found.objects.entry(organism.to_owned()).or_default());
+        if !found.taken.contains(key) {
+            change(found.objects.entry(key.clone()).or_default());
         }
     }
 

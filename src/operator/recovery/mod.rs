@@ -2,32 +2,37 @@
 //!
 //! 1. Read the head and decide what it means (`plan`, pure).
 //! 2. Take it over: replace it with a higher epoch, or start a new generation.
-//! 3. Load the newest snapshot and what follows it, verify every hash, replay; read the ids of recent injections.
-//! 4. Delete segments that no head lists and an earlier writer left behind.
+//! 3. Load the newest snapshot and what follows it, verify every hash, replay (`load`); read the ids of recent
+//!    injections.
+//! 4. Delete segments of this Organism that no head lists and an earlier writer left behind (`garbage`).
+//!
+//! A ledger whose Organism is gone is never deleted here: a new generation continues it, and its segments stay
+//! listed in its archived head. One that Kubernetes is collecting is waited for.
 
 pub mod first_lists;
+mod garbage;
+mod load;
 mod plan;
 
-use std::collections::BTreeSet;
-
+use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
-use self::first_lists::Objects;
+use self::garbage::delete_unlisted;
+use self::load::{adopt, load, recent_injections};
 use self::plan::{Plan, plan};
+use super::codec::Codec;
 use super::committer::ledger::OwnedLedger;
-use super::publisher::status;
-use crate::api;
-use crate::ledger::Chain;
+use crate::api::{self, OnDelete};
 use crate::ledger::entry::{Continues, Origin};
-use crate::ledger::replay::{Decision, Mismatch, Replay};
-use crate::ledger::sealed::OpenError;
-use crate::mesh::CommittedInjection;
-use crate::organism::State;
-use crate::organism::input::ResumeReason;
-use crate::runtime::{CurrentDecision, History};
-use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead, parse_segment_name};
-use crate::store::head::Head;
-use crate::store::injections::RecentInjections;
+use crate::ledger::parse_hash;
+use crate::ledger::replay::Mismatch;
+use crate::ledger::sealed::{HexHash, OpenError};
+use crate::runtime::History;
+use crate::store::configmap::{
+    ConfigMaps, Objects, StoreError, StoreErrorKind, StoredHead, parse_archived_name, parse_segment_name,
+};
+use crate::store::head::{Head, head_unreadable};
+use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Why a ledger could not be recovered.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +40,16 @@ pub enum RecoveryError {
     /// The head's name is taken by an object of someone else.
     #[error("ConfigMap {0} exists and is not a ledger of ours; rename it or the Organism")]
     NameTaken(String),
+    /// The head is that of an Organism of another name, which exists.
+    #[error("ConfigMap {0} is the ledger head of Organism {1}, which exists; delete that ConfigMap to go on")]
+    BelongsTo(String, String),
+    /// The head is that of an earlier Organism, and Kubernetes is deleting it.
+    #[error(
+        "the ledger of an earlier Organism of this name is being deleted; waiting until ConfigMap {0} is gone"
+    )]
+    BeingCollected(String),
     /// The head cannot be read.
-    #[error("ConfigMap {0} is not a readable ledger head: {1}; restore its data.head to go on")]
+    #[error("{}", head_unreadable(.0, .1))]
     HeadUnreadable(String, String),
     /// A call failed; a retry may succeed.
     #[error(transparent)]
@@ -60,13 +73,19 @@ pub enum RecoveryError {
         /// The first entry that does not follow.
         mismatch: Mismatch,
     },
+    /// The Organisms of the namespace could not be listed; without a cause there was no answer in time.
+    #[error("cannot list Organisms: {}", .0.as_ref().map_or("no answer in time".into(), ToString::to_string))]
+    Organisms(Option<ApiFailure>),
+    /// A computation panicked.
+    #[error("cannot open a segment: {0}")]
+    Task(#[from] tokio::task::JoinError),
     /// The segments do not end where the head says.
     #[error("ledger {0}: its segments do not end at the head's last hash and root")]
     End(String),
 }
 
 /// Recovers the ledger of `organism` for the operator `holder`, and writes a head with a higher epoch than any
-/// before. `existing` are the ledger's objects, if they were listed already.
+/// before. `existing` are the objects of a ledger of this name, if they were listed already.
 ///
 /// # Errors
 /// [`RecoveryError`].
@@ -75,11 +94,13 @@ pub async fn recover(
     organism: &api::Organism,
     holder: &str,
     existing: Option<Objects>,
+    codec: &Codec,
 ) -> Result<(OwnedLedger, History), RecoveryError> {
     let namespace = organism.namespace().unwrap_or_default();
     let name = organism.name_any();
     let uid = organism.uid().unwrap_or_default();
-    let store = ConfigMaps::new(client, &namespace, &name, &uid);
+    let mut store = ConfigMaps::new(client.clone(), &namespace, &name, &uid);
+    store.set_owned(organism.spec.ledger.on_delete == OnDelete::Delete);
     let published = organism.status.as_ref().and_then(|status| status.ledger.as_ref());
     let origin = |generation| Origin {
         generation,
@@ -88,86 +109,110 @@ pub async fn recover(
         uid: uid.clone(),
     };
 
-    let found = store.head().await.map_err(|error| match error.kind {
-        StoreErrorKind::Content(why) => RecoveryError::HeadUnreadable(error.name, why),
-        _ => error.into(),
-    })?;
-    let (mut resource_version, found) = match found {
-        None => (None, None),
-        Some(StoredHead { head: None, .. }) => return Err(RecoveryError::NameTaken(store.head_name())),
-        Some(StoredHead { head: Some(head), resource_version, .. }) => (Some(resource_version), Some(head)),
-    };
-
+    let found = read_head(&client, &store, &namespace).await?;
+    let (mut resource_version, found) = found.unzip();
     let existing = match existing {
         Some(existing) => existing,
-        None => list(&store, &uid).await?,
+        None => store.list().await?,
     };
+    let archived = existing.keys().filter_map(|object| parse_archived_name(&name, object)).max();
     let empty = |generation, epoch| Head::empty(&uid, generation, epoch, holder);
-    let (head, continues) = match plan(found, &uid, published) {
+    // Names of segments carry the epoch of their writer, and no name is used twice.
+    let unused_epoch = |epoch: u64| {
+        let used = existing.keys().filter_map(|object| parse_segment_name(&name, object));
+        used.map(|(epoch, ..)| epoch).max().unwrap_or_default().max(epoch) + 1
+    };
+    let (head, continues) = match plan(found, &uid, published, archived) {
         Plan::Continue(mut head) => {
             let reason = head.take_over(holder);
             let rv = store.put_head(&head, resource_version.as_deref().unwrap_or_default()).await?;
             let origin_of_head = origin(head.generation);
             let mut ledger = OwnedLedger::new(store, head, rv, origin_of_head);
+            ledger.misowned = ledger.misowned_among(&existing);
             let missing = missing(&ledger, &existing).await?;
             ledger.mark_lost(missing);
             if ledger.head.size == 0 {
                 let history = History::Empty { origin: Some(ledger.origin.clone()), continues: None };
                 return Ok((ledger, history));
             }
-            match load(&ledger, organism, reason).await? {
+            match load(&ledger, organism, reason, codec).await? {
                 Some(history) => {
-                    ledger.known = recent_injections(&ledger).await?;
+                    ledger.known = recent_injections(&ledger, codec).await?;
                     delete_unlisted(&ledger, &existing).await;
                     return Ok((ledger, history));
                 }
                 // No snapshot is left whose followers are all there.
                 None => {
                     let OwnedLedger { head, resource_version: rv, store: its, .. } = ledger;
-                    resource_version = Some(rv);
-                    its.archive_head(&head).await?;
-                    let mut next = empty(head.generation + 1, head.epoch + 1);
+                    (store, resource_version) = (its, Some(rv));
+                    store.archive_head(&head).await?;
+                    let mut next = empty(head.generation + 1, unused_epoch(head.epoch));
                     next.lost_tail = Some((head.floor, head.size.saturating_sub(1)));
-                    return start(its, next, resource_version, Some(&head), &origin).await;
+                    (next, Some(head))
                 }
             }
         }
-        // Segments without a head are of a ledger that was never shown: their names are not used again.
-        Plan::Start => (empty(1, highest_epoch(&existing, &name) + 1), None),
+        Plan::Start { archived: None } => (empty(1, unused_epoch(0)), None),
+        Plan::Start { archived: Some(generation) } => {
+            (empty(generation + 1, unused_epoch(0)), store.archived_head(generation).await?)
+        }
         Plan::NewGeneration(old) => {
+            let old = adopt(&store, old, codec).await?;
             store.archive_head(&old).await?;
-            (empty(old.generation + 1, old.epoch + 1), Some(old))
-        }
-        Plan::Replace(old) => {
-            let next = empty(1, old.epoch + 1);
-            let started = start(store, next, resource_version, None, &origin).await?;
-            // What cannot be deleted now belongs to a UID that is gone and is in nobody's way.
-            for object in started.0.store.list(&old.uid).await? {
-                let object_uid = object.uid().unwrap_or_default();
-                if parse_segment_name(&name, &object.name_any()).is_some() {
-                    let _ = started.0.store.delete(&object.name_any(), &object_uid).await;
-                }
-            }
-            return Ok(started);
+            let generation = old.generation.max(archived.unwrap_or_default()) + 1;
+            (empty(generation, unused_epoch(old.epoch)), Some(old))
         }
         Plan::TailLost { head, from, to } => {
             if let Some(old) = &head {
                 store.archive_head(old).await?;
             }
-            let generation = published.map_or(0, |it| it.generation);
+            let generation = published.map_or(0, |it| it.generation).max(archived.unwrap_or_default());
             let newest = head.as_ref().map_or(generation, |head| head.generation.max(generation));
-            // The epoch of a head that is gone is not known. Names of segments carry it.
-            let epoch = match &head {
-                Some(head) => head.epoch,
-                None => highest_epoch(&list(&store, &uid).await?, &name),
-            };
-            let old = head.or_else(|| published.map(|it| published_head(it, &uid)));
-            let mut next = empty(newest + 1, epoch + 1);
+            let mut next = empty(newest + 1, unused_epoch(head.as_ref().map_or(0, |head| head.epoch)));
             next.lost_tail = Some((from, to));
-            (next, old)
+            let ours = head.filter(|head| head.uid == uid);
+            (next, ours.or_else(|| published.map(|it| published_head(it, &uid))))
         }
     };
-    start(store, head, resource_version, continues.as_ref(), &origin).await
+    let (mut ledger, history) = start(store, head, resource_version, continues.as_ref(), &origin).await?;
+    ledger.misowned = ledger.misowned_among(&existing);
+    Ok((ledger, history))
+}
+
+/// The head and its resourceVersion, where it is one that can be taken over.
+async fn read_head(
+    client: &Client,
+    store: &ConfigMaps,
+    namespace: &str,
+) -> Result<Option<(String, Head)>, RecoveryError> {
+    let found = store.head().await.map_err(|error| match error.kind {
+        StoreErrorKind::Content(why) => RecoveryError::HeadUnreadable(error.name, why),
+        _ => error.into(),
+    })?;
+    let Some(StoredHead { head, resource_version, owner, deleting, .. }) = found else { return Ok(None) };
+    let Some(head) = head else { return Err(RecoveryError::NameTaken(store.head_name())) };
+    let ours = store.organism_uid();
+    let strange = [Some(&head.uid), owner.as_ref()].into_iter().flatten().find(|uid| *uid != ours);
+    if let Some(uid) = strange
+        && let Some(living) = organism_with(client, namespace, uid).await?
+    {
+        return Err(RecoveryError::BelongsTo(store.head_name(), living));
+    }
+    if deleting || owner.is_some_and(|owner| owner != ours) {
+        return Err(RecoveryError::BeingCollected(store.head_name()));
+    }
+    Ok(Some((resource_version, head)))
+}
+
+/// Name of the Organism of this namespace that has this UID.
+async fn organism_with(client: &Client, namespace: &str, uid: &str) -> Result<Option<String>, RecoveryError> {
+    let organisms: Api<api::Organism> = Api::namespaced(client.clone(), namespace);
+    let params = ListParams::default();
+    let list = match tokio::time::timeout(CALL_TIMEOUT, organisms.list_metadata(&params)).await {
+        Ok(list) => list.map_err(|error| RecoveryError::Organisms(Some(ApiFailure(error))))?,
+        Err(_) => return Err(RecoveryError::Organisms(None)),
+    };
+    Ok(list.items.iter().find(|it| it.metadata.uid.as_deref() == Some(uid)).map(ResourceExt::name_any))
 }
 
 /// Starts a generation: writes its empty head.
@@ -194,23 +239,11 @@ async fn start(
 
 /// The missing head, as far as a status has published it.
 fn published_head(published: &api::LedgerStatus, uid: &str) -> Head {
-    use crate::ledger::parse_hash;
-    use crate::ledger::sealed::HexHash;
     let mut head = Head::empty(uid, published.generation, 0, "");
     head.size = published.size;
     head.root = HexHash(parse_hash(&published.merkle_root).unwrap_or_default());
     head.last_hash = HexHash(parse_hash(&published.last_hash).unwrap_or_default());
     head
-}
-
-fn highest_epoch(existing: &Objects, name: &str) -> u64 {
-    let epochs = existing.iter().filter_map(|(object, _)| parse_segment_name(name, object));
-    epochs.map(|(epoch, ..)| epoch).max().unwrap_or_default()
-}
-
-async fn list(store: &ConfigMaps, uid: &str) -> Result<Objects, StoreError> {
-    let objects = store.list(uid).await?;
-    Ok(objects.iter().map(|object| (object.name_any(), object.uid().unwrap_or_default())).collect())
 }
 
 /// Names of listed segments that do not exist, or are not the objects that were listed.
@@ -219,127 +252,11 @@ async fn missing(ledger: &OwnedLedger, existing: &Objects) -> Result<Vec<String>
     for segment in &ledger.head.segments {
         let name = ledger.store.name_of(segment);
         // The list may be older than the segment: a GET decides.
-        if !existing.contains(&(name.clone(), segment.object.clone()))
+        if existing.get(&name).is_none_or(|it| it.uid != segment.object)
             && ledger.store.listed(segment).await?.is_none()
         {
             missing.push(name);
         }
     }
     Ok(missing)
-}
-
-/// The state after the last entry: from the newest segment with a snapshot whose followers are all there.
-async fn load(
-    ledger: &OwnedLedger,
-    organism: &api::Organism,
-    reason: ResumeReason,
-) -> Result<Option<History>, RecoveryError> {
-    let name = ledger.store.head_name();
-    let end = ledger.head.chain().ok_or_else(|| RecoveryError::Head(name.clone()))?;
-    let segments = &ledger.head.segments;
-    let whole = segments.iter().rposition(|it| ledger.is_lost(it)).map_or(0, |at| at + 1);
-    let Some(from) = segments[whole..].iter().rposition(|it| it.start.is_some()) else { return Ok(None) };
-
-    let mut replay = Replay::default();
-    let mut chain: Option<Chain> = None;
-    for listed in &segments[whole + from..] {
-        let segment = ledger.store.name_of(listed);
-        let wrong = |error| RecoveryError::Segment { name: segment.clone(), error };
-        let Some(sealed) = ledger.store.listed(listed).await? else {
-            return Err(ledger.store.missing(&segment).into());
-        };
-        let before = sealed.chain_before().map_err(wrong)?;
-        if chain.as_ref().is_some_and(|chain| *chain != before) {
-            return Err(RecoveryError::End(name));
-        }
-        let mut after = before;
-        for entry in sealed.open().map_err(wrong)? {
-            after.push_hash(entry.hash);
-            replay.feed(entry).map_err(|mismatch| RecoveryError::Replay { name: name.clone(), mismatch })?;
-        }
-        chain = Some(after);
-    }
-    if chain.is_none_or(|chain| chain != end) {
-        return Err(RecoveryError::End(name));
-    }
-    let replayed = replay.decision();
-    let state = replay.finish().map_err(|mismatch| RecoveryError::Replay { name, mismatch })?;
-    Ok(state.map(|state| {
-        let decision = current_decision(replayed, &state, organism);
-        History::Recovered { state: Box::new(state), chain: end, decision, reason }
-    }))
-}
-
-/// The injections that retries must not record again. Segments are read from the newest back, and only those that
-/// may hold a recent injection.
-async fn recent_injections(ledger: &OwnedLedger) -> Result<Vec<CommittedInjection>, RecoveryError> {
-    let head = &ledger.head;
-    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
-    let newest = head.last_injection.map_or(0, |(entry, _)| entry);
-    for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
-        // A missing segment is reported elsewhere; its ids are forgotten.
-        let Some(sealed) = ledger.store.listed(listed).await? else { continue };
-        let opened = tokio::task::spawn_blocking(move || sealed.open()).await;
-        match opened.map_err(|error| error.to_string()).and_then(|it| it.map_err(|error| error.to_string())) {
-            Ok(entries) if recent.read(&entries) => {}
-            Ok(_) => break,
-            Err(error) => {
-                let segment = ledger.store.name_of(listed);
-                tracing::warn!(
-                    segment,
-                    error,
-                    "cannot read a segment; ids of injections in it are forgotten"
-                );
-            }
-        }
-    }
-    Ok(recent.known())
-}
-
-/// The decision in force. Where the published one is the same, its time and entry stay: the replay may start
-/// after the beat that first made it.
-fn current_decision(
-    replayed: Option<Decision>,
-    state: &State,
-    organism: &api::Organism,
-) -> Option<CurrentDecision> {
-    let published = organism.status.as_ref().and_then(|status| status.decision.as_ref());
-    let same = published.filter(|it| it.action == status::action(state.action) && state.beat > 0);
-    match (same, replayed) {
-        (Some(it), replayed) if replayed.is_none_or(|replayed| it.entry <= replayed.entry) => {
-            let since = it.since.0.as_microsecond() as f64 / 1e6;
-            Some(CurrentDecision { action: state.action, since, entry: it.entry })
-        }
-        (_, replayed) => {
-            replayed.map(|Decision { action, entry, since }| CurrentDecision { action, since, entry })
-        }
-    }
-}
-
-/// Deletes segments of earlier epochs that no head lists, heads of earlier generations included.
-async fn delete_unlisted(ledger: &OwnedLedger, existing: &Objects) {
-    if let Err(error) = try_delete_unlisted(ledger, existing).await {
-        tracing::warn!(%error, "cannot delete segments that no head lists; the next take-over tries again");
-    }
-}
-
-async fn try_delete_unlisted(ledger: &OwnedLedger, existing: &Objects) -> Result<(), StoreError> {
-    let mut listed: BTreeSet<String> =
-        ledger.head.segments.iter().map(|it| ledger.store.name_of(it)).collect();
-    for generation in 1..ledger.head.generation {
-        // Without an earlier head its segments are unknown: none is deleted.
-        let Some(head) = ledger.store.archived_head(generation).await? else { return Ok(()) };
-        listed.extend(head.segments.iter().map(|it| ledger.store.name_of(it)));
-    }
-    for (name, uid) in existing {
-        let unlisted = parse_segment_name(&ledger.origin.name, name)
-            .is_some_and(|(epoch, ..)| epoch < ledger.head.epoch && !listed.contains(name));
-        if unlisted {
-            match ledger.store.delete(name, uid).await {
-                Ok(()) | Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
 }

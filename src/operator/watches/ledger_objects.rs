@@ -13,11 +13,12 @@ use kube::{Client, ResourceExt};
 use super::Scope;
 use crate::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use crate::operator::actor::mailbox::Message;
-use crate::operator::committer::ObjectEvent;
+use crate::operator::committer::LedgerEvent;
 use crate::operator::health::Readiness;
 use crate::operator::key::Key;
-use crate::operator::recovery::first_lists::{FirstLists, Objects};
+use crate::operator::recovery::first_lists::FirstLists;
 use crate::operator::registry::Registry;
+use crate::store::configmap::{LedgerObject, Objects};
 
 type Object = PartialObjectMeta<ConfigMap>;
 
@@ -52,9 +53,9 @@ async fn handle(
         match event {
             Ok(Event::Init) => list.clear(),
             Ok(Event::InitApply(object)) => {
-                add_to(first_lists, &object);
-                if let Some(key) = key_of(&object) {
-                    list.entry(key).or_default().insert(identity(&object));
+                if let Some((key, object)) = parse(&object) {
+                    first_lists.add(&key, object.clone());
+                    list.entry(key).or_default().insert(object.name.clone(), object);
                 }
             }
             Ok(Event::InitDone) => {
@@ -69,37 +70,29 @@ async fn handle(
                 let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
                 for key in registry.keys().into_iter().filter(within) {
                     let existing = all.remove(&key).unwrap_or_default();
-                    registry.send(&key, Message::LedgerObjects(ObjectEvent::Listed(existing)));
+                    registry.send(&key, Message::LedgerObjects(LedgerEvent::Listed(existing)));
                 }
             }
             Ok(Event::Delete(object)) => {
-                if let Some(uid) = object.labels().get(UID_LABEL) {
-                    first_lists.remove(uid, &identity(&object));
-                }
-                if let Some(key) = key_of(&object) {
-                    let (name, uid) = identity(&object);
-                    registry.send(&key, Message::LedgerObjects(ObjectEvent::Deleted { name, uid }));
+                if let Some((key, object)) = parse(&object) {
+                    first_lists.remove(&key, &object);
+                    let LedgerObject { name, uid, .. } = object;
+                    registry.send(&key, Message::LedgerObjects(LedgerEvent::Deleted { name, uid }));
                 }
             }
-            Ok(Event::Apply(object)) => add_to(first_lists, &object),
+            Ok(Event::Apply(object)) => {
+                if let Some((key, object)) = parse(&object) {
+                    first_lists.add(&key, object);
+                }
+            }
             Err(error) => tracing::warn!(%error, "the watch on ledger objects failed; retrying"),
         }
     }
 }
 
-fn add_to(first_lists: &FirstLists, object: &Object) {
-    if let Some(uid) = object.labels().get(UID_LABEL) {
-        first_lists.add(uid, identity(object));
-    }
-}
-
-fn key_of(object: &Object) -> Option<Key> {
+fn parse(object: &Object) -> Option<(Key, LedgerObject)> {
     let name = object.labels().get(ORGANISM_LABEL)?;
-    Some(Key::new(&object.namespace()?, name))
-}
-
-fn identity(object: &Object) -> (String, String) {
-    (object.name_any(), object.uid().unwrap_or_default())
+    Some((Key::new(&object.namespace()?, name), LedgerObject::of(&object.metadata)))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use kube::core::Status;
 use serde_json::json;
 
 use super::*;
+use crate::store::ApiFailure;
 
 fn refused(causes: serde_json::Value) -> CallError {
     let status = json!({
@@ -12,7 +13,7 @@ fn refused(causes: serde_json::Value) -> CallError {
     CallError::Api {
         verb: "create",
         object: "Service a/b".into(),
-        source: Box::new(kube::Error::Api(Box::new(status))),
+        source: Box::new(ApiFailure(kube::Error::Api(Box::new(status)))),
     }
 }
 

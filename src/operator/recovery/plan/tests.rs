@@ -10,33 +10,40 @@ fn published(generation: u64, size: u64) -> api::LedgerStatus {
 
 #[test]
 fn without_a_head_and_without_anything_published_a_ledger_starts() {
-    assert_eq!(plan(None, "u", None), Plan::Start);
-    assert_eq!(plan(None, "u", Some(&published(1, 0))), Plan::Start);
+    assert_eq!(plan(None, "u", None, None), Plan::Start { archived: None });
+    assert_eq!(plan(None, "u", Some(&published(1, 0)), Some(3)), Plan::Start { archived: Some(3) });
 }
 
 #[test]
 fn our_own_head_is_continued_unless_more_was_published() {
     let ours = head("u", 1, 100);
-    assert_eq!(plan(Some(ours.clone()), "u", None), Plan::Continue(ours.clone()));
-    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100))), Plan::Continue(ours.clone()));
+    assert_eq!(plan(Some(ours.clone()), "u", None, None), Plan::Continue(ours.clone()));
+    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100)), None), Plan::Continue(ours.clone()));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 100, to: 119 };
-    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 120))), lost);
+    assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 120)), None), lost);
     let second = head("u", 2, 10);
-    assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120))), Plan::Continue(second));
+    assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120)), None), Plan::Continue(second));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 0, to: 4 };
-    assert_eq!(plan(Some(ours), "u", Some(&published(2, 5))), lost);
+    assert_eq!(plan(Some(ours), "u", Some(&published(2, 5)), None), lost);
 }
 
 #[test]
 fn a_published_ledger_without_a_head_is_lost() {
     let lost = Plan::TailLost { head: None, from: 0, to: 119 };
-    assert_eq!(plan(None, "u", Some(&published(1, 120))), lost);
+    assert_eq!(plan(None, "u", Some(&published(1, 120)), None), lost);
 }
 
 #[test]
-fn a_head_of_a_deleted_organism_is_continued_only_if_it_was_retained() {
+fn the_ledger_of_an_organism_that_is_gone_is_continued() {
     let gone = head("other", 1, 100);
-    assert_eq!(plan(Some(gone.clone()), "u", None), Plan::Replace(gone.clone()));
-    let kept = Head { retained: true, ..gone };
-    assert_eq!(plan(Some(kept.clone()), "u", None), Plan::NewGeneration(kept));
+    assert_eq!(plan(Some(gone.clone()), "u", None, None), Plan::NewGeneration(gone.clone()));
+    let retained = Head { retained: true, ..gone };
+    assert_eq!(plan(Some(retained.clone()), "u", None, None), Plan::NewGeneration(retained));
+}
+
+#[test]
+fn a_published_ledger_under_a_head_of_another_organism_is_lost() {
+    let other = head("other", 1, 500);
+    let lost = Plan::TailLost { head: Some(other.clone()), from: 0, to: 119 };
+    assert_eq!(plan(Some(other), "u", Some(&published(1, 120)), None), lost);
 }

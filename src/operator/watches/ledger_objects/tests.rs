@@ -31,7 +31,7 @@ fn add_actor(registry: &Arc<Registry>, namespace: &str, messages: mpsc::Unbounde
     assert!(started.is_ok());
 }
 
-async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<ObjectEvent> {
+async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerEvent> {
     let next = tokio::time::timeout(std::time::Duration::from_millis(200), receiver.recv()).await;
     match next {
         Ok(Some(Message::LedgerObjects(event))) => Some(event),
@@ -44,6 +44,7 @@ async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
     let (registry, mut messages) = registry("a");
     let first_lists = FirstLists::new(1);
     let head = || object("a", "venom-ledger", "1");
+    let only_head = || Objects::from([("venom-ledger".to_owned(), LedgerObject::of(&head().metadata))]);
     let segment = || object("a", "venom-ledger-1-0-7", "2");
     let events = vec![
         Event::Init,
@@ -56,14 +57,14 @@ async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
         Event::InitDone,
     ];
     handle(stream::iter(events.into_iter().map(Ok)), &registry, &first_lists, Some("a"), || {}).await;
-    let deleted = ObjectEvent::Deleted { name: "venom-ledger-1-0-7".into(), uid: "2".into() };
+    let deleted = LedgerEvent::Deleted { name: "venom-ledger-1-0-7".into(), uid: "2".into() };
     assert_eq!(next(&mut messages).await, Some(deleted));
-    let listed = ObjectEvent::Listed([("venom-ledger".to_owned(), "1".to_owned())].into());
+    let listed = LedgerEvent::Listed(only_head());
     assert_eq!(next(&mut messages).await, Some(listed));
     assert_eq!(next(&mut messages).await, None);
-    let taken = first_lists.take("a-u").await;
-    assert_eq!(taken, Some([("venom-ledger".to_owned(), "1".to_owned())].into()));
-    assert_eq!(first_lists.take("a-u").await, None, "a second recovery has to list by itself");
+    let key = Key::new("a", "venom");
+    assert_eq!(first_lists.take(&key).await, Some(only_head()));
+    assert_eq!(first_lists.take(&key).await, None, "a second recovery has to list by itself");
 }
 
 #[tokio::test]
@@ -74,6 +75,6 @@ async fn a_list_of_one_namespace_says_nothing_about_another() {
     let first_lists = FirstLists::new(2);
     let lists = [Event::Init, Event::InitDone, Event::Init, Event::InitDone];
     handle(stream::iter(lists.into_iter().map(Ok)), &registry, &first_lists, Some("a"), || {}).await;
-    assert_eq!(next(&mut messages).await, Some(ObjectEvent::Listed(Objects::new())));
+    assert_eq!(next(&mut messages).await, Some(LedgerEvent::Listed(Objects::new())));
     assert_eq!(next(&mut others).await, None);
 }

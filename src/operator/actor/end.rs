@@ -1,0 +1,60 @@
+//! The end of an actor.
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::children::Child;
+use super::mailbox::End;
+use super::plan::end_limits;
+use super::{Actor, State};
+use crate::api::OnDelete;
+use crate::operator::committer::LedgerEvent;
+use crate::operator::publisher::report::{NotReadyReason, Report};
+
+impl Actor {
+    /// Ends everything, in the order in which data flows.
+    pub(super) async fn end(mut self, end: End) {
+        let limits = end_limits(end);
+        if end == End::Deleted {
+            let message = "The Organism is being deleted; it no longer beats.".to_owned();
+            let not_ready = self.not_ready(NotReadyReason::Deleting, message);
+            // Shown only where a finalizer of someone else keeps the Organism.
+            self.report.send_modify(|report| (report.not_ready, report.engine) = (not_ready, None));
+        }
+        self.body = None;
+        for child in [Child::Body, Child::Recovery, Child::StandBy] {
+            self.children.abort(child);
+        }
+        if let State::Running { engine, events, .. } = std::mem::replace(&mut self.state, State::Ending) {
+            let retain = self.organism.spec.ledger.on_delete == OnDelete::Retain;
+            if end == End::Deleted && retain {
+                let _ = events.send(LedgerEvent::Retain);
+            }
+            // What is deleted with its ledger has nothing left to commit.
+            if let Some(limit) = limits.flush.filter(|_| end == End::Stop || retain) {
+                let flushed = async {
+                    tokio::select! {
+                        () = engine.flush() => {}
+                        // Without a committer nothing more is committed.
+                        () = self.children.wait_for(Child::Committer) => {}
+                    }
+                };
+                if timeout(limit, flushed).await.is_err() {
+                    tracing::warn!(organism = %self.key, "pending entries could not be committed in time");
+                }
+            }
+            // The committer ends when engine and events are dropped.
+            drop((engine, events));
+            self.children.abort(Child::Collector);
+            if timeout(limits.commit, self.children.wait_for(Child::Committer)).await.is_err() {
+                self.children.abort(Child::Committer);
+            }
+        }
+        if let Some(limit) = limits.status {
+            // The publisher writes the last report once all senders of reports are dropped.
+            drop(std::mem::replace(&mut self.report, watch::Sender::new(Report::default())));
+            let _ = timeout(limit, self.children.wait_for(Child::Publisher)).await;
+        }
+        self.children.shutdown().await;
+    }
+}

@@ -1,0 +1,52 @@
+//! What the API server said, in one sentence.
+
+use std::error::Error;
+use std::fmt;
+
+/// An error of a call. Its text is the API server's message, or the causes of a failed connection; that of
+/// [`kube::Error`] repeats a whole Status in its debug form.
+#[derive(Debug)]
+pub struct ApiFailure(pub kube::Error);
+
+impl fmt::Display for ApiFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            kube::Error::Api(status) if !status.message.is_empty() => out.write_str(&status.message),
+            kube::Error::Api(status) => write!(out, "{} ({})", status.reason, status.code),
+            error => {
+                let mut text = error.to_string();
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    let cause_text = cause.to_string();
+                    if !text.contains(&cause_text) {
+                        text = format!("{text}: {cause_text}");
+                    }
+                    source = cause.source();
+                }
+                out.write_str(&text)
+            }
+        }
+    }
+}
+
+impl Error for ApiFailure {}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn the_text_is_one_sentence() {
+        let refused =
+            Status::failure("configmaps \"a\" is forbidden: exceeded quota", "Forbidden").with_code(403);
+        let failure = ApiFailure(kube::Error::Api(refused.boxed()));
+        assert_eq!(failure.to_string(), "configmaps \"a\" is forbidden: exceeded quota");
+        let empty = ApiFailure(kube::Error::Api(Status::failure("", "Gone").with_code(410).boxed()));
+        assert_eq!(empty.to_string(), "Gone (410)");
+        let io = std::io::Error::other("connection refused");
+        let failure = ApiFailure(kube::Error::Service(Box::new(io)));
+        assert_eq!(failure.to_string(), "ServiceError: connection refused");
+    }
+}

@@ -1,0 +1,198 @@
+//! Evidence is never destroyed: a ledger whose Organism is gone is continued.
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, PropagationPolicy};
+use serde_json::{Value, json};
+use venom::api::labels::{ORGANISM_LABEL, UID_LABEL};
+use venom::api::{OnDelete, Organism, OrganismStatus};
+use venom::store::configmap::ConfigMaps;
+
+use crate::harness::eventually;
+use crate::ledger::Live;
+use crate::world::{World, in_world, message};
+
+/// The objects of an Organism's ledger, with their contents.
+async fn objects(world: &World, name: &str) -> Vec<ConfigMap> {
+    let labelled = ListParams::default().labels(&format!("{ORGANISM_LABEL}={name},{UID_LABEL}"));
+    world.maps.list(&labelled).await.unwrap().items
+}
+
+/// UID of the Organism that each object of a ledger is owned by.
+async fn owners(world: &World, name: &str) -> Vec<Option<String>> {
+    let owner = |it: &ConfigMap| it.owner_references().first().map(|owner| owner.uid.clone());
+    objects(world, name).await.iter().map(owner).collect()
+}
+
+/// Every segment of the archived head of `generation` is there, and the ledger proves itself.
+async fn archived_is_whole(store: &ConfigMaps, generation: u64) -> Live {
+    let head = store.archived_head(generation).await.unwrap().expect("no archived head");
+    let live = Live::listed(store, head).await.expect("segments are gone");
+    assert_eq!(live.gaps, []);
+    live.check();
+    live
+}
+
+/// A namespace that was exported and applied to another place: new UIDs, no ownerReferences, no status.
+#[tokio::test]
+async fn a_restored_ledger_is_continued_and_kept() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 500).await;
+        operator.kill();
+        let saved = Live::read(&world.store("venom").await).await;
+        let backup = objects(&world, "venom").await;
+        world.delete_organism("venom").await;
+        world.collected("venom").await;
+
+        for mut object in backup {
+            object.metadata = ObjectMeta {
+                name: object.metadata.name,
+                labels: object.metadata.labels,
+                ..ObjectMeta::default()
+            };
+            world.maps.create(&PostParams::default(), &object).await.unwrap();
+        }
+        let verified = world.venom_ledger("verify", "venom").unwrap();
+        assert!(verified.contains("verified"), "{verified}");
+        let _operator = world.operator("beta");
+        world.create::<Organism>("venom", Value::Null).await;
+        let status = world.beating("venom").await;
+        assert_eq!(status.ledger.unwrap().generation, 2);
+        let store = world.store("venom").await;
+        let old = archived_is_whole(&store, 1).await;
+        assert_eq!((old.head.root, old.head.size), (saved.head.root, saved.head.size));
+        let live = world.ledger("venom").await;
+        assert!(live.head.epoch > saved.head.epoch);
+        let genesis = live.check().inputs_of("genesis")[0].clone();
+        assert_eq!(genesis["continues"]["root"], json!(saved.head.root_hex()));
+
+        // Collected are the new generation's objects, and not those of an Organism that was gone before.
+        let new_uid = world.organisms.get("venom").await.unwrap().uid().unwrap();
+        world.delete_organism("venom").await;
+        eventually("the new generation to be collected", async || {
+            let left = objects(&world, "venom").await;
+            let owned = left.iter().filter(|it| it.labels().get(UID_LABEL) == Some(&new_uid)).count();
+            if owned == 0 { Ok(()) } else { Err(format!("{owned} are there")) }
+        })
+        .await;
+        archived_is_whole(&store, 1).await;
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        let genesis = world.ledger("venom").await.check().inputs_of("genesis")[0].clone();
+        assert_eq!(
+            genesis["continues"]["root"],
+            json!(saved.head.root_hex()),
+            "the archived one is continued"
+        );
+        archived_is_whole(&store, 1).await;
+    })
+    .await;
+}
+
+/// `kubectl delete organism --cascade=orphan` leaves the ledger, whatever onDelete says.
+#[tokio::test]
+async fn an_orphaned_ledger_is_continued() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 100).await;
+        let orphan =
+            DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+        world.organisms.delete("venom", &orphan).await.unwrap();
+        world.gone("venom").await;
+        world.create::<Organism>("venom", Value::Null).await;
+        let status = world.beating("venom").await;
+        assert_eq!(status.ledger.unwrap().generation, 2);
+        archived_is_whole(&world.store("venom").await, 1).await;
+    })
+    .await;
+}
+
+/// A changed spec.ledger.onDelete is followed on every object, and the status says when it is in force.
+#[tokio::test]
+async fn a_changed_on_delete_is_followed() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        let uid = world.organisms.get("venom").await.unwrap().uid().unwrap();
+        let in_force = async |policy: OnDelete, owner: Option<&String>| {
+            let what = format!("onDelete {policy:?} to be in force");
+            world
+                .until("venom", &what, |it| it.ledger.as_ref().is_some_and(|it| it.on_delete == Some(policy)))
+                .await;
+            world.beats_more("venom", 300).await;
+            let owners = owners(&world, "venom").await;
+            assert!(owners.len() >= 2);
+            assert!(owners.iter().all(|it| it.as_ref() == owner), "{policy:?}: {owners:?}");
+        };
+        in_force(OnDelete::Delete, Some(&uid)).await;
+        world.patch_organism("venom", json!({"ledger": {"onDelete": "Retain"}})).await;
+        in_force(OnDelete::Retain, None).await;
+        // While no operator runs.
+        operator.kill();
+        world.patch_organism("venom", json!({"ledger": {"onDelete": "Delete"}})).await;
+        let _operator = world.operator("beta");
+        in_force(OnDelete::Delete, Some(&uid)).await;
+        world.ledger("venom").await.check();
+    })
+    .await;
+}
+
+/// A head that Kubernetes is about to collect is waited for.
+#[tokio::test]
+async fn a_ledger_that_is_being_collected_is_waited_for() {
+    in_world(async |world| {
+        let operator = world.operator("alpha");
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        drop(operator);
+        let finalizers = |all: Value| Patch::Merge(json!({"metadata": {"finalizers": all}}));
+        let hold = finalizers(json!(["venom.test/hold"]));
+        world.maps.patch("venom-ledger", &PatchParams::default(), &hold).await.unwrap();
+        world.delete_organism("venom").await;
+        world.gone("venom").await;
+        let _operator = world.operator("beta");
+        world.create::<Organism>("venom", Value::Null).await;
+        let waits = |it: &OrganismStatus| {
+            message(it, "Ready").contains("waiting until ConfigMap venom-ledger is gone")
+        };
+        world.until("venom", "a wait for the old head", waits).await;
+        world.maps.patch("venom-ledger", &PatchParams::default(), &finalizers(Value::Null)).await.unwrap();
+        world.beating("venom").await;
+        let live = world.ledger("venom").await;
+        live.check();
+        assert_eq!(live.head.generation, 1);
+    })
+    .await;
+}
+
+/// A head copied from an Organism that exists is not taken over.
+#[tokio::test]
+async fn the_head_of_a_living_organism_is_not_taken() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("one", Value::Null).await;
+        world.beating("one").await;
+        let head = world.maps.get("one-ledger").await.unwrap();
+        let copy = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some("two-ledger".into()),
+                labels: head.metadata.labels.clone(),
+                ..ObjectMeta::default()
+            },
+            ..head
+        };
+        world.maps.create(&PostParams::default(), &copy).await.unwrap();
+        world.create::<Organism>("two", Value::Null).await;
+        let status = world.condition("two", "Ready", "False", "NameTaken").await;
+        assert!(message(&status, "Ready").contains("Organism one"), "{}", message(&status, "Ready"));
+        world.maps.delete("two-ledger", &DeleteParams::default()).await.unwrap();
+        world.beating("two").await;
+        assert_eq!(world.ledger("two").await.head.generation, 1);
+    })
+    .await;
+}
