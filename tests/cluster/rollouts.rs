@@ -97,7 +97,7 @@ async fn bodies_roll_out_one_after_the_other() {
         world.until_available("new").await;
         let mut rolled = world.rolled().await;
         rolled.retain(|name| name != "new");
-        assert_eq!(rolled, [first.clone()], "the others wait");
+        assert_eq!(rolled, std::slice::from_ref(&first), "the others wait");
 
         // A restart amid a rollout does not let a second one begin.
         drop(operator);
@@ -108,7 +108,7 @@ async fn bodies_roll_out_one_after_the_other() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         rolled = world.rolled().await;
         rolled.retain(|name| name != "new");
-        assert_eq!(rolled, [first.clone()], "the others wait");
+        assert_eq!(rolled, std::slice::from_ref(&first), "the others wait");
 
         for count in 1..=NAMES.len() {
             let mut rolled = vec![];
