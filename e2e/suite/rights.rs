@@ -9,7 +9,7 @@ use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
 const OPERATOR: [&str; 16] = [
     "organisms.genesis.venom.dev get list watch patch",
     "organisms.genesis.venom.dev/status patch",
-    "genomes.genesis.venom.dev get list watch create",
+    "genomes.genesis.venom.dev get list watch create patch",
     "genomes.genesis.venom.dev/status patch",
     "configmaps get list watch create update patch delete deletecollection",
     "events.events.k8s.io create patch",
@@ -19,7 +19,7 @@ const OPERATOR: [&str; 16] = [
     "poddisruptionbudgets.policy get list watch create patch delete",
     "networkpolicies.networking.k8s.io get list watch create patch delete",
     "horizontalpodautoscalers.autoscaling get list watch create patch delete",
-    "pods get",
+    "pods get list",
     "replicasets.apps get",
     "endpointslices.discovery.k8s.io list watch",
     TOKENS,

@@ -47,6 +47,9 @@ pub struct Args {
     /// operator listens on that port
     #[arg(long, value_name = "URL", env = "VENOM_ISSUER_URL")]
     pub issuer_url: Option<String>,
+    /// Bodies that replace their pods at a time, for example after an upgrade; the others wait
+    #[arg(long, value_name = "COUNT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rollouts: u16,
     /// Address that serves /metrics, /healthz and /readyz; [::] means all addresses, those of IPv4 included
     #[arg(long, value_name = "ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
@@ -110,7 +113,7 @@ impl Args {
                 let issuer_url = url.parse();
                 let issuer_url =
                     issuer_url.map_err(|error| Error::Usage(format!("--issuer-url {url}: {error}")))?;
-                Ok(Some(BodyOptions { node_image, issuer_url }))
+                Ok(Some(BodyOptions { node_image, issuer_url, rollouts: self.rollouts.into() }))
             }
             (Some(_), None) => Err(Error::Usage(format!(
                 "--node-image requires --issuer-url for the certificates of the pods; {InvalidUrl}"

@@ -115,16 +115,18 @@ fn tls_error(error: &std::io::Error) -> LinkError {
     }
 }
 
-/// Dials the current `addresses` according to `policy` until the mesh stops.
+/// Dials the current `addresses` according to `policy` until the mesh stops. With one peer at a time, `failure` is why
+/// the last dial failed.
 pub(super) async fn dial_loop(
     links: Arc<Links>,
     policy: DialPolicy,
     addresses: watch::Receiver<Vec<SocketAddr>>,
+    failure: watch::Sender<String>,
 ) {
     let dial = async {
         match policy {
             DialPolicy::AllPeers => dial_all(&links, addresses).await,
-            DialPolicy::OnePeer => dial_one(&links, addresses).await,
+            DialPolicy::OnePeer => dial_one(&links, addresses, &failure).await,
         }
     };
     tokio::select! {
@@ -207,7 +209,11 @@ async fn keep_linked(links: &Arc<Links>, slots: &Semaphore, address: SocketAddr)
 }
 
 /// Keeps one link to any of the addresses.
-async fn dial_one(links: &Arc<Links>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+async fn dial_one(
+    links: &Arc<Links>,
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    failure: &watch::Sender<String>,
+) {
     let mut backoff = BACKOFF.build();
     let mut last = None;
     loop {
@@ -223,7 +229,12 @@ async fn dial_one(links: &Arc<Links>, mut addresses: watch::Receiver<Vec<SocketA
                     run_until_redial(links, link).await;
                     break;
                 }
-                Err(error) => log_failure(&address, &error),
+                Err(error) => {
+                    log_failure(&address, &error);
+                    if let LinkError::Failed(why) | LinkError::Refused(_, why) = error {
+                        failure.send_replace(format!("{address}: {why}"));
+                    }
+                }
             }
         }
         let delay = backoff.next().unwrap_or(MAX_DELAY);

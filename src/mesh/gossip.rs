@@ -228,6 +228,12 @@ impl Gossip {
         self.peers.remove(&link);
     }
 
+    /// Number of links that are up.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Accepts an injection from a client. `wall` is the time since the Unix epoch.
     ///
     /// A retry of a known id returns its status; nothing is injected twice.

@@ -86,6 +86,8 @@ pub enum Ticket {
 pub struct Mesh {
     requests: mpsc::Sender<Request>,
     local_addr: Option<SocketAddr>,
+    links: watch::Receiver<usize>,
+    dial_failure: watch::Receiver<String>,
 }
 
 /// The ledger's end of a collector: yields each injection once.
@@ -158,6 +160,18 @@ impl Mesh {
         self.local_addr
     }
 
+    /// The number of links that are up.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<usize> {
+        self.links.clone()
+    }
+
+    /// Address and reason of the last dial that failed, for [`DialPolicy::OnePeer`]; empty before one.
+    #[must_use]
+    pub fn dial_failure(&self) -> String {
+        self.dial_failure.borrow().clone()
+    }
+
     /// Injects through this peer.
     ///
     /// # Errors
@@ -221,9 +235,11 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
     if let Some(listener) = options.listener {
         tokio::spawn(dial::accept_loop(links.clone(), listener));
     }
-    tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses));
+    let (failure, dial_failure) = watch::channel(String::new());
+    tokio::spawn(dial::dial_loop(links.clone(), options.dial, options.addresses, failure));
     let (requests, request_receiver) = mpsc::channel(REQUESTS);
     let (outcome_sender, outcomes) = OutcomeSender::channel();
+    let (link_count, link_counts) = watch::channel(0);
     let task = PeerTask {
         gossip,
         started,
@@ -233,9 +249,11 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
         injections,
         awaited: BTreeMap::new(),
         reported: Reported::default(),
+        links_up: link_count,
     };
     tokio::spawn(task.run(link_events, request_receiver, outcomes));
-    Ok((Mesh { requests, local_addr }, outcome_sender))
+    let mesh = Mesh { requests, local_addr, links: link_counts, dial_failure };
+    Ok((mesh, outcome_sender))
 }
 
 struct PeerTask {
@@ -249,6 +267,8 @@ struct PeerTask {
     /// Clients that wait for the outcome of an id.
     awaited: BTreeMap<InjectionId, Vec<(InjectionPayload, oneshot::Sender<Outcome>)>>,
     reported: Reported,
+    /// Number of links that are up.
+    links_up: watch::Sender<usize>,
 }
 
 /// This peer's share of metrics that other meshes may share: only differences can be added.
@@ -308,6 +328,8 @@ impl PeerTask {
                 }
             }
         }
+        let count = self.gossip.links();
+        self.links_up.send_if_modified(|before| std::mem::replace(before, count) != count);
     }
 
     fn handle_request(&mut self, request: Request) {

@@ -48,10 +48,17 @@ impl CallError {
         self.status().is_some_and(|it| it.is_conflict() || it.is_already_exists())
     }
 
-    /// The API server's message, if it rejects the object itself: a retry of the same would not help.
+    /// The API server's words, if it has answered.
     #[must_use]
-    pub fn refusal(&self) -> Option<&str> {
-        self.status().filter(|it| matches!(it.code, 400 | 403 | 422)).map(|it| it.message.as_str())
+    pub fn answer(&self) -> Option<&str> {
+        self.status().map(|it| it.message.as_str())
+    }
+
+    /// Whether the namespace of the object is being deleted.
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        let details = self.status().and_then(|it| it.details.as_ref());
+        details.is_some_and(|it| it.causes.iter().any(|it| it.reason == "NamespaceTerminating"))
     }
 }
 

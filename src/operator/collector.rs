@@ -1,16 +1,19 @@
 //! The collector of an Organism's mesh: a link to one of its nodes, and to another one when that fails. It passes
 //! injections on to the engine; their outcomes go back once they are committed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::beater::Injector;
 use super::certificates::Certificates;
 use super::key::Key;
 use super::peers::Peers;
+use super::publisher::mesh::MeshLink;
+use super::publisher::report::Report;
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{
     self, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver, LinkLimits, Mesh,
@@ -19,6 +22,11 @@ use crate::mesh::{
 
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
 const RENEWAL_SPACING: Duration = Duration::from_secs(60);
+
+/// A link that is down for less is not worth mentioning: the next one is being dialled.
+const REDIAL: Duration = Duration::from_secs(5);
+/// A mesh without a link for longer is unreachable.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(60);
 
 /// Why the mesh of an Organism could not be joined.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +59,7 @@ pub struct Collector {
     certificates: Arc<Certificates>,
     organism: String,
     current: watch::Sender<Credentials>,
+    addresses: watch::Receiver<Vec<SocketAddr>>,
 }
 
 impl Collector {
@@ -77,7 +86,9 @@ impl Collector {
             paced: false,
         };
         let (mesh, collected) = Mesh::join_as_collector(options, known)?;
-        Ok(Self { key: key.clone(), mesh, collected, certificates, organism: organism.to_owned(), current })
+        let (key, organism) = (key.clone(), organism.to_owned());
+        let addresses = resources.peers.subscribe(&key);
+        Ok(Self { key, mesh, collected, certificates, organism, current, addresses })
     }
 
     /// Sends the outcomes of injections.
@@ -86,8 +97,9 @@ impl Collector {
         self.collected.outcomes()
     }
 
-    /// Passes every injection on, and renews the certificate, until the mesh ends.
-    pub async fn run(mut self, injector: Injector) {
+    /// Passes every injection on, renews the certificate and reports whether there is a link, until the mesh ends.
+    pub async fn run(mut self, injector: Injector, report: watch::Sender<Report>) {
+        let mut links = Box::pin(report_link(self.mesh.clone(), self.addresses.clone(), report));
         let renew_at = self.current.borrow().renew_at();
         let mut renewal = Box::pin(sleep(until(renew_at)));
         loop {
@@ -110,9 +122,55 @@ impl Collector {
                     };
                     renewal = Box::pin(sleep(pause.max(RENEWAL_SPACING)));
                 }
+                () = &mut links => break,
             }
         }
         drop(self.mesh);
+    }
+}
+
+/// Reports whether there is a link, until the mesh ends.
+async fn report_link(
+    mesh: Mesh,
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    report: watch::Sender<Report>,
+) {
+    let mut links = mesh.links();
+    // Since when there are nodes and no link to one.
+    let mut unlinked: Option<Instant> = None;
+    loop {
+        let linked = *links.borrow_and_update() > 0;
+        let no_nodes = addresses.borrow_and_update().is_empty();
+        unlinked = unlinked.filter(|_| !linked && !no_nodes);
+        let (link, next) = if linked {
+            (Some(MeshLink::Up), None)
+        } else if no_nodes {
+            (Some(MeshLink::NoNodes), None)
+        } else {
+            let since = *unlinked.get_or_insert_with(Instant::now);
+            match since.elapsed() {
+                elapsed if elapsed < REDIAL => (None, Some(since + REDIAL)),
+                elapsed if elapsed < UNREACHABLE_AFTER => {
+                    (Some(MeshLink::Connecting), Some(since + UNREACHABLE_AFTER))
+                }
+                _ => (Some(MeshLink::Unreachable(mesh.dial_failure())), None),
+            }
+        };
+        report.send_if_modified(|report| {
+            let changed = link.is_some() && report.mesh != link;
+            if changed {
+                report.mesh = link;
+            }
+            changed
+        });
+        tokio::select! {
+            changed = links.changed() => if changed.is_err() {
+                return;
+            },
+            // The table of addresses outlives every mesh.
+            Ok(()) = addresses.changed() => {}
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+        }
     }
 }
 

@@ -106,6 +106,8 @@ pub struct BodyOptions {
     pub node_image: String,
     /// URL at which the pods request certificates; this operator listens on its port.
     pub issuer_url: Url,
+    /// Bodies that may replace their pods at a time.
+    pub rollouts: usize,
 }
 
 /// Why the operator ended by itself.
@@ -296,7 +298,8 @@ async fn bodies(
         issuer_address: options.issuer_url.host.parse().ok(),
         ca_pem: certificates.ca_pem().to_owned(),
     };
-    let reconcilers = body::Resources::new(client.clone(), metrics.clone(), installation, scopes);
+    let reconcilers =
+        body::Resources::new(client.clone(), metrics.clone(), installation, scopes, options.rollouts);
     let collectors = collector::Resources {
         certificates,
         peers: Peers::default(),

@@ -10,7 +10,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use crate::world::{World, condition, in_world, message};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every object of the body of the Organism venom.
-fn objects() -> [(ApiResource, &'static str); 8] {
+pub fn objects() -> [(ApiResource, &'static str); 8] {
     [
         (ApiResource::erase::<ConfigMap>(&()), "venom-mesh-ca"),
         (ApiResource::erase::<ServiceAccount>(&()), "venom"),
@@ -36,19 +36,19 @@ fn objects() -> [(ApiResource, &'static str); 8] {
 }
 
 impl World {
-    fn of<K>(&self) -> Api<K>
+    pub fn of<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
+    pub fn dynamic(&self, resource: &ApiResource) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, resource)
     }
 
     /// The existing objects of the body, by kind and name.
-    async fn body(&self) -> BTreeMap<(String, String), DynamicObject> {
+    pub async fn body(&self) -> BTreeMap<(String, String), DynamicObject> {
         let mut found = BTreeMap::new();
         for (resource, name) in objects() {
             if let Some(object) = self.dynamic(&resource).get_opt(name).await.unwrap() {
@@ -58,7 +58,7 @@ impl World {
         found
     }
 
-    async fn whole(&self, count: usize) -> BTreeMap<(String, String), DynamicObject> {
+    pub async fn whole(&self, count: usize) -> BTreeMap<(String, String), DynamicObject> {
         eventually("the body to be made", async || {
             let body = self.body().await;
             let settled = |it: &DynamicObject| {
@@ -73,14 +73,14 @@ impl World {
         .await
     }
 
-    async fn pods(&self) -> Vec<Pod> {
+    pub async fn pods(&self) -> Vec<Pod> {
         let all =
             self.of::<Pod>().list(&ListParams::default().labels("genesis.venom.dev/organism=venom")).await;
         all.unwrap().items.into_iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect()
     }
 
     /// Marks `count` pods as ready and the others as not ready.
-    async fn ready(&self, count: usize) {
+    pub async fn ready(&self, count: usize) {
         for (number, pod) in self.pods().await.into_iter().enumerate() {
             let status = if number < count { "True" } else { "False" };
             let at = "2026-01-01T00:00:00Z";
@@ -92,13 +92,13 @@ impl World {
     }
 
     /// Waits until the autoscaler is active. There are no CPU metrics in this cluster, which the condition reports.
-    async fn autoscaled(&self) -> OrganismStatus {
+    pub async fn autoscaled(&self) -> OrganismStatus {
         let reasons = ["Active", "FailedGetResourceMetric", "FailedGetScale"];
         let holds = |it: &OrganismStatus| reasons.contains(&&*condition(it, "AutoscalingActive").1);
         self.until("venom", "an autoscaler", holds).await
     }
 
-    async fn there_are_pods(&self, count: usize) {
+    pub async fn there_are_pods(&self, count: usize) {
         eventually(&format!("{count} pods"), async || {
             let pods = self.pods().await.len();
             if pods == count { Ok(()) } else { Err(format!("{pods}")) }
@@ -106,14 +106,14 @@ impl World {
         .await;
     }
 
-    async fn nodes_are(&self, ready: u32, replicas: u32) {
+    pub async fn nodes_are(&self, ready: u32, replicas: u32) {
         self.until("venom", &format!("{ready} of {replicas} nodes ready"), |it| {
             it.nodes.as_ref().is_some_and(|nodes| (nodes.ready, nodes.replicas) == (ready, replicas))
         })
         .await;
     }
 
-    async fn patch<K>(&self, name: &str, patch: Value) -> K
+    pub async fn patch<K>(&self, name: &str, patch: Value) -> K
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
@@ -124,13 +124,13 @@ impl World {
         self.of::<K>().patch(name, &params, &Patch::Merge(patch)).await.unwrap()
     }
 
-    async fn deployment(&self) -> Value {
+    pub async fn deployment(&self) -> Value {
         serde_json::to_value(self.of::<Deployment>().get("venom").await.unwrap()).unwrap()
     }
 }
 
 /// Waits until the value at `pointer` in the JSON of an object is `expected`.
-async fn becomes<K>(world: &World, name: &str, what: &str, pointer: &str, expected: Value)
+pub async fn becomes<K>(world: &World, name: &str, what: &str, pointer: &str, expected: Value)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -335,33 +335,6 @@ async fn a_changed_spec_is_applied() {
     .await;
 }
 
-/// A Service that the operator does not manage is not touched. The other objects are created, and the Service once the
-/// name is free.
-#[tokio::test]
-async fn a_foreign_service_is_not_touched() {
-    in_world(async |world| {
-        let _operator = world.operator_with_bodies("alpha", &[]);
-        let services = world.of::<Service>();
-        let stranger: Service = serde_json::from_value(json!({
-            "metadata": {"name": "venom-metrics"}, "spec": {"ports": [{"port": 80}]},
-        }))
-        .unwrap();
-        let made = services.create(&PostParams::default(), &stranger).await.unwrap();
-        world.create::<Organism>("venom", Value::Null).await;
-        let status = world.condition("venom", "Ready", "False", "NameTaken").await;
-        let says = message(&status, "Ready");
-        assert!(says.contains(&format!("Service {}/venom-metrics", world.namespace)), "{says}");
-        world.there_are_pods(5).await;
-        let there = services.get("venom-metrics").await.unwrap();
-        assert_eq!(there.resource_version(), made.resource_version(), "the object was changed");
-        services.delete("venom-metrics", &DeleteParams::default()).await.unwrap();
-        world.whole(8).await;
-        world.beating("venom").await;
-        world.condition("venom", "Ready", "True", "Beating").await;
-    })
-    .await;
-}
-
 /// With autoscaling, the autoscaler sets the replicas through /scale; without it, the user does.
 #[tokio::test]
 async fn replicas_are_set_by_the_autoscaler_or_by_the_user() {
@@ -395,6 +368,22 @@ async fn replicas_are_set_by_the_autoscaler_or_by_the_user() {
         becomes::<Deployment>(&world, "venom", "3 replicas", "/spec/replicas", json!(3)).await;
         world.patch_organism("venom", json!({"autoscaling": {"enabled": true}})).await;
         world.whole(8).await;
+        world.autoscaled().await;
+
+        // What a client-side apply leaves behind: the next one sets the number again.
+        let last = |spec: Value| {
+            let last = json!({"spec": spec}).to_string();
+            json!({"metadata": {"annotations": {"kubectl.kubernetes.io/last-applied-configuration": last}}})
+        };
+        let annotate = async |spec: Value| {
+            let params = PatchParams::default();
+            world.organisms.patch("venom", &params, &Patch::Merge(last(spec))).await.unwrap();
+        };
+        annotate(json!({"nodes": {"replicas": 4}})).await;
+        let status = world.condition("venom", "AutoscalingActive", "False", "ReplicasContested").await;
+        let says = message(&status, "AutoscalingActive");
+        assert!(says.contains("kubectl apply set-last-applied"), "{says}");
+        annotate(json!({})).await;
         world.autoscaled().await;
 
         // A user's manifest that sets replicas.
@@ -471,6 +460,7 @@ async fn without_a_node_image_no_body_is_created() {
         let status = world.beating("venom").await;
         assert_eq!(condition(&status, "AutoscalingActive"), ("False".into(), "NoBody".into()));
         assert!(message(&status, "AutoscalingActive").contains("--node-image"));
+        assert_eq!(condition(&status, "BodyAvailable"), ("False".into(), "NoBody".into()));
         assert!(world.body().await.is_empty());
     })
     .await;

@@ -22,8 +22,8 @@ use venom::mesh::{Identity, Injectable, InjectionId, InjectionPayload, Mesh, Out
 use venom::node::certificate_source::CertificateSource;
 use venom::node::{Node, Options};
 
-use crate::harness::eventually;
-use crate::world::{World, in_world};
+use crate::harness::{eventually, free_port, within};
+use crate::world::{World, condition, in_world, message};
 
 const NODES: usize = 3;
 const INJECTIONS: usize = 1_000;
@@ -216,6 +216,35 @@ async fn an_injection_changes_the_decision_within_the_bounds_of_the_genome() {
         live.check();
         let injections: Vec<_> = live.entries.iter().filter(|it| it.kind() == "injection").collect();
         assert_eq!((injections.len(), injections[0].index), (2, entry));
+    })
+    .await;
+}
+
+/// Nodes that do not answer: told after a minute, for injections wait at them; and over once one answers.
+#[tokio::test]
+async fn an_unreachable_mesh_is_told() {
+    in_world(async |world| {
+        let _operator = world.operator_with_bodies("alpha", &[]);
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "100ms"}})).await;
+        world.beating("venom").await;
+        world.condition("venom", "MeshReachable", "Unknown", "NoNodes").await;
+        let slices: Api<EndpointSlice> = Api::namespaced(world.client.clone(), &world.namespace);
+        let closed = SocketAddr::new(own_address(), free_port());
+        slices.create(&PostParams::default(), &slice("venom", NODES, closed)).await.unwrap();
+        world.condition("venom", "MeshReachable", "Unknown", "Connecting").await;
+        within(Duration::from_secs(120), "the mesh to be called unreachable", async || {
+            match condition(&world.status("venom").await, "MeshReachable") {
+                (status, reason) if status == "False" && reason == "Unreachable" => Ok(()),
+                found => Err(format!("{found:?}")),
+            }
+        })
+        .await;
+        let says = message(&world.status("venom").await, "MeshReachable");
+        assert!(says.contains(&closed.to_string()), "{says}");
+        world.event("Warning", "Unreachable").await;
+        world.beating("venom").await;
+        let _body = world.nodes("venom").await;
+        world.condition("venom", "MeshReachable", "True", "Linked").await;
     })
     .await;
 }

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
 
 mod admission;
+mod adoption;
+mod available;
 mod beats;
 mod body;
 mod decisions;
 mod deletion;
 mod evidence;
+mod fights;
 mod full;
 mod genomes;
 mod harness;
@@ -24,6 +27,7 @@ mod pruning;
 mod rederive;
 mod refusals;
 mod rights;
+mod rollouts;
 mod service;
 mod shown;
 mod world;

@@ -51,22 +51,23 @@ annotations:
 
 {{/* Permissions of the operator. The e2e suite checks that they suffice. */}}
 {{- define "venom.rules" -}}
-# patch: the finalizer. The operator never writes a spec and never deletes an Organism.
+# patch: removes a finalizer that earlier builds of 0.1 set. The operator never writes a spec and never deletes an Organism.
 - apiGroups: [genesis.venom.dev]
   resources: [organisms]
   verbs: [get, list, watch, patch]
-# create: the Genome of an Organism without a genomeRef.
+# create: the Genome of an Organism without a genomeRef. patch: its owner, after kubectl delete --cascade=orphan; delete:
+# as for bodies below.
 - apiGroups: [genesis.venom.dev]
   resources: [genomes]
-  verbs: [get, list, watch, create]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
-# Ledgers. update: replaces the head; deletecollection: deletes a ledger with its Organism; patch: applies the CA
-# certificates of a body.
+# Ledgers. update: replaces the head; delete: merged and pruned segments; patch: their owner, when
+# spec.ledger.onDelete changes, and the CA certificates of a body.
 - apiGroups: [""]
   resources: [configmaps]
-  verbs: [get, list, watch, create, update, patch, delete, deletecollection]
+  verbs: [get, list, watch, create, update, patch, delete]
 # Bodies. Their objects are garbage-collected with the Organism that owns them. The operator deletes only the
 # autoscaler, when the Organism disables it. For the others, delete is what the admission plugin
 # OwnerReferencesPermissionEnforcement (OpenShift) requires to restore the ownerReference of an object that lost it. The
@@ -86,10 +87,10 @@ annotations:
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
-# Verifies the pod that requests a certificate.
+# get: verifies the pod that requests a certificate. list: shows why pods are not ready.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get]
+  verbs: [get, list]
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]

@@ -191,10 +191,10 @@ impl Actor {
             return;
         }
         let has_body = self.resources.bodies.is_some();
-        let autoscaling = Some(Autoscaling::of(&self.organism, has_body));
         let replicas = u64::from(self.organism.spec.nodes.replicas);
         self.report.send_if_modified(|report| {
             let nodes = if has_body { report.nodes } else { replicas };
+            let autoscaling = Some(Autoscaling::of(&self.organism, has_body, report.scaling.as_ref()));
             let changed = report.autoscaling != autoscaling || report.nodes != nodes;
             (report.autoscaling, report.nodes) = (autoscaling, nodes);
             changed
@@ -261,12 +261,13 @@ impl Actor {
         if !reconcilers.index.is_listed() {
             return;
         }
-        let ObservedStatus { nodes, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        let ObservedStatus { nodes, workload, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        let autoscaling = Some(Autoscaling::of(&self.organism, true, scaling.as_ref()));
         self.report.send_if_modified(|report| {
-            let next = (scaling, nodes.ready, nodes.replicas);
-            let changed = (&report.scaling, report.ready_nodes, report.nodes) != (&next.0, next.1, next.2);
-            (report.scaling, report.ready_nodes, report.nodes) = next;
-            changed
+            let before = report.clone();
+            (report.ready_nodes, report.nodes, report.workload) = (nodes.ready, nodes.replicas, workload);
+            (report.scaling, report.autoscaling) = (scaling, autoscaling);
+            before != *report
         });
         if self.nodes.replace(nodes) != Some(nodes) {
             self.apply_desired();

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use super::children::{Child, Exit};
 use super::plan::{Next, RunEnd, after_failed_recovery};
 use super::{Actor, Bodies, State, wait_until_listed};
-use crate::operator::collector::Collector;
+use crate::operator::collector::{CollectError, Collector};
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::operator::committer::{self, Committer, LedgerEvent};
+use crate::operator::publisher::mesh::MeshLink;
 use crate::operator::publisher::report::NotReadyReason;
 use crate::operator::recovery::{RecoveryError, recover};
 use crate::runtime::{History, Pace, StartParams};
@@ -85,9 +86,12 @@ impl Actor {
         let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
             let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.clone());
             // It beats without: injections wait at its nodes.
-            joined
-                .inspect_err(|error| tracing::error!(organism = %self.key, %error, "cannot join the mesh"))
-                .ok()
+            let failed = |error: &CollectError| {
+                tracing::error!(organism = %self.key, %error, "cannot join the mesh");
+                let link = Some(MeshLink::Unreachable(error.to_string()));
+                self.report.send_modify(|report| report.mesh = link);
+            };
+            joined.inspect_err(failed).ok()
         });
         let params = StartParams {
             desired,
@@ -120,9 +124,9 @@ impl Actor {
             self.report.clone(),
         );
         if let Some(collector) = collector {
-            let injector = engine.injector();
+            let (injector, report) = (engine.injector(), self.report.clone());
             self.children.spawn(Child::Collector, async {
-                collector.run(injector).await;
+                collector.run(injector, report).await;
                 Exit::Other
             });
         }
@@ -159,7 +163,9 @@ impl Actor {
                 );
                 self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
                 // An engine that is gone does not beat, whatever it reported last.
-                self.report.send_modify(|report| (report.engine, report.pace) = (None, Pace::default()));
+                self.report.send_modify(|report| {
+                    (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
+                });
                 self.report_not_ready();
                 self.plan_recovery(wait);
             }

@@ -6,17 +6,24 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use kube::core::DynamicObject;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
+use kube::core::{DynamicObject, Resource};
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::build::Kind;
+use crate::api;
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL};
 use crate::operator::key::Key;
 use crate::operator::publisher::autoscaling::Scaling;
+use crate::operator::publisher::body::Workload;
 
 /// Field manager of the operator.
 pub const FIELD_MANAGER: &str = "venom";
+
+/// Annotation of a Deployment: hash of the pod template as it was built, so that a changed one shows without
+/// comparing it with the defaults that the API server has filled in.
+pub const TEMPLATE_ANNOTATION: &str = "genesis.venom.dev/template-hash";
 
 /// Numbers of node pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +53,8 @@ impl Nodes {
 pub struct ObservedStatus {
     /// From a Deployment.
     pub nodes: Nodes,
+    /// From a Deployment.
+    pub workload: Option<Workload>,
     /// From a HorizontalPodAutoscaler that has evaluated its metrics.
     pub scaling: Option<Scaling>,
 }
@@ -55,7 +64,11 @@ impl ObservedStatus {
     #[must_use]
     pub fn of(object: &DynamicObject) -> Self {
         let status = &object.data["status"];
-        Self { nodes: Nodes::of(status), scaling: Scaling::of(status) }
+        Self {
+            nodes: Nodes::of(status),
+            workload: Workload::of(object.metadata.generation, &object.data),
+            scaling: Scaling::of(status),
+        }
     }
 }
 
@@ -66,6 +79,10 @@ pub struct ObservedObject {
     pub uid: String,
     /// UID of the controller that owns it.
     pub owner: Option<String>,
+    /// Name of the Organism that owns it as its controller, which may be gone.
+    pub organism: Option<String>,
+    /// Whether nobody controls it, but the operator has made it: it has lost its ownerReference.
+    pub orphan: bool,
     /// Whether it has a deletionTimestamp.
     pub deleting: bool,
     /// Hash of the names of the fields that the operator has applied and still owns. Another field manager that
@@ -73,6 +90,10 @@ pub struct ObservedObject {
     pub owned: u64,
     /// Whether the operator has created it and not yet turned those fields into applied ones.
     pub created: bool,
+    /// Whether someone else has set its number of replicas through /scale.
+    pub scaled: bool,
+    /// Value of [`TEMPLATE_ANNOTATION`].
+    pub template: Option<String>,
 }
 
 impl ObservedObject {
@@ -85,18 +106,36 @@ impl ObservedObject {
             entry.fields_v1.as_ref().map(|fields| fields.0.to_string()).hash(&mut hasher);
         }
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        let owner = owners.iter().find(|it| it.controller == Some(true));
+        let is_organism = |it: &&OwnerReference| {
+            it.kind == api::Organism::kind(&()) && it.api_version == api::Organism::api_version(&())
+        };
+        let label = |name: &str| metadata.labels.as_ref().and_then(|it| it.get(name));
+        let ours = || {
+            label(ORGANISM_LABEL).is_some()
+                && label(MANAGED_BY_LABEL).is_some_and(|it| it == MANAGER)
+                && entries.iter().any(|it| is_ours(it, "Apply") || is_ours(it, "Update"))
+        };
+        let scales = |it: &ManagedFieldsEntry| {
+            let replicas = it.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
+            it.subresource.as_deref() == Some("scale") && replicas.is_some_and(|it| !it.is_null())
+        };
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
-            owner: owners.iter().find(|it| it.controller == Some(true)).map(|it| it.uid.clone()),
+            owner: owner.map(|it| it.uid.clone()),
+            organism: owner.filter(is_organism).map(|it| it.name.clone()),
+            orphan: owner.is_none() && ours(),
             deleting: metadata.deletion_timestamp.is_some(),
             owned: hasher.finish(),
             created: entries.iter().any(|it| is_ours(it, "Update")),
+            scaled: entries.iter().any(scales),
+            template: metadata.annotations.as_ref().and_then(|it| it.get(TEMPLATE_ANNOTATION)).cloned(),
         }
     }
 }
 
 /// Whether `entry` lists the fields that the operator owns by this operation.
-fn is_ours(entry: &ManagedFieldsEntry, operation: &str) -> bool {
+pub(super) fn is_ours(entry: &ManagedFieldsEntry, operation: &str) -> bool {
     entry.manager.as_deref() == Some(FIELD_MANAGER)
         && entry.operation.as_deref() == Some(operation)
         && entry.subresource.is_none()

@@ -23,29 +23,58 @@ pub(super) enum Step {
     ConvertToApply,
     /// Apply it to the object with this UID.
     Apply { uid: String },
+    /// Apply it to the object with this UID, which has lost its ownerReference.
+    Adopt { uid: String },
     /// Delete the object with this UID.
     Delete { uid: String },
+    /// None: it belongs to a deleted Organism of this name, and the garbage collector will delete it.
+    AwaitCollection,
     /// None: an object of someone else has its name.
     NameTaken,
 }
 
+impl Step {
+    /// Whether it undoes what another client has done since the object, built to this hash, was last applied.
+    pub(super) fn reverts(&self, desired: u64, last: Option<&LastApplied>) -> bool {
+        let Some(last) = last.filter(|last| last.desired == desired) else { return false };
+        match self {
+            Self::Create => true,
+            Self::Apply { uid } => *uid == last.uid,
+            _ => false,
+        }
+    }
+}
+
+/// Name and UID of the Organism that a body belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) name: &'a str,
+    pub(super) uid: &'a str,
+}
+
 /// Decides from the hash of the desired object (none where it should not exist), the object as it was observed
-/// and as it was last applied, and the UID of the Organism.
+/// and as it was last applied, and the Organism.
 pub(super) fn step(
     desired: Option<u64>,
     observed: Option<&ObservedObject>,
     last: Option<&LastApplied>,
-    organism: &str,
+    organism: Owner<'_>,
 ) -> Step {
     let Some(observed) = observed else {
         return if desired.is_some() { Step::Create } else { Step::Leave };
     };
     // An object that this process has applied stays ours when its ownerReference is removed.
-    let orphaned = observed.owner.is_none() && last.is_some_and(|last| last.uid == observed.uid);
-    let ours = orphaned || observed.owner.as_deref() == Some(organism);
+    let applied = observed.owner.is_none() && last.is_some_and(|last| last.uid == observed.uid);
+    let ours = applied || observed.owner.as_deref() == Some(organism.uid);
     match desired {
-        None if ours && !observed.deleting => Step::Delete { uid: observed.uid.clone() },
+        None if (ours || observed.orphan) && !observed.deleting => Step::Delete { uid: observed.uid.clone() },
         None => Step::Leave,
+        Some(_) if !ours && observed.orphan && !observed.deleting => {
+            Step::Adopt { uid: observed.uid.clone() }
+        }
+        Some(_) if !ours && (observed.orphan || observed.organism.as_deref() == Some(organism.name)) => {
+            Step::AwaitCollection
+        }
         Some(_) if !ours => Step::NameTaken,
         // A new one is created when it is gone.
         Some(_) if observed.deleting => Step::Leave,

@@ -4,34 +4,43 @@
 //! 2. Compare each with what the watches have observed and with what was applied last ([`plan`](super::plan), pure).
 //! 3. Create, apply, delete, or leave it. The first write is a POST, and every other one carries the UID of the
 //!    object that was created: an object of someone else with that name is never touched.
-//! 4. Wait until the spec or one of the objects changes.
+//! 4. If the pods are not ready, look why; report what is wrong, for the condition BodyAvailable.
+//! 5. Wait until the spec or one of the objects changes, or something is due.
 //!
 //! A body as it should be costs no call. After a start of the operator each object is applied once, which
-//! changes nothing in an object as it should be.
+//! changes nothing in an object as it should be. What fails is retried after 5 s at first and 5 min at last; what
+//! another client undoes again and again is left to it for as long ([`fight`](super::fight)).
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{DynamicObject, ObjectMeta};
-use serde_json::json;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-use super::Resources;
-use super::build::{self, ChildObject};
-use super::index::{FIELD_MANAGER, ObjectId, ObservedObject, ObservedStatus, as_applied};
-use super::plan::{LastApplied, Step, step};
+use super::build::{self, ChildObject, Kind};
+use super::fight::{Fight, foreign_change};
+use super::foreign::{self, ForeignAutoscalers};
+use super::index::{ObjectId, ObservedObject};
+use super::plan::{LastApplied, Owner, Step, step};
+use super::pods::{self, PodLooks};
+use super::retry::Failure;
+use super::rollout::{self, RolloutPlace};
+use super::writer::ObjectWriter;
+use super::{Resources, hash};
 use crate::api;
+use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::call::{CallError, call};
 use crate::operator::key::Key;
-use crate::operator::publisher::report::{BodyFault, Report};
+use crate::operator::publisher::body::{Body, BodyFault, Contest, ForeignChange, ObjectName};
+use crate::operator::publisher::report::Report;
 
 /// Retry interval while a name is taken: the watches select our own objects only.
 const NAME_TAKEN_RETRY: Duration = Duration::from_secs(15);
-/// Retry interval after a failed call.
-const RETRY: Duration = Duration::from_secs(5);
 /// Interval of the periodic check.
 const RESYNC: Duration = Duration::from_secs(600);
 /// Upper bound on consecutive writes to one object in a pass, so that a contested object cannot starve the others.
@@ -53,8 +62,17 @@ impl Handle {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (organism, organisms) = watch::channel(organism);
         let wake = Arc::new(Notify::new());
-        let reconciler =
-            BodyReconciler { key, resources, report, wake: wake.clone(), applied: BTreeMap::new() };
+        let reconciler = BodyReconciler {
+            place: RolloutPlace::new(resources.rollouts.clone()),
+            foreign: ForeignAutoscalers::new(Instant::now()),
+            looks: PodLooks::default(),
+            objects: BTreeMap::new(),
+            reported: Body::default(),
+            wake: wake.clone(),
+            key,
+            resources,
+            report,
+        };
         (Self { organism, wake }, reconciler.run(organisms))
     }
 
@@ -80,196 +98,397 @@ struct BodyReconciler {
     resources: Arc<Resources>,
     report: watch::Sender<Report>,
     wake: Arc<Notify>,
-    applied: BTreeMap<ObjectId, LastApplied>,
+    objects: BTreeMap<ObjectId, Tracked>,
+    place: RolloutPlace,
+    foreign: ForeignAutoscalers,
+    looks: PodLooks,
+    /// What was reported last.
+    reported: Body,
+}
+
+/// What this process knows of its own writes to one object.
+#[derive(Default)]
+struct Tracked {
+    applied: Option<LastApplied>,
+    fight: Fight,
+    failure: Option<Failure>,
+}
+
+/// How the reconciliation of one object ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It is as it should be, or was left for a reason that [`Tracked`] holds.
+    Done,
+    /// Its name is taken.
+    NameTaken,
+    /// Its name is still that of a deleted Organism's object.
+    Uncollected,
+    /// Its new pod template waits for the rollouts of other bodies.
+    WaitsForRollout,
 }
 
 impl BodyReconciler {
     async fn run(mut self, mut organisms: watch::Receiver<Arc<api::Organism>>) {
         // What the index lacks until then may exist.
         self.resources.index.wait_until_listed().await;
+        self.take_place_of_running_rollout(&organisms.borrow().clone());
         loop {
             let organism = organisms.borrow_and_update().clone();
-            let (fault, wait) = self.reconcile(&organism).await;
+            let (body, wait) = self.reconcile(&organism).await;
+            self.log_changes(&body);
             self.report.send_if_modified(|report| {
-                let changed = report.body_fault != fault;
-                report.body_fault = fault;
+                let changed = report.body.as_ref() != Some(&body);
+                report.body = Some(body.clone());
                 changed
             });
+            self.reported = body;
             tokio::select! {
                 changed = organisms.changed() => if changed.is_err() {
                     return;
                 },
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
+                () = self.place.take(), if self.reported.waits_for_rollout => {}
             }
+        }
+    }
+
+    /// A rollout that runs already, when the operator starts, takes its place before those that it leads to.
+    fn take_place_of_running_rollout(&mut self, organism: &api::Organism) {
+        let uid = organism.metadata.uid.as_deref().unwrap_or_default();
+        let workload = self.resources.index.status(&self.key, uid).workload;
+        if workload.is_some_and(|it| it.rolling && !it.stalled) {
+            self.place.try_take(Instant::now());
+        }
+    }
+
+    /// Logs what is new among the faults: each one once.
+    fn log_changes(&self, body: &Body) {
+        for fault in body.faults.iter().filter(|it| !self.reported.faults.contains(it)) {
+            tracing::warn!(organism = %self.key, reason = fault.reason(), "{}", fault.message());
+        }
+        if body.faults.is_empty() && !self.reported.faults.is_empty() {
+            tracing::info!(organism = %self.key, "the objects of the body are as they should be again");
         }
     }
 
     /// One pass over all objects. Returns what is wrong, and the wait until the next pass.
-    async fn reconcile(&mut self, organism: &api::Organism) -> (Option<BodyFault>, Duration) {
-        let children = match build::children(organism, &self.resources.installation) {
+    async fn reconcile(&mut self, organism: &api::Organism) -> (Body, Duration) {
+        let mut children = match build::children(organism, &self.resources.installation) {
             Ok(children) => children,
             Err(error) => {
                 tracing::error!(organism = %self.key, %error, "cannot build the body");
-                return (None, RESYNC);
+                return (self.reported.clone(), RESYNC);
             }
         };
+        rollout::annotate(&mut children);
         let uid = organism.metadata.uid.as_deref().unwrap_or_default();
-        let (mut fault, mut wait) = (None, RESYNC);
+        let mut wait = RESYNC;
+        wait = wait.min(self.leave_replicas_to_others(&mut children, organism, uid).await);
+        let (mut body, mut taken) = (Body::default(), vec![]);
         for child in &children {
             // A failure of one object must not keep the others from being reconciled.
             match self.reconcile_object(child, uid).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    let object = self.object(child);
-                    let message = format!(
-                        "{object} exists and does not belong to this Organism; delete it to go on. It is left unchanged."
-                    );
-                    fault = fault.or(Some(BodyFault { reason: "NameTaken", message }));
+                Outcome::Done => {}
+                Outcome::WaitsForRollout => body.waits_for_rollout = true,
+                Outcome::Uncollected => body.uncollected.push(object_name(child)),
+                Outcome::NameTaken => {
+                    taken.push(object_name(child));
                     wait = wait.min(NAME_TAKEN_RETRY);
                 }
+            }
+            wait = wait.min(self.report_object(child, &mut body));
+        }
+        if !taken.is_empty() {
+            let namespace = self.key.namespace.to_string();
+            body.faults.push(BodyFault::NameTaken { namespace, objects: taken });
+        }
+        let status = self.resources.index.status(&self.key, uid);
+        let now = Instant::now();
+        let rollout = self.place.release_if_done(status.workload.as_ref(), now);
+        let look = self.look_at_pods(uid).await;
+        wait = [rollout, look].into_iter().flatten().fold(wait, Duration::min);
+        body.faults.extend(self.looks.found().cloned().map(BodyFault::Pods));
+        body.faults.sort();
+        body.foreign_autoscaler = self.foreign.found().map(str::to_owned);
+        (body, wait)
+    }
+
+    /// Adds what keeps one object from being as it should be. Returns the wait until that is due again.
+    fn report_object(&mut self, child: &ChildObject, body: &mut Body) -> Duration {
+        let now = Instant::now();
+        let Some(tracked) = self.objects.get_mut(&(child.kind, child.name.clone())) else { return RESYNC };
+        let mut wait = RESYNC;
+        if let Some(failure) = &tracked.failure {
+            if let Some(words) = failure.words() {
+                let words = words.to_owned();
+                body.faults.push(BodyFault::ObjectRefused { object: object_name(child), words });
+            }
+            wait = wait.min(failure.wait(now));
+        }
+        if let Some(left) = tracked.fight.wait(now) {
+            wait = wait.min(left);
+        } else if let Some(left) = tracked.fight.holds(now) {
+            wait = wait.min(left);
+        }
+        if let Some((wait, change)) = tracked.fight.contest() {
+            let (object, change) = (object_name(child), change.clone());
+            body.faults.push(BodyFault::Contested(Contest { object, change, wait }));
+        }
+        wait
+    }
+
+    /// Leaves the Deployment's number of replicas out where an autoscaler of someone else sets it. Returns the wait
+    /// until the next look for one.
+    async fn leave_replicas_to_others(
+        &mut self,
+        children: &mut [ChildObject],
+        organism: &api::Organism,
+        uid: &str,
+    ) -> Duration {
+        let id = (Kind::Deployment, self.key.name.to_string());
+        let scaled = self.resources.index.object(&self.key, &id).is_some_and(|it| it.scaled);
+        let scaling = self.resources.index.status(&self.key, uid).scaling;
+        let sign = scaled || scaling.is_some_and(|it| it.collides());
+        let now = Instant::now();
+        let mut known = true;
+        if self.foreign.wait(sign, now).is_zero() {
+            let api: Api<HorizontalPodAutoscaler> =
+                Api::namespaced(self.resources.client.clone(), &self.key.namespace);
+            let params = ListParams::default().labels(&foreign::selector());
+            let object = format!("HorizontalPodAutoscalers in {}", self.key.namespace);
+            match call("list", &object, api.list(&params)).await {
+                Ok(list) => {
+                    let own = organism.spec.autoscaling.enabled;
+                    self.foreign.looked(foreign::find(&list.items, &self.key, own), now);
+                }
                 Err(error) => {
+                    known = false;
                     self.resources.metrics.api_error("body");
-                    tracing::warn!(organism = %self.key, %error, "cannot reconcile an object of the body; retrying");
-                    if let Some(refusal) = error.refusal() {
-                        let message = format!(
-                            "{} was refused: {}. Change that, or the spec, to go on.",
-                            self.object(child),
-                            refusal.trim_end_matches('.')
-                        );
-                        fault = fault.or(Some(BodyFault { reason: "BodyRefused", message }));
-                    }
-                    wait = wait.min(RETRY);
+                    tracing::debug!(organism = %self.key, %error, "cannot look for other autoscalers");
+                    self.foreign.failed(now);
                 }
             }
         }
-        (fault, wait)
+        // Without their own setting the number would fall to 1, so only where someone else owns it.
+        if scaled && (self.foreign.found().is_some() || !known) {
+            let deployments = children.iter_mut().filter(|it| it.kind == Kind::Deployment);
+            for object in deployments.filter_map(|it| it.object.as_mut()) {
+                if let Some(spec) = object.data["spec"].as_object_mut() {
+                    spec.remove("replicas");
+                }
+            }
+        }
+        self.foreign.wait(sign, now).max(Duration::from_secs(1))
     }
 
-    fn object(&self, child: &ChildObject) -> String {
-        format!("{} {}/{}", child.kind.resource().kind, self.key.namespace, child.name)
+    /// Lists pods that are not ready, if that is due. Returns the wait until it is due again.
+    async fn look_at_pods(&mut self, uid: &str) -> Option<Duration> {
+        let status = self.resources.index.status(&self.key, uid);
+        let observe = |looks: &mut PodLooks| {
+            looks.observe(status.workload.as_ref(), status.nodes.ready, Instant::now())
+        };
+        if !observe(&mut self.looks)?.is_zero() {
+            return observe(&mut self.looks);
+        }
+        let api: Api<Pod> = Api::namespaced(self.resources.client.clone(), &self.key.namespace);
+        let selector = format!("{ORGANISM_LABEL}={}", self.key.name);
+        let params = ListParams::default().labels(&selector).limit(pods::MAX_PODS);
+        // Infallible: the semaphore is never closed.
+        let permit = self.resources.writers.acquire().await.ok();
+        let list = call("list", &format!("Pods of {}", self.key), api.list(&params)).await;
+        drop(permit);
+        let found = match list {
+            Ok(list) => pods::fault(&list.items, Timestamp::now()),
+            Err(error) => {
+                self.resources.metrics.api_error("body");
+                tracing::debug!(organism = %self.key, %error, "cannot look at the pods");
+                self.looks.found().cloned()
+            }
+        };
+        self.looks.looked(found, Instant::now());
+        observe(&mut self.looks)
     }
 
-    /// Reconciles one object. Returns false if its name is taken.
-    async fn reconcile_object(&mut self, child: &ChildObject, organism: &str) -> Result<bool, CallError> {
+    /// Reconciles one object.
+    async fn reconcile_object(&mut self, child: &ChildObject, uid: &str) -> Outcome {
         let id = (child.kind, child.name.clone());
         let desired = child.object.as_ref().map(hash);
-        let api = child.kind.api(self.resources.client.clone(), &self.key.namespace);
-        let object = self.object(child);
-        let resources = self.resources.clone();
+        let (resources, key) = (self.resources.clone(), self.key.clone());
+        let writer = ObjectWriter::new(&resources, &key, child);
+        let organism = Owner { name: &key.name, uid };
         let mut permit = None;
         for _ in 0..MAX_WRITES {
-            let observed = resources.index.object(&self.key, &id);
-            let step = step(desired, observed.as_ref(), self.applied.get(&id), organism);
-            if !matches!(step, Step::Leave | Step::NameTaken) && permit.is_none() {
+            let now = Instant::now();
+            let observed = resources.index.object(&key, &id);
+            let tracked = self.objects.entry(id.clone()).or_default();
+            let step = step(desired, observed.as_ref(), tracked.applied.as_ref(), organism);
+            let settled = match step {
+                Step::NameTaken => Some(Outcome::NameTaken),
+                Step::AwaitCollection => Some(Outcome::Uncollected),
+                Step::Leave => Some(Outcome::Done),
+                _ => None,
+            };
+            if let Some(outcome) = settled {
+                tracked.failure = None;
+                return outcome;
+            }
+            if tracked.failure.as_ref().is_some_and(|it| it.holds_back(desired, &step, now)) {
+                return Outcome::Done;
+            }
+            let reverts = desired.is_some_and(|it| step.reverts(it, tracked.applied.as_ref()));
+            if reverts && tracked.fight.wait(now).is_some() {
+                return Outcome::Done;
+            }
+            if permit.is_none() {
                 // Infallible: the semaphore is never closed.
                 permit = resources.writers.acquire().await.ok();
             }
-            let done = match (&step, &child.object) {
-                (Step::Leave, _) => return Ok(true),
-                (Step::NameTaken, _) => return Ok(false),
-                (Step::Delete { uid }, _) => {
-                    let preconditions =
-                        Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
-                    let params = DeleteParams { preconditions, ..DeleteParams::default() };
-                    let done = call("delete", &object, api.delete(&child.name, &params)).await;
-                    done.map(|_| resources.index.remove(&self.key, &id, uid))
-                }
-                (Step::Create, Some(desired)) => self.create(&api, &object, &id, desired).await,
-                (Step::Apply { uid }, Some(desired)) => self.apply(&api, &object, &id, desired, uid).await,
-                (Step::ConvertToApply, Some(_)) => {
-                    let metadata = call("get", &object, api.get_metadata(&child.name)).await;
-                    match metadata {
-                        Ok(metadata) => self.convert_to_apply(&api, &object, &id, &metadata.metadata).await,
-                        Err(error) => Err(error),
-                    }
-                }
-                (Step::Create | Step::Apply { .. } | Step::ConvertToApply, None) => return Ok(true),
+            let template = rollout::template(child);
+            let new_template =
+                template.is_some() && template != observed.as_ref().and_then(|it| it.template.as_ref());
+            let rolls = new_template && matches!(step, Step::Apply { .. } | Step::Adopt { .. });
+            let waits = rolls && !self.place.try_take(now);
+            let done = if waits {
+                self.scale_while_waiting(&writer, child, observed.as_ref(), uid).await
+            } else {
+                self.write(&writer, child, &step, desired, reverts).await
             };
             match done {
-                Ok(()) => {}
+                Ok(()) if waits => return Outcome::WaitsForRollout,
+                Ok(()) => self.objects.entry(id.clone()).or_default().failure = None,
                 // It has changed since it was observed: read it, and decide again.
                 Err(error) if error.is_conflict() || error.is_not_found() => {
-                    let found = call("get", &object, api.get_metadata_opt(&child.name)).await?;
-                    match found.map(|found| found.metadata) {
-                        Some(metadata)
-                            if ObservedObject::of(&metadata).owner.as_deref() != Some(organism) =>
-                        {
-                            return Ok(false);
-                        }
-                        Some(metadata) => {
-                            resources.index.put(&self.key, id.clone(), &metadata, None);
-                        }
-                        None => {
-                            let uid = observed.map(|it| it.uid).unwrap_or_default();
-                            resources.index.remove(&self.key, &id, &uid);
+                    match self.read_again(&writer, &id, observed.as_ref(), organism).await {
+                        Ok(None) => {}
+                        Ok(Some(outcome)) => return outcome,
+                        Err(error) => {
+                            self.failed(&id, desired, step, &error);
+                            return Outcome::Done;
                         }
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.failed(&id, desired, step, &error);
+                    return Outcome::Done;
+                }
             }
         }
         // Every write was undone: go on with the other objects, and come back.
         self.wake.notify_one();
-        Ok(true)
+        Outcome::Done
     }
 
-    async fn create(
-        &self,
-        api: &Api<DynamicObject>,
-        object: &str,
-        id: &ObjectId,
-        desired: &DynamicObject,
+    async fn write(
+        &mut self,
+        writer: &ObjectWriter<'_>,
+        child: &ChildObject,
+        step: &Step,
+        hash: Option<u64>,
+        reverts: bool,
     ) -> Result<(), CallError> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let made = call("create", object, api.create(&params, desired)).await?;
-        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
-        tracing::info!(object, "created");
-        self.convert_to_apply(api, object, id, &made.metadata).await
-    }
-
-    /// Turns the fields owned by the creation into applied ones, so that the apply that follows can remove some.
-    async fn convert_to_apply(
-        &self,
-        api: &Api<DynamicObject>,
-        object: &str,
-        id: &ObjectId,
-        metadata: &ObjectMeta,
-    ) -> Result<(), CallError> {
-        let entries = as_applied(metadata.managed_fields.as_deref().unwrap_or_default());
-        let patch = json!({"metadata": {
-            "uid": metadata.uid,
-            "resourceVersion": metadata.resource_version,
-            "managedFields": entries,
-        }});
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-        let made = call("patch", object, api.patch(&id.1, &params, &Patch::Merge(&patch))).await?;
-        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
+        if let Step::Delete { uid } = step {
+            return writer.delete(uid).await;
+        }
+        let (Some(desired), Some(hash)) = (&child.object, hash) else { return Ok(()) };
+        let id = (child.kind, child.name.clone());
+        let tracked = self.objects.entry(id).or_default();
+        let now = Instant::now();
+        match step {
+            Step::Create => {
+                writer.create(desired).await?;
+                if reverts {
+                    tracked.fight.reverted(now, ForeignChange::Deleted);
+                }
+            }
+            Step::ConvertToApply => {
+                if let Some(metadata) = writer.metadata().await? {
+                    writer.convert_to_apply(&metadata).await?;
+                }
+            }
+            Step::Apply { uid } => {
+                let contested = reverts && tracked.fight.is_contested_by_another(now);
+                let drifted = if contested { writer.metadata().await? } else { None };
+                let made = writer.apply(desired, uid, None).await?;
+                let ObservedObject { uid, owned, .. } = ObservedObject::of(&made);
+                tracked.applied = Some(LastApplied { uid, owned, desired: hash });
+                if reverts {
+                    let entries = |it: Option<_>| it.unwrap_or_default();
+                    let drifted = entries(drifted.and_then(|it| it.managed_fields));
+                    let change = foreign_change(&drifted, &entries(made.managed_fields));
+                    tracked.fight.reverted(now, change);
+                }
+            }
+            Step::Adopt { uid } => {
+                let Some(metadata) = writer.metadata().await? else { return Ok(()) };
+                // With the resourceVersion: nobody else has adopted it since.
+                if metadata.uid.as_ref() == Some(uid) && ObservedObject::of(&metadata).orphan {
+                    let made = writer.apply(desired, uid, metadata.resource_version).await?;
+                    let ObservedObject { uid, owned, .. } = ObservedObject::of(&made);
+                    tracked.applied = Some(LastApplied { uid, owned, desired: hash });
+                    tracing::info!(organism = %self.key, object = %object_name(child), "adopted");
+                }
+            }
+            Step::Delete { .. } | Step::Leave | Step::AwaitCollection | Step::NameTaken => {}
+        }
         Ok(())
     }
 
-    async fn apply(
-        &mut self,
-        api: &Api<DynamicObject>,
-        object: &str,
-        id: &ObjectId,
-        desired: &DynamicObject,
+    /// While its new template waits, the Deployment still gets the number of replicas.
+    async fn scale_while_waiting(
+        &self,
+        writer: &ObjectWriter<'_>,
+        child: &ChildObject,
+        observed: Option<&ObservedObject>,
         uid: &str,
     ) -> Result<(), CallError> {
-        let mut patch = desired.clone();
-        patch.metadata.uid = Some(uid.to_owned());
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let made = call("apply", object, api.patch(&id.1, &params, &Patch::Apply(&patch))).await?;
-        let ObservedObject { uid, owned, .. } = ObservedObject::of(&made.metadata);
-        self.applied.insert(id.clone(), LastApplied { uid, owned, desired: hash(desired) });
-        self.resources.index.put(&self.key, id.clone(), &made.metadata, Some(ObservedStatus::of(&made)));
-        Ok(())
+        let now = self.resources.index.status(&self.key, uid).workload.map(|it| it.wanted);
+        match (observed, rollout::replicas(child)) {
+            (Some(observed), Some(replicas)) if now.is_some_and(|now| now != replicas) => {
+                writer.scale(&observed.uid, replicas).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the metadata of an object into the index. Returns an outcome where that shows it to be someone else's.
+    async fn read_again(
+        &self,
+        writer: &ObjectWriter<'_>,
+        id: &ObjectId,
+        observed: Option<&ObservedObject>,
+        organism: Owner<'_>,
+    ) -> Result<Option<Outcome>, CallError> {
+        match writer.metadata().await? {
+            Some(metadata) => {
+                let found = ObservedObject::of(&metadata);
+                let labelled = metadata.labels.as_ref().and_then(|it| it.get(ORGANISM_LABEL));
+                let is_orphan = found.orphan && labelled.is_some_and(|it| it == organism.name);
+                let last = self.objects.get(id).and_then(|it| it.applied.as_ref());
+                let applied = found.owner.is_none() && last.is_some_and(|it| it.uid == found.uid);
+                if found.owner.as_deref() == Some(organism.uid) || is_orphan || applied {
+                    self.resources.index.put(&self.key, id.clone(), &metadata, None);
+                    return Ok(None);
+                }
+                // The watches select our own objects only, so this one is not in the index.
+                let former = found.organism.as_deref() == Some(organism.name);
+                Ok(Some(if former { Outcome::Uncollected } else { Outcome::NameTaken }))
+            }
+            None => {
+                let uid = observed.map(|it| it.uid.as_str()).unwrap_or_default();
+                self.resources.index.remove(&self.key, id, uid);
+                Ok(None)
+            }
+        }
+    }
+
+    fn failed(&mut self, id: &ObjectId, desired: Option<u64>, step: Step, error: &CallError) {
+        self.resources.metrics.api_error("body");
+        let failure = &mut self.objects.entry(id.clone()).or_default().failure;
+        *failure = Some(Failure::after(failure.take(), desired, step, error, Instant::now()));
     }
 }
 
-fn hash(object: &DynamicObject) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // Infallible for Kubernetes objects; keys are sorted.
-    serde_json::to_string(object).unwrap_or_default().hash(&mut hasher);
-    hasher.finish()
+fn object_name(child: &ChildObject) -> ObjectName {
+    ObjectName { kind: child.kind.resource().kind, name: child.name.clone() }
 }

@@ -1,12 +1,16 @@
 //! A Genome is bound to at most one Organism. The claim is `status.boundTo`, written with the resourceVersion that
 //! was read; it is free again when a live read finds that the claimant's UID is gone.
 
+use std::collections::BTreeMap;
+
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{DeserializeGuard, Resource};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::api;
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL};
+use crate::operator::body::index::FIELD_MANAGER;
 use crate::operator::call::{CallError, call};
 use crate::operator::publisher::report::{NotReady, NotReadyReason};
 
@@ -74,6 +78,29 @@ async fn claims(
         let refers = found.0.as_ref().map_or(true, |it| it.genome_name() == name);
         found.meta().uid.as_ref() == Some(&bound.uid) && refers
     }))
+}
+
+/// Labels of the Genome that the operator creates for `organism`.
+#[must_use]
+pub fn genome_labels(organism: &api::Organism) -> BTreeMap<String, String> {
+    [(ORGANISM_LABEL.to_owned(), organism.name_any()), (MANAGED_BY_LABEL.into(), MANAGER.into())].into()
+}
+
+/// The patch that makes `organism` the owner of the Genome that was created for an earlier Organism of its name, and
+/// that was left behind without an owner; none for any other Genome.
+#[must_use]
+pub fn lost_owner(organism: &api::Organism, genome: &api::Genome) -> Option<serde_json::Value> {
+    let labels = genome.labels();
+    let labelled = genome_labels(organism).iter().all(|(name, value)| labels.get(name) == Some(value));
+    let mut managers = genome.managed_fields().iter().filter(|it| it.subresource.is_none());
+    let created = labelled && managers.any(|it| it.manager.as_deref() == Some(FIELD_MANAGER));
+    let own = organism.spec.genome_ref.is_none() && created && genome.owner_references().is_empty();
+    let owner = organism.controller_owner_ref(&()).filter(|_| own)?;
+    // With the resourceVersion: nobody else has become its owner since.
+    Some(json!({"metadata": {
+        "resourceVersion": genome.metadata.resource_version,
+        "ownerReferences": [owner],
+    }}))
 }
 
 async fn bind(

@@ -25,6 +25,7 @@ use super::{Context, ReconcileError, claim};
 use crate::api;
 use crate::operator::actor::Actor;
 use crate::operator::actor::mailbox::{End, Mailbox, Message};
+use crate::operator::body::index::FIELD_MANAGER;
 use crate::operator::call::{CallError, call};
 use crate::operator::key::Key;
 use crate::operator::publisher::report::{NotReady, NotReadyReason};
@@ -120,7 +121,13 @@ async fn get_genome(
     let name = organism.genome_name();
     let object = format!("Genome {}/{name}", key.namespace);
     if let Some(genome) = call("get", &object, genomes.get_opt(name)).await? {
-        return Ok(Ok(genome));
+        return Ok(Ok(match claim::lost_owner(organism, &genome) {
+            Some(patch) => {
+                let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+                call("patch", &object, genomes.patch(name, &params, &patch)).await?
+            }
+            None => genome,
+        }));
     }
     let had_one = organism.status.as_ref().is_some_and(|status| status.ledger.is_some());
     if organism.spec.genome_ref.is_some() || had_one {
@@ -133,13 +140,15 @@ async fn get_genome(
     let genome = api::Genome {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
+            labels: Some(claim::genome_labels(organism)),
             owner_references: organism.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         spec: api::GenomeSpec::default(),
         status: None,
     };
-    match call("create", &object, genomes.create(&PostParams::default(), &genome)).await {
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match call("create", &object, genomes.create(&params, &genome)).await {
         Ok(created) => Ok(Ok(created)),
         // It was created by someone else meanwhile: used, but never owned.
         Err(error) if error.is_conflict() => Ok(Ok(call("get", &object, genomes.get(name)).await?)),

@@ -5,39 +5,51 @@ use kube::runtime::events::{Event, EventType};
 use super::autoscaling::Scaling;
 use crate::api;
 
-/// The Event that the change from `before` to `next` is worth; none for most changes.
+/// Reasons that are no news.
+const WAITING: [&str; 6] =
+    ["WaitingForFirstCommit", "Progressing", "WaitingForRollout", "NoBody", "NoNodes", "Connecting"];
+
+/// The Events that the change from `before` to `next` is worth; none for most changes.
 #[must_use]
-pub fn event(
+pub fn events(
     before: &api::OrganismStatus,
     next: &api::OrganismStatus,
     scaling: Option<&Scaling>,
-) -> Option<Event> {
-    condition_event(before, next)
-        .or_else(|| autoscaling_event(before, next, scaling))
-        .or_else(|| decision_event(before, next))
+) -> Vec<Event> {
+    let mut events = condition_events(before, next);
+    events.extend(autoscaling_event(before, next, scaling));
+    events.extend(decision_event(before, next));
+    events
 }
 
 fn new_event(type_: EventType, reason: &str, note: String) -> Event {
     Event { type_, reason: reason.into(), note: Some(note), action: "Beat".into(), secondary: None }
 }
 
-fn condition_event(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Option<Event> {
+fn condition_events(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Vec<Event> {
+    let mut events: Vec<Event> = vec![];
     let state = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).map(|it| (it.status.clone(), it.reason.clone()))
     };
-    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "Beating"] {
+    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "Beating", "BodyAvailable", "MeshReachable"] {
         let now = state(next, kind);
-        // Every organism starts with a take-over: that is no news.
-        let waits = now.as_ref().is_some_and(|(_, reason)| reason == "WaitingForFirstCommit");
+        // Every organism starts with a take-over, and every change of its pods takes a while: that is no news.
+        let waits = now.as_ref().is_some_and(|(_, reason)| WAITING.contains(&reason.as_str()));
         let bad = now.as_ref().is_some_and(|(status, _)| status == "False");
-        if now != state(before, kind) && !waits && (bad || state(before, kind).is_some()) {
-            let condition = next.conditions.iter().find(|it| it.type_ == kind)?;
+        let condition = next.conditions.iter().find(|it| it.type_ == kind);
+        if now != state(before, kind)
+            && !waits
+            && (bad || state(before, kind).is_some())
+            && let Some(condition) = condition
+            // Ready and Beating often say the same.
+            && events.iter().all(|it| it.reason != condition.reason)
+        {
             let type_ = if bad { EventType::Warning } else { EventType::Normal };
             let note = format!("{kind}={}: {}", condition.status, condition.message);
-            return Some(new_event(type_, &condition.reason, note));
+            events.push(new_event(type_, &condition.reason, note));
         }
     }
-    None
+    events
 }
 
 /// A new number of nodes, or the loss of what the autoscaler computes it from. An autoscaler that has just

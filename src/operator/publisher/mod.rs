@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`report`] | what is known of an organism |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
+//! | [`body`], [`mesh`] | whether the nodes are ready, and whether they can be reached (pure) |
 //! | [`status`] | the statuses made from a report (pure) |
 //! | [`conditions`] | a list of conditions (pure) |
 //! | [`events`] | which Event a change is worth (pure) |
@@ -13,8 +14,10 @@
 //! condition is written at once, other changes at the status interval.
 
 pub mod autoscaling;
+pub mod body;
 pub mod conditions;
 pub mod events;
+pub mod mesh;
 pub mod report;
 pub mod status;
 pub mod writer;
@@ -156,8 +159,9 @@ impl Publisher {
         let _permit = resources.writes.acquire().await.ok();
         let written = self.organism.write(&organism_patch(&next), &resources.metrics).await;
         if written == WriteOutcome::Done {
-            let event = events::event(&self.organism_status, &next, report.scaling.as_ref());
-            self.events.extend(event.filter(|_| self.events.len() < MAX_QUEUED_EVENTS));
+            let events = events::events(&self.organism_status, &next, report.scaling.as_ref());
+            self.events.extend(events);
+            self.events.truncate(MAX_QUEUED_EVENTS);
             self.organism_status = next;
         }
         self.write_genome(report).await;

@@ -1,8 +1,10 @@
-//! What is known of an organism, reported by its actor, its committer and its body's reconciler. Pure.
+//! What is known of an organism, reported by its actor, its committer, its body's reconciler and its collector. Pure.
 
 use k8s_openapi::jiff::Timestamp;
 
 use super::autoscaling::{Autoscaling, Scaling};
+use super::body::{Body, Workload};
+use super::mesh::MeshLink;
 use crate::api::OnDelete;
 use crate::ledger::hex;
 use crate::ledger::sealed::ReplayStart;
@@ -32,8 +34,12 @@ pub struct Report {
     pub on_delete: Option<OnDelete>,
     /// What keeps the committer from writing the ledger. Written by the committer.
     pub ledger_fault: Option<LedgerFault>,
-    /// What is wrong with the body. Written by the body's reconciler.
-    pub body_fault: Option<BodyFault>,
+    /// What is wrong with the body; none before it is known. Written by the body's reconciler.
+    pub body: Option<Body>,
+    /// The Deployment of the body. Written by the actor.
+    pub workload: Option<Workload>,
+    /// The link to the body's mesh; none before it is known. Written by the collector.
+    pub mesh: Option<MeshLink>,
     /// Node pods that are ready; 0 without a body. Written by the actor.
     pub ready_nodes: u64,
     /// Node pods that exist; without a body `spec.nodes.replicas`. Written by the actor.
@@ -124,15 +130,6 @@ pub enum FaultCause {
     Refused(String, &'static str),
     /// A write has not been answered.
     Unanswered,
-}
-
-/// What is wrong with a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BodyFault {
-    /// Reason of the condition: NameTaken or BodyRefused.
-    pub reason: &'static str,
-    /// What is wrong and what to do.
-    pub message: String,
 }
 
 /// The committed ledger, as its head states it.

@@ -3,7 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::autoscaling::Autoscaling;
+use super::body;
 use super::conditions::Conditions;
+use super::mesh::MeshLink;
 use super::report::{FaultCause, Integrity, LedgerFault, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
@@ -62,8 +65,17 @@ pub fn organism_status(
         cores_healthy(engine, &mut conditions);
     }
     ledger_intact(report, &mut conditions);
+    body_available(report, &mut conditions);
+    // Without a ledger that is ours nobody tries: what was true of an earlier run says nothing.
+    let untried =
+        report.not_ready.as_ref().filter(|_| report.workload.is_some()).map(|_| &MeshLink::Connecting);
+    if let Some(mesh) = report.mesh.as_ref().or(untried) {
+        let (status, reason, message) = mesh.condition();
+        conditions.set("MeshReachable", status, reason, &message);
+    }
     if let Some(autoscaling) = &report.autoscaling {
-        let (status, reason, message) = autoscaling.condition(report.scaling.as_ref());
+        let foreign = report.body.as_ref().and_then(|it| it.foreign_autoscaler.as_deref());
+        let (status, reason, message) = autoscaling.condition(report.scaling.as_ref(), foreign);
         conditions.set("AutoscalingActive", status, &reason, &message);
     }
     status.conditions = conditions.finish();
@@ -125,9 +137,6 @@ fn ready(report: &Report, out: &mut Conditions<'_>) {
     if let Some(fault) = report.ledger_fault.as_ref().filter(|it| it.shown) {
         let (reason, message) = describe(fault);
         return out.set("Ready", "False", reason, &message);
-    }
-    if let Some(fault) = &report.body_fault {
-        return out.set("Ready", "False", fault.reason, &fault.message);
     }
     let Some(engine) = &report.engine else {
         return out.set("Ready", "False", "WaitingForFirstCommit", "The ledger is being taken over.");
@@ -259,6 +268,16 @@ fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
         Integrity::Verified => ("True", "Verified", "All segments listed in the head exist.".into()),
     };
     out.set("LedgerIntact", status, reason, &message);
+}
+
+fn body_available(report: &Report, out: &mut Conditions<'_>) {
+    if report.autoscaling == Some(Autoscaling::NoBody) {
+        let message = "This operator creates no pods; start it with --node-image.";
+        return out.set("BodyAvailable", "False", "NoBody", message);
+    }
+    let Some(body) = &report.body else { return };
+    let (status, reason, message) = body::condition(body, report.workload.as_ref(), report.ready_nodes);
+    out.set("BodyAvailable", status, reason, &message);
 }
 
 /// Four digits after the point; the ledger has the exact number.

@@ -2,7 +2,9 @@ use axum::http::{Method, StatusCode};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
-use super::events::event;
+use super::body::{Body, BodyFault, ObjectName, Workload};
+use super::events::events;
+use super::mesh::MeshLink;
 use super::report::{CommittedLedger, FaultCause, Integrity, LedgerFault, NotReady, NotReadyReason};
 use super::status::organism_status;
 use super::*;
@@ -108,7 +110,7 @@ fn a_refused_commit_is_shown_with_the_clusters_words_and_what_to_do() {
         let says = "Nothing has been committed since 1970-01-01T00:16:40Z: create ConfigMap a/b: exceeded quota. Raise it.";
         assert!(message(&status, kind).ends_with(says), "{}", message(&status, kind));
     }
-    let event = event(&hidden, &status, None).unwrap();
+    let event = events(&hidden, &status, None).remove(0);
     assert_eq!((event.type_, &*event.reason), (EventType::Warning, "CommitFailing"));
 }
 
@@ -132,6 +134,54 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     };
     assert_eq!(time(&second, "Ready"), Timestamp::UNIX_EPOCH, "True it was and True it stays");
     assert_eq!(time(&second, "Beating"), later);
+}
+
+#[test]
+fn a_body_never_makes_an_organism_unready_and_has_events_of_its_own() {
+    let refused = BodyFault::ObjectRefused {
+        object: ObjectName { kind: "Service".into(), name: "venom-metrics".into() },
+        words: "exceeded quota".into(),
+    };
+    let body = |faults| Some(Body { faults, ..Body::default() });
+    let workload = Some(Workload { wanted: 5, ..Workload::default() });
+    let with = |faults, ready_nodes| Report {
+        body: body(faults),
+        workload: workload.clone(),
+        ready_nodes,
+        ..report()
+    };
+    let (starting, failing, whole) =
+        (shown(&with(vec![], 3)), shown(&with(vec![refused], 5)), shown(&with(vec![], 5)));
+    for status in [&starting, &failing, &whole] {
+        assert_eq!(condition(status, "Ready"), is("True", "Beating"));
+    }
+    assert_eq!(condition(&failing, "BodyAvailable"), is("False", "ObjectRefused"));
+    let told = |before: &api::OrganismStatus, next: &api::OrganismStatus| -> Vec<_> {
+        let events = events(before, next, None).into_iter();
+        events.map(|it| (it.type_ == EventType::Warning, it.reason)).collect()
+    };
+    assert_eq!(told(&starting, &failing), [(true, "ObjectRefused".to_owned())]);
+    assert_eq!(told(&failing, &whole), [(false, "Available".to_owned())]);
+    assert_eq!(told(&whole, &starting), [], "pods come and go");
+    // The same reason of two conditions is one Event.
+    let suspended =
+        Report { engine: Some(EngineStatus { phase: Phase::Suspended, ..engine() }), ..with(vec![], 5) };
+    assert_eq!(told(&whole, &shown(&suspended)), [(false, "Suspended".to_owned())]);
+}
+
+#[test]
+fn nothing_is_said_of_a_body_before_it_is_known_and_nothing_of_an_earlier_runs_link() {
+    let status = shown(&report());
+    assert!(
+        status.conditions.iter().all(|it| !["BodyAvailable", "MeshReachable"].contains(&it.type_.as_str()))
+    );
+    let linked = Report { mesh: Some(MeshLink::Up), workload: Some(Workload::default()), ..report() };
+    let before = shown(&linked);
+    assert_eq!(condition(&before, "MeshReachable"), is("True", "Linked"));
+    let not_ready = NotReady { reason: NotReadyReason::HeadUnreadable, message: "x".into(), generation: 9 };
+    let ended = Report { mesh: None, not_ready: Some(not_ready), ..linked };
+    let status = organism_status(&ended, "venom", &before, Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&status, "MeshReachable"), is("Unknown", "Connecting"));
 }
 
 /// A publisher over a mocked transport.
@@ -211,7 +261,12 @@ async fn the_last_report_is_written_once_its_senders_are_gone() {
     drop(harness.report);
     let (_, last) = harness.api_server.answer(|_| (StatusCode::OK, organism("4"))).await;
     assert_eq!(last["status"]["beats"], 13);
-    // The Event of the first decision follows.
-    harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+    // The Events follow.
+    let mut reasons = vec![];
+    for _ in 0..2 {
+        let (_, event) = harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+        reasons.push(event["reason"].clone());
+    }
+    assert_eq!(reasons, ["Beating", "Alert"]);
     assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
 }

@@ -54,7 +54,10 @@ fn fields_owned_by_the_creation_become_applied_fields() {
 #[test]
 fn put_reports_a_change_only_of_what_matters() {
     let index = Index::new(0);
-    let nodes = |count| ObservedStatus { nodes: Nodes { ready: count, replicas: count }, scaling: None };
+    let nodes = |count| ObservedStatus {
+        nodes: Nodes { ready: count, replicas: count },
+        ..ObservedStatus::default()
+    };
     let (none, five) = (Some(nodes(0)), Some(nodes(5)));
     assert!(index.put(&key(), id(), &metadata(10, json!([])), none.clone()));
     assert!(!index.put(&key(), id(), &metadata(11, json!([])), none.clone()), "a version alone");
@@ -83,4 +86,36 @@ fn a_new_list_replaces_the_old_one() {
     assert_eq!(index.object(&key(), &id()), None);
     assert!(index.object(&key(), &account).is_some(), "of another kind");
     assert!(index.object(&other, &id()).is_some(), "in another namespace");
+}
+
+#[test]
+fn what_lost_its_owner_is_an_orphan_only_with_the_operators_labels_and_field_manager() {
+    let ours = entry(FIELD_MANAGER, "Apply", json!({"f:spec": {}}));
+    let theirs = entry("kubectl", "Update", json!({"f:spec": {}}));
+    let labels = json!({"genesis.venom.dev/organism": "venom", "app.kubernetes.io/managed-by": "venom"});
+    for (labels, entries, orphan) in [
+        (labels.clone(), json!([ours]), true),
+        (labels.clone(), json!([theirs]), false),
+        (json!({"genesis.venom.dev/organism": "venom"}), json!([ours]), false),
+        (json!({}), json!([ours]), false),
+    ] {
+        let mut metadata = metadata(1, entries);
+        metadata.labels = serde_json::from_value(labels).unwrap();
+        assert!(!ObservedObject::of(&metadata).orphan, "the Organism owns it");
+        assert_eq!(ObservedObject::of(&metadata).organism, None, "its API version is another one");
+        metadata.owner_references = None;
+        assert_eq!(ObservedObject::of(&metadata).orphan, orphan, "{:?}", metadata.labels);
+    }
+}
+
+#[test]
+fn replicas_that_were_set_through_scale_are_noticed() {
+    let replicas = json!({"f:spec": {"f:replicas": {}}});
+    let mut scale = entry("kube-controller-manager", "Update", replicas.clone());
+    scale["subresource"] = json!("scale");
+    assert!(ObservedObject::of(&metadata(1, json!([scale]))).scaled);
+    let mut status = entry("kube-controller-manager", "Update", json!({"f:status": {"f:replicas": {}}}));
+    status["subresource"] = json!("status");
+    let edit = entry("kubectl-edit", "Update", replicas);
+    assert!(!ObservedObject::of(&metadata(1, json!([status, edit]))).scaled);
 }

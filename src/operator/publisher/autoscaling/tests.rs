@@ -18,23 +18,80 @@ fn entry(operation: &str, subresource: Option<&str>, fields: Value) -> Value {
     })
 }
 
+fn scaled() -> Scaling {
+    let mut status = status(6, 60, "True", "ValidMetricFound");
+    status["lastScaleTime"] = json!("2026-01-01T00:00:00Z");
+    Scaling::of(&status).unwrap()
+}
+
 #[test]
-fn who_applies_replicas_is_named() {
+fn who_sets_replicas_again_and_again_is_named() {
     let replicas = || json!({"f:nodes": {"f:replicas": {}}});
-    let contested = Autoscaling::Contested("argocd".into());
+    let contested = Autoscaling::Contested(Contestant::Applies("argocd".into()));
     for (entry, expected) in [
         (entry("Apply", None, replicas()), contested),
         (entry("Apply", None, json!({"f:nodes": {"f:resources": {}}})), Autoscaling::Active),
         (entry("Update", None, replicas()), Autoscaling::Active),
         (entry("Update", Some("scale"), replicas()), Autoscaling::Active),
     ] {
-        assert_eq!(Autoscaling::of(&organism(true, json!([entry])), true), expected);
-        assert_eq!(Autoscaling::of(&organism(false, json!([entry])), true), Autoscaling::Disabled);
-        assert_eq!(Autoscaling::of(&organism(true, json!([entry])), false), Autoscaling::NoBody);
+        assert_eq!(Autoscaling::of(&organism(true, json!([entry])), true, None), expected);
+        assert_eq!(Autoscaling::of(&organism(false, json!([entry])), true, None), Autoscaling::Disabled);
+        assert_eq!(Autoscaling::of(&organism(true, json!([entry])), false, None), Autoscaling::NoBody);
     }
-    let (status, reason, message) = Autoscaling::Contested("argocd".into()).condition(None);
-    assert_eq!((status, &*reason), ("False", "ReplicasContested"));
-    assert!(message.contains("argocd") && message.contains("Remove that field"), "{message}");
+    // The creation owns every default; only an update after the autoscaler's undoes something.
+    let updated = organism(true, json!([entry("Update", None, replicas())]));
+    let expected = Autoscaling::Contested(Contestant::Updated("argocd".into()));
+    assert_eq!(Autoscaling::of(&updated, true, Some(&scaled())), expected);
+    let by_scale = organism(true, json!([entry("Update", Some("scale"), replicas())]));
+    assert_eq!(Autoscaling::of(&by_scale, true, Some(&scaled())), Autoscaling::Active);
+    // The manager that the message proposes, for as long as the autoscaler has not scaled again.
+    let mut handover = entry("Apply", None, replicas());
+    handover["manager"] = json!(HANDOVER);
+    assert_eq!(Autoscaling::of(&organism(true, json!([handover])), true, None), Autoscaling::Active);
+}
+
+#[test]
+fn a_last_applied_configuration_with_replicas_will_set_them_again() {
+    for (last, contested) in [
+        (r#"{"spec":{"nodes":{"replicas":4}}}"#, true),
+        (r#"{"spec":{"nodes":{}}}"#, false),
+        (r#"{"spec":{"nodes":{"replicas":null}}}"#, false),
+        ("{}", false),
+        ("no JSON", false),
+    ] {
+        let mut organism = organism(true, json!([]));
+        organism.metadata.annotations = Some([(LAST_APPLIED.to_owned(), last.to_owned())].into());
+        let expected = match contested {
+            true => Autoscaling::Contested(Contestant::LastApplied("kubectl apply".into())),
+            false => Autoscaling::Active,
+        };
+        assert_eq!(Autoscaling::of(&organism, true, None), expected, "{last}");
+    }
+}
+
+#[test]
+fn the_advice_keeps_the_number_where_it_is() {
+    for (contestant, advice) in [
+        (Contestant::Applies("argocd".into()), "--server-side --field-manager=venom-handover"),
+        (Contestant::LastApplied("argocd".into()), "kubectl apply set-last-applied -f FILE"),
+        (Contestant::Updated("argocd".into()), "a replacement without the field sets the default"),
+    ] {
+        let (status, reason, message) = Autoscaling::Contested(contestant).condition(None, None);
+        assert_eq!((status, &*reason), ("False", "ReplicasContested"));
+        assert!(message.contains("argocd") && message.contains(advice), "{message}");
+        assert!(!message.contains("  "), "{message}");
+    }
+}
+
+#[test]
+fn an_autoscaler_of_someone_else_is_named_whatever_the_setting() {
+    let foreign = Some("HorizontalPodAutoscaler web scales Deployment venom");
+    for autoscaling in [Autoscaling::Active, Autoscaling::Disabled] {
+        let (status, reason, message) = autoscaling.condition(None, foreign);
+        assert_eq!((status, &*reason), ("False", "ForeignAutoscaler"));
+        assert!(message.starts_with("HorizontalPodAutoscaler web scales Deployment venom; "), "{message}");
+    }
+    assert_eq!(Autoscaling::NoBody.condition(None, foreign).1, "NoBody");
 }
 
 fn status(desired: u64, cpu: u64, active: &str, reason: &str) -> Value {
@@ -52,7 +109,7 @@ fn status(desired: u64, cpu: u64, active: &str, reason: &str) -> Value {
 
 #[test]
 fn what_the_autoscaler_wants_and_why_is_in_the_condition() {
-    let condition = |scaling: &Option<Scaling>| Autoscaling::Active.condition(scaling.as_ref());
+    let condition = |scaling: &Option<Scaling>| Autoscaling::Active.condition(scaling.as_ref(), None);
     assert_eq!(Scaling::of(&json!({})), None);
     assert_eq!(condition(&None).2, "A HorizontalPodAutoscaler sets spec.nodes.replicas.");
     let blind = Scaling::of(&status(5, 0, "False", "FailedGetResourceMetric"));
