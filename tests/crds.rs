@@ -59,7 +59,7 @@ fn the_defaults_are_the_missions() {
             "pulse": {"k": 4, "t1": 0.001, "u": 54.598150033144236},
             "nodes": {"replicas": 5, "resources": {
                 "requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"},
-            }},
+            }, "podTemplate": {}},
             "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 10, "targetCPUUtilization": 50},
             "mesh": {"port": 9000},
             "metrics": {"port": 8000, "service": {"type": "LoadBalancer"}},

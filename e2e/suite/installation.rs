@@ -1,5 +1,6 @@
 //! Installation: with the chart, cluster-wide or for some namespaces, and with the plain manifest.
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use venom::api::Organism;
 
 use crate::harness::eventually;
@@ -59,6 +60,68 @@ async fn the_chart_installs() {
         site.assert_nothing_was_forbidden();
     })
     .await;
+}
+
+/// What the values add stands in every object that it is meant for, and takes nothing away from the chart's own.
+#[test]
+fn the_charts_values_are_rendered() {
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let render = |kubernetes: &str, image: &str| {
+        let values = json!({
+            "image": {"repository": "example.com/venom", "digest": image},
+            "commonLabels": {"team": "a", "app.kubernetes.io/name": "other"}, "commonAnnotations": {"note": "x"},
+            "podLabels": {"pod": "p"}, "podAnnotations": {"pod-note": "q"}, "imagePullSecrets": [{"name": "registry"}],
+            "networkPolicy": {"enabled": true, "apiServerCIDRs": ["fd00::1/128"]},
+            "serviceMonitor": {"enabled": true},
+        });
+        let args =
+            ["template", "venom", &in_repository("charts/venom"), "-n", SYSTEM, "-f", "-", "--kube-version"];
+        run("helm", &[&args[..], &[kubernetes]].concat(), &values.to_string())
+    };
+    let refused = render("1.30.9", &digest).unwrap_err();
+    assert!(refused.contains("requires kubeVersion: >=1.31.0"), "{refused}");
+    assert!(render("1.31.0", "latest").unwrap_err().contains("/image/digest"), "not a digest");
+
+    let text = render("1.31.0", &digest).unwrap();
+    let objects = serde_yaml::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
+    let objects: Vec<Value> = objects.filter(|it| !it.is_null()).collect();
+    for object in &objects {
+        let metadata = &object["metadata"];
+        assert_eq!(
+            (&metadata["labels"]["team"], &metadata["annotations"]["note"]),
+            (&json!("a"), &json!("x")),
+            "{metadata}"
+        );
+        let kept = &metadata["annotations"]["helm.sh/resource-policy"];
+        assert_eq!(*kept == "keep", object["kind"] == "CustomResourceDefinition", "{metadata}");
+    }
+    let of = |kind: &str| objects.iter().find(|it| it["kind"] == kind).unwrap();
+    let deployment = &of("Deployment")["spec"];
+    let template = &deployment["template"];
+    let labels = &template["metadata"]["labels"];
+    assert_eq!((&labels["team"], &labels["pod"]), (&json!("a"), &json!("p")));
+    assert_eq!(template["metadata"]["annotations"], json!({"note": "x", "pod-note": "q"}));
+    assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    let container = &template["spec"]["containers"][0];
+    let image = format!("example.com/venom@{digest}");
+    assert_eq!(
+        (&container["image"], &container["env"][0]["value"]),
+        (&json!(image), &json!(image)),
+        "operator and nodes"
+    );
+    // The policy of a body selects the operator by these two.
+    let selected = of("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].as_object().unwrap();
+    assert_eq!(
+        (&selected["app.kubernetes.io/name"], &selected["app.kubernetes.io/component"]),
+        (&json!("venom"), &json!("operator"))
+    );
+    for (name, value) in selected {
+        assert_eq!(labels[name], *value, "{name}");
+    }
+    assert_eq!(
+        deployment["selector"]["matchLabels"],
+        of("NetworkPolicy")["spec"]["podSelector"]["matchLabels"]
+    );
 }
 
 /// With `namespaces`, the operator has no permissions in other namespaces and does nothing there.

@@ -132,7 +132,7 @@ async fn load_scales_the_nodes_up() {
         assert_eq!(steps.last().unwrap().1, 6);
         // The autoscaler's Events refer to the Organism.
         let events = site.kubectl(&["get", "events", "-n", TEAM_A, "--field-selector", "reason=SuccessfulRescale"]);
-        assert!(events.contains("cpu resource utilization"), "{events}");
+        assert!(events.contains("cpu container resource utilization"), "{events}");
         site.assert_nothing_was_forbidden();
     })
     .await;

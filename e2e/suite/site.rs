@@ -81,10 +81,6 @@ impl Site {
                 println!("cleaning up: {program} {}: {why}", args.join(" "));
             }
         };
-        // While the operator still runs, so that it can remove the finalizers.
-        for namespace in [TEAM_A, TEAM_B] {
-            let _ = run("kubectl", &["delete", "organisms", "--all", "-n", namespace, "--timeout=20s"], "");
-        }
         quietly(
             "helm",
             &["uninstall", "venom", "-n", SYSTEM, "--ignore-not-found", "--wait", "--timeout=60s"],
@@ -95,14 +91,6 @@ impl Site {
             "kubectl",
             &["delete", "deployment", "--all", "-n", SYSTEM, "--cascade=foreground", "--timeout=60s"],
         );
-        // The operator that added the finalizers has ended.
-        for namespace in [TEAM_A, TEAM_B] {
-            let names = run("kubectl", &["get", "organisms", "-n", namespace, "-o", "name"], "");
-            for name in names.unwrap_or_default().lines() {
-                let patch = r#"{"metadata":{"finalizers":null}}"#;
-                quietly("kubectl", &["patch", name, "-n", namespace, "--type=merge", "-p", patch]);
-            }
-        }
         quietly("kubectl", &["delete", "crd", CRDS[0], CRDS[1], "--ignore-not-found", "--timeout=60s"]);
         quietly("kubectl", &["delete", "namespace", SYSTEM, TEAM_A, TEAM_B, "--timeout=60s"]);
     }

@@ -21,7 +21,9 @@ pub struct Nodes {
     pub resources: Resources,
     /// nodeSelector is the set of labels that a cluster node must have to run these pods. At most 32 labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "selector")]
+    #[schemars(schema_with = "labels")]
+    #[x_kube(validation = rules::SELECTOR_KEYS.rule())]
+    #[x_kube(validation = rules::SELECTOR_VALUES.rule())]
     pub node_selector: BTreeMap<String, String>,
     /// tolerations are the node taints that these pods tolerate. At most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,12 +40,10 @@ pub struct Nodes {
     /// priorityClassName is the PriorityClass of the pods. Defaults to the cluster's default class.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::rule(
-        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
-        "spec.nodes.priorityClassName must be the name of a PriorityClass: lower-case letters, digits, '-' and '.'; \
-         correct it, or leave it out for the cluster's default",
-    ))]
+    #[x_kube(validation = rules::PRIORITY_CLASS.rule())]
     pub priority_class_name: Option<String>,
+    /// podTemplate adds metadata and pull secrets to the pods, for example what the rules of the cluster require.
+    pub pod_template: PodTemplate,
 }
 
 impl Default for Nodes {
@@ -55,8 +55,45 @@ impl Default for Nodes {
             tolerations: vec![],
             topology_spread_constraints: vec![],
             priority_class_name: None,
+            pod_template: PodTemplate::default(),
         }
     }
+}
+
+/// Additions to the pods. A change replaces them, a few at a time.
+#[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[serde(default = "PodTemplate::default", rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// labels are added to the pods. At most 32. Keys that begin with genesis.venom.dev/ are reserved. The operator's
+    /// own labels (app.kubernetes.io/name, instance, component, part-of and managed-by) take precedence.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels")]
+    #[x_kube(validation = rules::POD_LABELS_RESERVED.rule())]
+    #[x_kube(validation = rules::POD_LABEL_KEYS.rule())]
+    #[x_kube(validation = rules::POD_LABEL_VALUES.rule())]
+    pub labels: BTreeMap<String, String>,
+    /// annotations are added to the pods. At most 32. Keys that begin with genesis.venom.dev/ are reserved.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "annotations")]
+    #[x_kube(validation = rules::POD_ANNOTATIONS_RESERVED.rule())]
+    #[x_kube(validation = rules::POD_ANNOTATION_KEYS.rule())]
+    pub annotations: BTreeMap<String, String>,
+    /// imagePullSecrets are the Secrets of this namespace with which the image of the pods is pulled. At most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["name"],
+    ))]
+    pub image_pull_secrets: Vec<SecretRef>,
+}
+
+/// A reference to a Secret in the same namespace.
+#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+pub struct SecretRef {
+    /// name is the name of the Secret. Required.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = rules::PULL_SECRET.rule())]
+    pub name: String,
 }
 
 /// Quantities by resource name, such as cpu and memory.
@@ -66,20 +103,15 @@ pub type Quantities = BTreeMap<String, IntOrString>;
 /// requested, or not limited.
 #[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Resources::default")]
-#[x_kube(validation = rules::rule(
-    "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) \
-     || !isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) \
-     || quantity(string(self.requests[name])).compareTo(quantity(string(self.limits[name]))) <= 0)",
-    "spec.nodes.resources.requests must not exceed the limits of the same resource; raise the limit or lower the request",
-))]
+#[x_kube(validation = rules::REQUESTS_WITHIN_LIMITS.rule())]
 pub struct Resources {
     /// requests are the resources that the scheduler reserves for each pod. Defaults to cpu 100m and memory 256Mi.
     #[schemars(schema_with = "quantities")]
-    #[x_kube(validation = rules::quantities("spec.nodes.resources.requests"))]
+    #[x_kube(validation = rules::REQUESTS.rule())]
     pub requests: Quantities,
     /// limits are the resources that each pod may use at most. Defaults to cpu 500m and memory 512Mi.
     #[schemars(schema_with = "quantities")]
-    #[x_kube(validation = rules::quantities("spec.nodes.resources.limits"))]
+    #[x_kube(validation = rules::LIMITS.rule())]
     pub limits: Quantities,
 }
 
@@ -97,19 +129,9 @@ impl Default for Resources {
 /// A toleration of node taints, as in a pod.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Toleration::default", rename_all = "camelCase")]
-#[x_kube(validation = rules::rule(
-    "self.key != '' || self.operator == 'Exists'",
-    "spec.nodes.tolerations: operator must be Exists when key is empty; set the key, or operator: Exists to tolerate \
-     every taint",
-))]
-#[x_kube(validation = rules::rule(
-    "self.value == '' || self.operator == 'Equal'",
-    "spec.nodes.tolerations: value is allowed only with operator Equal; remove it, or set operator: Equal",
-))]
-#[x_kube(validation = rules::rule(
-    "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-    "spec.nodes.tolerations: tolerationSeconds is allowed only with effect NoExecute; remove it, or set effect: NoExecute",
-))]
+#[x_kube(validation = rules::TOLERATION_OF_ALL.rule())]
+#[x_kube(validation = rules::TOLERATION_VALUE.rule())]
+#[x_kube(validation = rules::TOLERATION_TIME.rule())]
 pub struct Toleration {
     /// key is the key of the taint. Empty, together with operator Exists, matches every taint. Defaults to empty.
     #[schemars(length(max = 317))]
@@ -175,12 +197,9 @@ pub enum WhenUnsatisfiable {
 }
 
 /// Configuration of the HorizontalPodAutoscaler, which sets spec.nodes.replicas through the scale subresource.
-#[derive(Clone, Debug, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Autoscaling::default", rename_all = "camelCase")]
-#[x_kube(validation = rules::rule(
-    "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
-    "spec.autoscaling.minReplicas must not exceed maxReplicas; lower it or raise maxReplicas",
-))]
+#[x_kube(validation = rules::REPLICAS_ORDER.rule())]
 pub struct Autoscaling {
     /// enabled creates a HorizontalPodAutoscaler for the pods. With false, set spec.nodes.replicas or use
     /// `kubectl scale org NAME --replicas=3`. Defaults to true.
@@ -192,16 +211,22 @@ pub struct Autoscaling {
     /// maxReplicas is the upper limit for the number of pods, 1 to 1000. Defaults to 10.
     #[x_kube(validation = bounds::MAX_REPLICAS.rule())]
     pub max_replicas: u32,
-    /// targetCPUUtilization is the target average CPU utilization, in percent of the requested CPU, 1 to 1000.
-    /// Defaults to 50.
+    /// targetCPUUtilization is the target average CPU utilization of the node containers, in percent of the CPU that
+    /// they request, 1 to 1000. Containers that others add to the pods do not count. Defaults to 50.
     #[serde(rename = "targetCPUUtilization")]
     #[x_kube(validation = bounds::TARGET_CPU_UTILIZATION.rule())]
     pub target_cpu_utilization: u32,
+    /// tolerance is the deviation from the target, as a fraction of it, that does not change the number of pods, 0 to 1.
+    /// Requires Kubernetes 1.35. 1.33 and 1.34 drop it unless the feature gate HPAConfigurableTolerance is enabled,
+    /// and 1.31 and 1.32 refuse an autoscaler that has it. Defaults to the cluster's tolerance, usually 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = bounds::TOLERANCE.rule())]
+    pub tolerance: Option<f64>,
 }
 
 impl Default for Autoscaling {
     fn default() -> Self {
-        Self { enabled: true, min_replicas: 1, max_replicas: 10, target_cpu_utilization: 50 }
+        Self { enabled: true, min_replicas: 1, max_replicas: 10, target_cpu_utilization: 50, tolerance: None }
     }
 }
 
@@ -211,7 +236,7 @@ impl Default for Autoscaling {
 pub struct Mesh {
     /// port is the port on which each pod accepts its peers, 1 to 65535 except 8001. Must differ from
     /// spec.metrics.port. Defaults to 9000.
-    #[x_kube(validation = rules::port("spec.mesh.port"))]
+    #[x_kube(validation = bounds::MESH_PORT.rule())]
     pub port: u16,
 }
 
@@ -227,7 +252,7 @@ impl Default for Mesh {
 pub struct Metrics {
     /// port is the port on which each pod serves /metrics, 1 to 65535 except 8001. Must differ from
     /// spec.mesh.port. Defaults to 8000.
-    #[x_kube(validation = rules::port("spec.metrics.port"))]
+    #[x_kube(validation = bounds::METRICS_PORT.rule())]
     pub port: u16,
     /// service configures the Service that exposes the metrics port.
     pub service: MetricsService,
@@ -242,10 +267,7 @@ impl Default for Metrics {
 /// Configuration of the metrics Service.
 #[derive(Clone, Debug, Default, Deserialize, Eq, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "MetricsService::default", rename_all = "camelCase")]
-#[x_kube(validation = rules::rule(
-    "!has(self.loadBalancerSourceRanges) || self.loadBalancerSourceRanges.size() == 0 || self.type == 'LoadBalancer'",
-    "spec.metrics.service.loadBalancerSourceRanges is allowed only with type LoadBalancer; remove it, or set type: LoadBalancer",
-))]
+#[x_kube(validation = rules::SOURCE_RANGES_TYPE.rule())]
 pub struct MetricsService {
     /// type is the type of the Service: ClusterIP, NodePort or LoadBalancer. Defaults to LoadBalancer.
     #[serde(rename = "type")]
@@ -253,15 +275,13 @@ pub struct MetricsService {
     /// annotations are added to the Service, for example to configure a cloud load balancer. At most 32.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
+    #[x_kube(validation = rules::SERVICE_ANNOTATION_KEYS.rule())]
     pub annotations: BTreeMap<String, String>,
     /// loadBalancerSourceRanges are the client address ranges that may use the load balancer, in CIDR notation
     /// such as 10.0.0.0/8. At most 64. Allowed only with type LoadBalancer. Defaults to all addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 43)))]
-    #[x_kube(validation = rules::rule(
-        "self.all(range, isCIDR(range))",
-        "spec.metrics.service.loadBalancerSourceRanges must be in CIDR notation; write ranges such as 10.0.0.0/8",
-    ))]
+    #[x_kube(validation = rules::SOURCE_RANGES.rule())]
     pub load_balancer_source_ranges: Vec<String>,
 }
 
@@ -297,7 +317,7 @@ fn string_map(max_properties: u32, max_length: u32) -> Schema {
     })
 }
 
-fn selector(_: &mut SchemaGenerator) -> Schema {
+fn labels(_: &mut SchemaGenerator) -> Schema {
     string_map(32, 63)
 }
 

@@ -123,16 +123,49 @@ pub(super) struct Size {
 }
 
 impl Size {
-    pub(super) fn rule(&self) -> Rule {
+    fn message(&self) -> String {
         let Self { field, min, max } = self;
+        format!("{field} must be {min} to {max}; write a whole number with Ki or Mi, such as 4Mi")
+    }
+
+    pub(super) fn rule(&self) -> Rule {
+        let Self { min, max, .. } = self;
         rule(
             // The grammar of `ByteSize`. CEL's own `quantity` also takes fractions and signs.
             format!(
                 "self.matches('^[0-9]+([kMG]|[KMG]i)?$') && quantity(self).compareTo(quantity('{min}')) >= 0 \
                  && quantity(self).compareTo(quantity('{max}')) <= 0"
             ),
-            format!("{field} must be {min} to {max}; write a whole number with Ki or Mi, such as 4Mi"),
+            self.message(),
         )
+    }
+
+    pub(super) fn check(&self, value: ByteSize) -> Result<(), String> {
+        if (self.min..=self.max).contains(&value) { Ok(()) } else { Err(self.message()) }
+    }
+}
+
+/// A port of the node pods. Port 8001 is taken: each node accepts injections there, on its loopback interface.
+pub(super) struct Port {
+    field: &'static str,
+}
+
+const INJECTION_PORT: u16 = 8001;
+
+impl Port {
+    fn message(&self) -> String {
+        let field = self.field;
+        format!(
+            "{field} must be 1 to 65535 and not {INJECTION_PORT}, which is reserved for injections; choose another port"
+        )
+    }
+
+    pub(super) fn rule(&self) -> Rule {
+        rule(format!("self >= 1 && self <= 65535 && self != {INJECTION_PORT}"), self.message())
+    }
+
+    pub(super) fn check(&self, value: u16) -> Result<(), String> {
+        if value != 0 && value != INJECTION_PORT { Ok(()) } else { Err(self.message()) }
     }
 }
 
@@ -147,6 +180,10 @@ pub(super) const MAX_REPLICAS: Integer = Integer::new("spec.autoscaling.maxRepli
 /// Above 100 because it is a percentage of the request, and usage may exceed the request.
 pub(super) const TARGET_CPU_UTILIZATION: Integer =
     Integer::new("spec.autoscaling.targetCPUUtilization", 1, 1000);
+pub(super) const TOLERANCE: Number =
+    Number::new("spec.autoscaling.tolerance", 0.0, 1.0).unit(" (a fraction of the target)");
+pub(super) const MESH_PORT: Port = Port { field: "spec.mesh.port" };
+pub(super) const METRICS_PORT: Port = Port { field: "spec.metrics.port" };
 /// The smallest k for which T_Λ is defined whatever the number of ready nodes.
 const K_MIN: u32 = 2;
 /// The smallest k for which T_Λ is defined with two nodes or more.

@@ -160,10 +160,7 @@ impl Default for Ml {
 /// The range of mlWeight that an injection may set, inclusive.
 #[derive(Clone, Copy, Debug, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(default = "Injectable::default")]
-#[x_kube(validation = rules::rule(
-    "!has(self.min) || self.min <= self.max",
-    "spec.ml.injectable.min must not exceed max; lower it or raise max",
-))]
+#[x_kube(validation = rules::INJECTABLE_ORDER.rule())]
 pub struct Injectable {
     /// min is the lower bound, -100 to 100. Must not be above max. Defaults to 0.01.
     #[x_kube(validation = bounds::INJECTABLE_MIN.rule())]

@@ -2,8 +2,8 @@
 //!
 //! The doc comments of fields become the descriptions in the CRDs, which `kubectl explain` prints: they are
 //! written for users. Each default is stated once, in the `Default` of its type: serde uses it for a missing
-//! field, and the schema is generated from it. Each bound is stated once, in `bounds`: the schema's rules and
-//! [`validate`] use it.
+//! field, and the schema is generated from it. Each bound is stated once, in `bounds`, and each other rule in `rules`: the
+//! schema and [`validate`] use them.
 mod action;
 mod body;
 mod bounds;
@@ -20,8 +20,8 @@ pub mod validate;
 
 pub use action::Action;
 pub use body::{
-    Autoscaling, Mesh, Metrics, MetricsService, Nodes, Quantities, Resources, ServiceType, TaintEffect,
-    Toleration, TolerationOperator, TopologySpread, WhenUnsatisfiable,
+    Autoscaling, Mesh, Metrics, MetricsService, Nodes, PodTemplate, Quantities, Resources, SecretRef,
+    ServiceType, TaintEffect, Toleration, TolerationOperator, TopologySpread, WhenUnsatisfiable,
 };
 pub use duration::{GoDuration, InvalidDuration};
 pub use genome::{
@@ -32,7 +32,7 @@ pub use organism::{
     Pulse, ReplayableFrom, Retain,
 };
 pub use quantity::{ByteSize, InvalidByteSize};
-pub use read::{ReadError, read};
+pub use read::{ReadError, document, read};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, ResourceExt};

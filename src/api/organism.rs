@@ -66,15 +66,8 @@ re-derived. Every field of spec is optional.";
     )
 )]
 #[serde(default = "OrganismSpec::default", rename_all = "camelCase")]
-#[x_kube(validation = rules::rule(
-    "!has(self.mesh) || self.mesh.port != self.metrics.port",
-    "spec.mesh.port and spec.metrics.port must differ; change one of them",
-))]
-#[x_kube(validation = rules::rule(
-    "!has(self.autoscaling) || !self.autoscaling.enabled || 'cpu' in self.nodes.resources.requests \
-     || 'cpu' in self.nodes.resources.limits",
-    "spec.nodes.resources.requests.cpu is required for autoscaling on CPU; set it, or set spec.autoscaling.enabled: false",
-))]
+#[x_kube(validation = rules::PORTS_DIFFER.rule())]
+#[x_kube(validation = rules::CPU_TO_SCALE_BY.rule())]
 pub struct OrganismSpec {
     /// genomeRef names the Genome that this Organism uses. It must be in the same namespace, and no other
     /// Organism may use it. Defaults to the Genome with the Organism's own name, which the operator creates
@@ -148,7 +141,7 @@ impl JsonSchema for Organism {
 pub struct GenomeRef {
     /// name is the name of the Genome. Required.
     #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::name("self", "spec.genomeRef.name"))]
+    #[x_kube(validation = rules::GENOME_NAME.rule())]
     pub name: String,
 }
 
@@ -191,8 +184,10 @@ pub struct Ledger {
     pub commit_interval: GoDuration,
     /// retain limits how much of the ledger stays in the cluster.
     pub retain: Retain,
-    /// onDelete is what happens to the ledger when the Organism is deleted. Delete removes it. Retain keeps it,
-    /// and a later Organism with the same name continues it. Defaults to Delete.
+    /// onDelete is what happens to the ledger when the Organism is deleted. With Delete, Kubernetes deletes it,
+    /// whether an operator runs or not. Retain keeps it, and a later Organism with the same name continues it. A
+    /// change is carried over to the objects of the ledger within seconds; status.ledger.onDelete is what is in
+    /// force. Defaults to Delete.
     pub on_delete: OnDelete,
 }
 

@@ -1,4 +1,4 @@
-//! Byte sizes: the Kubernetes quantities that are a whole number of bytes.
+//! Kubernetes quantities, and byte sizes: the quantities that are a whole number of bytes.
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -83,6 +83,40 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+/// The value of a quantity such as `500m`, `1.5Gi` or `2e3`; none if it is not one. Two notations of one value below 2^53
+/// give the same number.
+pub(super) fn quantity(text: &str) -> Option<f64> {
+    let end = text.find(|it: char| !it.is_ascii_digit() && !"+-.".contains(it)).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    if !number.ends_with(|it: char| it.is_ascii_digit() || it == '.') || number.ends_with(['+', '-']) {
+        return None;
+    }
+    let exponent = suffix.strip_prefix(['e', 'E']).filter(|it| !it.is_empty());
+    if let Some(exponent) = exponent {
+        return format!("{number}e{}", exponent.parse::<i32>().ok()?).parse().ok();
+    }
+    let number: f64 = number.parse().ok()?;
+    Some(match suffix {
+        "" => number,
+        "n" => number / 1e9,
+        "u" => number / 1e6,
+        "m" => number / 1e3,
+        "k" => number * 1e3,
+        "M" => number * 1e6,
+        "G" => number * 1e9,
+        "T" => number * 1e12,
+        "P" => number * 1e15,
+        "E" => number * 1e18,
+        "Ki" => number * 1024.0,
+        "Mi" => number * 1024_f64.powi(2),
+        "Gi" => number * 1024_f64.powi(3),
+        "Ti" => number * 1024_f64.powi(4),
+        "Pi" => number * 1024_f64.powi(5),
+        "Ei" => number * 1024_f64.powi(6),
+        _ => return None,
+    })
+}
+
 /// The bounds depend on the field: see [`bounds`](super::bounds).
 impl JsonSchema for ByteSize {
     fn schema_name() -> Cow<'static, str> {
@@ -115,6 +149,30 @@ mod tests {
         ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.bytes(), size.to_string().as_str()), (bytes, printed), "{text}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_those_of_kubernetes() {
+        for (text, value) in [
+            ("2", 2.0),
+            ("0.3", 0.3),
+            ("300m", 0.3),
+            ("+1.", 1.0),
+            (".5", 0.5),
+            ("-1Gi", -1_073_741_824.0),
+            ("2e3", 2000.0),
+            ("5E-2", 0.05),
+            ("1E", 1e18),
+            ("1.5k", 1500.0),
+        ] {
+            assert_eq!(quantity(text), Some(value), "{text}");
+        }
+        for text in [
+            "", "fast", "1 Gi", "1gi", "1K", "1mi", ".", "-", "1-", "--1", "1.2.3", "1e", "1e1.5", "Mi",
+            "NaN", "inf",
+        ] {
+            assert_eq!(quantity(text), None, "{text}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads objects from files as the API server would: with defaults filled in and unknown fields rejected.
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Why an object in a file is invalid.
@@ -12,6 +12,34 @@ pub enum ReadError {
     /// The kind has no such field.
     #[error("unknown field {0}: correct its spelling or remove it")]
     UnknownField(String),
+    /// The text is no YAML, or has a key twice.
+    #[error(transparent)]
+    Yaml(#[from] serde_yaml::Error),
+    /// A number is NaN, or too large for a double.
+    #[error("{0} is not a finite number: write one, such as 0.5")]
+    NotFinite(String),
+}
+
+/// Parses one document of a YAML file, strictly as the API server does: JSON has neither NaN nor infinities, and serde
+/// would turn them into nulls, which mean defaults.
+///
+/// # Errors
+/// [`ReadError::Yaml`] and [`ReadError::NotFinite`].
+pub fn document(document: serde_yaml::Deserializer<'_>) -> Result<Value, ReadError> {
+    let parsed = serde_yaml::Value::deserialize(document)?;
+    match not_finite(&parsed) {
+        Some(number) => Err(ReadError::NotFinite(number.to_string())),
+        None => Ok(serde_json::to_value(parsed)?),
+    }
+}
+
+fn not_finite(value: &serde_yaml::Value) -> Option<f64> {
+    match value {
+        serde_yaml::Value::Number(number) => number.as_f64().filter(|it| !it.is_finite()),
+        serde_yaml::Value::Sequence(items) => items.iter().find_map(not_finite),
+        serde_yaml::Value::Mapping(fields) => fields.values().find_map(not_finite),
+        _ => None,
+    }
 }
 
 /// Reads an [`Organism`](super::Organism) or a [`Genome`](super::Genome) from a user's manifest. Missing and null
@@ -68,6 +96,15 @@ mod tests {
             object.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
             assert_eq!(read::<Organism>(object).unwrap().spec, OrganismSpec::default());
         }
+    }
+
+    #[test]
+    fn numbers_that_json_lacks_and_keys_given_twice_are_errors() {
+        for text in ["pid: {kp: .nan}", "pulse: [{u: -.inf}]", "{beats: 1, beats: 2}", "a: ["] {
+            assert!(document(serde_yaml::Deserializer::from_str(text)).is_err(), "{text}");
+        }
+        let read = document(serde_yaml::Deserializer::from_str("pid: {kp: 0.6, ki: 1e-3, kd: ~}"));
+        assert_eq!(read.unwrap(), json!({"pid": {"kp": 0.6, "ki": 0.001, "kd": null}}));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(super) fn root<Spec: JsonSchema, Status: JsonSchema>(
     spec.insert("default".into(), json!({}));
     let mut status = generator.subschema_for::<Status>();
     RecursiveTransform(for_status).transform(&mut status);
-    let name = rules::name("self.metadata.name", "metadata.name").field_path(".metadata.name");
+    let name = rules::OBJECT_NAME.rule().field_path(".metadata.name");
     let mut root = json_schema!({
         "description": description,
         "type": "object",

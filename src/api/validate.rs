@@ -1,15 +1,32 @@
-//! The schema's bounds for objects that no API server validates, such as the file of `venom run`.
+//! The schema's rules for objects that no API server validates, such as the file of `venom run`.
 //!
-//! Only the fields that take effect without a cluster are checked. `spec.pulse.k` may be 1 here, because the
-//! number of nodes is fixed: whether k·P is above 1 is checked where T_Λ is computed.
-use super::{GenomeSpec, OrganismSpec, bounds};
+//! A spec that the API server refuses is refused here, by a rule of the schema with the same message. The exception is
+//! `spec.pulse.k` = 1: the number of nodes is fixed here, and whether k·P is above 1 is checked where T_Λ is computed.
+use kube::CustomResourceExt;
+use serde_json::Value;
 
-/// Checks an Organism's spec against the bounds of its schema.
+use super::{Autoscaling, Genome, GenomeSpec, Nodes, Organism, OrganismSpec, bounds, rules};
+
+/// Checks an Organism's spec against its schema.
 ///
 /// # Errors
-/// The message that the API server would return: the field, its bounds and the remedy.
+/// A message that names the field, what it must be and the remedy.
 pub fn organism(spec: &OrganismSpec) -> Result<(), String> {
-    let OrganismSpec { beats, pulse, nodes, ledger, .. } = spec;
+    sizes::<Organism>(&serde_json::to_value(spec).map_err(|error| error.to_string())?)?;
+    let OrganismSpec {
+        genome_ref,
+        beats,
+        suspend: _,
+        pulse,
+        nodes: pods,
+        autoscaling: scaling,
+        mesh,
+        metrics,
+        ledger,
+    } = spec;
+    if let Some(genome) = genome_ref {
+        rules::GENOME_NAME.check(&genome.name)?;
+    }
     bounds::check_beats(*beats)?;
     bounds::check_k(pulse.k)?;
     bounds::T1.check(pulse.t1)?;
@@ -17,15 +34,74 @@ pub fn organism(spec: &OrganismSpec) -> Result<(), String> {
     if let Some(period) = pulse.min_period {
         bounds::MIN_PERIOD.check(period)?;
     }
-    bounds::REPLICAS.check(nodes.replicas)?;
-    bounds::COMMIT_INTERVAL.check(ledger.commit_interval)
+    nodes(pods)?;
+    autoscaling(scaling)?;
+    bounds::MESH_PORT.check(mesh.port)?;
+    bounds::METRICS_PORT.check(metrics.port)?;
+    rules::PORTS_DIFFER.check(spec)?;
+    rules::CPU_TO_SCALE_BY.check(spec)?;
+    rules::SERVICE_ANNOTATION_KEYS.check(&metrics.service.annotations)?;
+    rules::SOURCE_RANGES.check(&metrics.service.load_balancer_source_ranges)?;
+    rules::SOURCE_RANGES_TYPE.check(&metrics.service)?;
+    bounds::COMMIT_INTERVAL.check(ledger.commit_interval)?;
+    bounds::RETAIN_BYTES.check(ledger.retain.bytes)
 }
 
-/// Checks a Genome's spec against the bounds of its schema.
+fn nodes(nodes: &Nodes) -> Result<(), String> {
+    let Nodes {
+        replicas,
+        resources,
+        node_selector,
+        tolerations,
+        topology_spread_constraints,
+        priority_class_name,
+        pod_template,
+    } = nodes;
+    bounds::REPLICAS.check(*replicas)?;
+    rules::REQUESTS.check(&resources.requests)?;
+    rules::LIMITS.check(&resources.limits)?;
+    rules::REQUESTS_WITHIN_LIMITS.check(resources)?;
+    rules::SELECTOR_KEYS.check(node_selector)?;
+    rules::SELECTOR_VALUES.check(node_selector)?;
+    for toleration in tolerations {
+        rules::TOLERATION_OF_ALL.check(toleration)?;
+        rules::TOLERATION_VALUE.check(toleration)?;
+        rules::TOLERATION_TIME.check(toleration)?;
+        if let Some(seconds) = toleration.toleration_seconds {
+            bounds::TOLERATION_SECONDS.check(seconds)?;
+        }
+    }
+    for spread in topology_spread_constraints {
+        bounds::MAX_SKEW.check(spread.max_skew)?;
+    }
+    if let Some(name) = priority_class_name {
+        rules::PRIORITY_CLASS.check(name)?;
+    }
+    rules::POD_LABELS_RESERVED.check(&pod_template.labels)?;
+    rules::POD_LABEL_KEYS.check(&pod_template.labels)?;
+    rules::POD_LABEL_VALUES.check(&pod_template.labels)?;
+    rules::POD_ANNOTATIONS_RESERVED.check(&pod_template.annotations)?;
+    rules::POD_ANNOTATION_KEYS.check(&pod_template.annotations)?;
+    pod_template.image_pull_secrets.iter().try_for_each(|it| rules::PULL_SECRET.check(&it.name))
+}
+
+fn autoscaling(scaling: &Autoscaling) -> Result<(), String> {
+    let Autoscaling { enabled: _, min_replicas, max_replicas, target_cpu_utilization, tolerance } = scaling;
+    bounds::MIN_REPLICAS.check(*min_replicas)?;
+    bounds::MAX_REPLICAS.check(*max_replicas)?;
+    bounds::TARGET_CPU_UTILIZATION.check(*target_cpu_utilization)?;
+    if let Some(tolerance) = tolerance {
+        bounds::TOLERANCE.check(*tolerance)?;
+    }
+    rules::REPLICAS_ORDER.check(scaling)
+}
+
+/// Checks a Genome's spec against its schema.
 ///
 /// # Errors
-/// The message that the API server would return: the field, its bounds and the remedy.
+/// A message that names the field, what it must be and the remedy.
 pub fn genome(spec: &GenomeSpec) -> Result<(), String> {
+    sizes::<Genome>(&serde_json::to_value(spec).map_err(|error| error.to_string())?)?;
     let GenomeSpec { weights, pid, risk, ml, thresholds, .. } = spec;
     for (bounds, value) in [
         (bounds::REGEN, weights.regen),
@@ -45,6 +121,8 @@ pub fn genome(spec: &GenomeSpec) -> Result<(), String> {
         (bounds::SETPOINT, pid.threshold),
         (bounds::ML_WEIGHT, ml.ml_weight),
         (bounds::BIAS, ml.bias),
+        (bounds::INJECTABLE_MIN, ml.injectable.min),
+        (bounds::INJECTABLE_MAX, ml.injectable.max),
         (bounds::QUARANTINE, thresholds.quarantine),
         (bounds::ALERT, thresholds.alert),
         (bounds::STABILITY, thresholds.stability),
@@ -53,7 +131,56 @@ pub fn genome(spec: &GenomeSpec) -> Result<(), String> {
     ] {
         bounds.check(value)?;
     }
-    Ok(())
+    rules::INJECTABLE_ORDER.check(&ml.injectable)
+}
+
+/// Checks `spec` against the sizes that the schema of the kind allows for texts, lists and maps.
+fn sizes<K: CustomResourceExt>(spec: &Value) -> Result<(), String> {
+    let crd = serde_json::to_value(K::crd()).map_err(|error| error.to_string())?;
+    sizes_of(&crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], spec, "spec")
+}
+
+fn sizes_of(schema: &Value, value: &Value, path: &str) -> Result<(), String> {
+    let limit = |name: &str| schema[name].as_u64().and_then(|it| usize::try_from(it).ok());
+    let at_most = |max: Option<usize>, size: usize, unit: &str| match max {
+        Some(max) if size > max => {
+            Err(format!("{path} must have at most {max} {unit}, not {size}; shorten it"))
+        }
+        _ => Ok(()),
+    };
+    match value {
+        Value::String(text) => {
+            let length = text.chars().count();
+            if limit("minLength").is_some_and(|min| length < min) {
+                return Err(format!("{path} must not be empty; set it"));
+            }
+            at_most(limit("maxLength"), length, "characters")
+        }
+        Value::Array(items) => {
+            at_most(limit("maxItems"), items.len(), "items")?;
+            if let Some(keys) = schema["x-kubernetes-list-map-keys"].as_array() {
+                let key_of = |item: &Value| -> Vec<String> {
+                    keys.iter().filter_map(Value::as_str).map(|key| item[key].to_string()).collect()
+                };
+                if !rules::are_distinct(items.iter().map(key_of)) {
+                    let keys: Vec<_> = keys.iter().filter_map(Value::as_str).collect();
+                    return Err(format!(
+                        "{path} must not have two items with the same {}; remove one",
+                        keys.join(" and ")
+                    ));
+                }
+            }
+            items.iter().try_for_each(|item| sizes_of(&schema["items"], item, path))
+        }
+        Value::Object(fields) => {
+            at_most(limit("maxProperties"), fields.len(), "entries")?;
+            fields.iter().try_for_each(|(name, field)| {
+                let schema = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+                sizes_of(schema, field, &format!("{path}.{name}"))
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +204,7 @@ mod tests {
         }
     }
 
+    /// tests/cluster/admission.rs compares all messages with those of an API server.
     #[test]
     fn values_out_of_bounds_are_refused_by_name() {
         let mut spec = OrganismSpec::default();

@@ -1,5 +1,6 @@
 //! `venom node`: runs a node of a mesh.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use super::operator::{LogFormat, log};
@@ -20,7 +21,7 @@ pub struct Args {
     /// Port of /metrics, /healthz and /readyz
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     pub http_port: u16,
-    /// Port of the injection API, on 127.0.0.1
+    /// Port of the injection API, on 127.0.0.1 and ::1
     #[arg(long, value_name = "PORT", default_value_t = 8001)]
     pub inject_port: u16,
     #[command(flatten)]
@@ -54,8 +55,17 @@ struct Identity {
 /// Parses HOST:PORT.
 pub(super) fn peer(text: &str) -> Result<String, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or_default();
-    let valid = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
-    if valid { Ok(text.to_owned()) } else { Err("use HOST:PORT, such as localhost:9000".into()) }
+    // Without brackets it would be unclear where an IPv6 address ends.
+    let valid_host = match host.strip_prefix('[').and_then(|it| it.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains(':'),
+    };
+    let valid = valid_host && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err("use HOST:PORT, such as localhost:9000 or [fd00::1]:9000".into())
+    }
 }
 
 /// Parses MIN..MAX.
@@ -116,7 +126,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
 /// The node's listening addresses, for the user.
 pub(super) fn listening(node: &Node) -> String {
     let http = node.http_address.map(|it| format!(", http on {it}")).unwrap_or_default();
-    format!("mesh on {}, injections on {}{http}", node.mesh_address, node.inject_address)
+    let injections: Vec<String> = node.inject_addresses.iter().map(ToString::to_string).collect();
+    format!("mesh on {}, injections on {}{http}", node.mesh_address, injections.join(" and "))
 }
 
 #[cfg(test)]
@@ -128,7 +139,16 @@ mod tests {
         for text in ["localhost:9000", "10.0.0.1:1", "[::1]:9000", "venom-mesh.ns.svc:9000"] {
             assert!(peer(text).is_ok(), "{text}");
         }
-        for text in ["", "localhost", "localhost:", ":9000", "localhost:0", "localhost:70000"] {
+        for text in [
+            "",
+            "localhost",
+            "localhost:",
+            ":9000",
+            "localhost:0",
+            "localhost:70000",
+            "::1:9000",
+            "[venom]:9000",
+        ] {
             assert!(peer(text).is_err(), "{text}");
         }
         assert_eq!(injectable("0.01..1"), Ok(Injectable::default()));

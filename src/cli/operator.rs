@@ -50,8 +50,8 @@ pub struct Args {
     /// Bodies that replace their pods at a time, for example after an upgrade; the others wait
     #[arg(long, value_name = "COUNT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rollouts: u16,
-    /// Address that serves /metrics, /healthz and /readyz
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    /// Address that serves /metrics, /healthz and /readyz; [::] means all addresses, those of IPv4 included
+    #[arg(long, value_name = "ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
     /// Format of the log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -158,7 +158,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
 
 /// Starts logging to stderr. `RUST_LOG` sets the filter.
 pub(super) fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=warn"));
+    // The client logs each failed connection as an error of its own: what failed is in the operator's lines.
+    let default = "info,kube=warn,kube_client::client::builder=off";
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),

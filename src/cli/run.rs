@@ -70,7 +70,7 @@ pub struct Args {
     /// The operator's folder of venom mesh init [default: venom-mesh/operator, made if it is missing]
     #[arg(long, value_name = "DIR", requires = "mesh")]
     mesh_identity: Option<PathBuf>,
-    /// Where injections are taken, on 127.0.0.1 [default: 8001]
+    /// Where injections are taken, on 127.0.0.1 and ::1 [default: 8001]
     #[arg(long, value_name = "PORT", requires = "mesh")]
     inject_port: Option<u16>,
     /// Weights of the model that may be injected

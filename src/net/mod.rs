@@ -7,4 +7,4 @@ mod limits;
 mod listen;
 
 pub(crate) use limits::{ConnectionLimiter, ConnectionPermit, LogLimiter};
-pub(crate) use listen::bind_dual_stack;
+pub(crate) use listen::{bind, bind_dual_stack, bind_loopback};

@@ -18,7 +18,7 @@ pub mod http;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ use crate::mesh::{
     CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, LinkLimits, Mesh, Metrics,
     Options as MeshOptions,
 };
-use crate::net::bind_dual_stack;
+use crate::net::{bind_dual_stack, bind_loopback};
 
 /// Interval at which the peers' names are resolved; also the time limit of one lookup.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -50,7 +50,7 @@ pub struct Options {
     pub mesh_port: u16,
     /// Port of metrics and probes, on all addresses; `None` to serve neither.
     pub http_port: Option<u16>,
-    /// Port of the injection API, on 127.0.0.1.
+    /// Port of the injection API, on 127.0.0.1 and ::1.
     pub inject_port: u16,
     /// Where the certificate comes from.
     pub certificate_source: CertificateSource,
@@ -87,8 +87,8 @@ pub struct Node {
     pub mesh_address: SocketAddr,
     /// Listening address of metrics and probes.
     pub http_address: Option<SocketAddr>,
-    /// Listening address of the injection API.
-    pub inject_address: SocketAddr,
+    /// Listening addresses of the injection API: 127.0.0.1 and ::1 with the same port, or the one that the system has.
+    pub inject_addresses: Vec<SocketAddr>,
     stop: CancellationToken,
 }
 
@@ -128,9 +128,11 @@ impl Node {
         let listener = bind_dual_stack(options.mesh_port).await;
         let listener = listener.map_err(|error| NodeError::Port(options.mesh_port, error))?;
         let mesh_address = listener.local_addr()?;
-        let inject_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, options.inject_port)).await;
-        let inject_listener = inject_listener.map_err(|error| NodeError::Port(options.inject_port, error))?;
-        let inject_address = inject_listener.local_addr()?;
+        let inject_listeners = bind_loopback(options.inject_port).await;
+        let inject_listeners =
+            inject_listeners.map_err(|error| NodeError::Port(options.inject_port, error))?;
+        let inject_addresses: io::Result<_> = inject_listeners.iter().map(TcpListener::local_addr).collect();
+        let inject_addresses = inject_addresses?;
 
         let (credentials_sender, credentials) = watch::channel(credentials);
         let (addresses_sender, addresses) = watch::channel(vec![]);
@@ -154,9 +156,11 @@ impl Node {
         state.send_replace(CertificateState::Obtained(credentials));
         spawn(&stop, options.certificate_source.keep_renewed(credentials_sender));
         spawn(&stop, resolve_peers(options.peers, addresses_sender));
-        serve(&stop, inject_listener, http::injection_routes(mesh.clone()));
+        for listener in inject_listeners {
+            serve(&stop, listener, http::injection_routes(mesh.clone()));
+        }
         let stop = stop_on_error.disarm();
-        Ok((Self { mesh, mesh_address, http_address, inject_address, stop }, injections))
+        Ok((Self { mesh, mesh_address, http_address, inject_addresses, stop }, injections))
     }
 
     /// Closes the HTTP servers, delivers what is queued, and leaves the mesh.

@@ -399,7 +399,9 @@ impl Loop {
             self.budget_due = now + BUDGET_PERIOD;
             self.budget.adjust(BUDGET_PERIOD.as_secs_f64());
             self.share_budget();
-            self.metrics.slowdown(self.budget.slowdown());
+            let most = self.budget.pending_records();
+            let pressure = self.slots.values().map(|slot| slot.engine.pressure(most)).fold(1.0, f64::max);
+            self.metrics.slowdown(self.budget.slowdown() * pressure);
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::routing::get;
 
 use super::beater::Beater;
 use super::metrics::Metrics;
+use crate::net;
 
 /// The lists that have to arrive before the operator is ready.
 #[derive(Default)]
@@ -83,7 +84,7 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .with_state(health);
-    let listener = tokio::net::TcpListener::bind(address).await?;
+    let listener = net::bind(address).await?;
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
 }
 

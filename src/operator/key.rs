@@ -1,13 +1,13 @@
-//! The namespaced name of an Organism.
+//! The namespaced name of an Organism or a Genome.
 
 use std::fmt;
 use std::sync::Arc;
 
-use kube::ResourceExt;
+use kube::core::ObjectMeta;
 
 use crate::api;
 
-/// Namespace and name of an Organism.
+/// Namespace and name of an Organism or a Genome.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Its namespace.
@@ -26,7 +26,14 @@ impl Key {
     /// The key of this Organism.
     #[must_use]
     pub fn of(organism: &api::Organism) -> Self {
-        Self::new(&organism.namespace().unwrap_or_default(), &organism.name_any())
+        Self::of_metadata(&organism.metadata)
+    }
+
+    /// The key of the object that this describes.
+    #[must_use]
+    pub fn of_metadata(metadata: &ObjectMeta) -> Self {
+        let text = |part: &Option<String>| part.as_deref().unwrap_or_default().into();
+        Self { namespace: text(&metadata.namespace), name: text(&metadata.name) }
     }
 }
 

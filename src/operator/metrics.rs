@@ -61,7 +61,7 @@ impl Metrics {
         )?;
         let slowdown = register_gauge_with_registry!(
             "venom_tempo",
-            "Factor by which organisms beat more slowly than their specs ask; 1 is their own pace.",
+            "Largest factor by which an organism beats more slowly than its spec asks; 1 is its own pace.",
             registry
         )?;
         Ok(Self {

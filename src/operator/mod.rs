@@ -65,6 +65,7 @@ use self::body::build::{INJECTABLE, Installation, Kind};
 use self::budget::{Budget, Limits};
 use self::certificates::{AuthorityError, Certificates};
 use self::codec::Codec;
+use self::controllers::retries::Retries;
 use self::health::{Health, Readiness};
 use self::issuer::Issuer;
 use self::issuer::url::Url;
@@ -219,6 +220,8 @@ impl Operator {
             actors,
             metrics: metrics.clone(),
             readiness: readiness.clone(),
+            organisms: Retries::default(),
+            genomes: Retries::default(),
         });
         let mut controllers = JoinSet::new();
         let until_stopped = || stopped(stopping_receiver.clone());
@@ -291,6 +294,8 @@ async fn bodies(
         node_image: options.node_image.clone(),
         namespace,
         issuer_url: options.issuer_url.to_string(),
+        issuer_port: options.issuer_url.port,
+        issuer_address: options.issuer_url.host.parse().ok(),
         ca_pem: certificates.ca_pem().to_owned(),
     };
     let reconcilers =

@@ -14,6 +14,11 @@ impl fmt::Display for ApiFailure {
             kube::Error::Api(status) if !status.message.is_empty() => out.write_str(&status.message),
             kube::Error::Api(status) => write!(out, "{} ({})", status.reason, status.code),
             error => {
+                // The name of the variant says nothing to a reader.
+                let error: &(dyn Error + 'static) = match error {
+                    kube::Error::Service(error) => &**error,
+                    error => error,
+                };
                 let mut text = error.to_string();
                 let mut source = error.source();
                 while let Some(cause) = source {
@@ -47,6 +52,6 @@ mod tests {
         assert_eq!(empty.to_string(), "Gone (410)");
         let io = std::io::Error::other("connection refused");
         let failure = ApiFailure(kube::Error::Service(Box::new(io)));
-        assert_eq!(failure.to_string(), "ServiceError: connection refused");
+        assert_eq!(failure.to_string(), "connection refused");
     }
 }

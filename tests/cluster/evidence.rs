@@ -196,3 +196,31 @@ async fn the_head_of_a_living_organism_is_not_taken() {
     })
     .await;
 }
+
+/// An object that has the name of an earlier head and states another ledger is neither taken for it nor replaced.
+#[tokio::test]
+async fn another_archived_head_of_that_name_stops_the_recovery() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"ledger": {"onDelete": "Retain"}})).await;
+        world.beating("venom").await;
+        let store = world.store("venom").await;
+        world.delete_organism("venom").await;
+        eventually("the head to be marked", async || {
+            let head = store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();
+            if head.retained { Ok(()) } else { Err("not retained".into()) }
+        })
+        .await;
+        let mut other = store.head().await.unwrap().unwrap().head.unwrap();
+        other.size += 1;
+        store.archive_head(&other).await.unwrap();
+        world.create::<Organism>("venom", Value::Null).await;
+        let says = |it: &OrganismStatus| message(it, "Ready").contains("venom-ledger-g1");
+        world.until("venom", "the object that is in the way", says).await;
+        assert_eq!(store.archived_head(1).await.unwrap().unwrap().size, other.size, "it was replaced");
+        world.maps.delete("venom-ledger-g1", &DeleteParams::default()).await.unwrap();
+        world.beating("venom").await;
+        archived_is_whole(&store, 1).await;
+    })
+    .await;
+}

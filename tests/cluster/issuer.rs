@@ -43,8 +43,10 @@ struct Site {
 }
 
 impl Site {
-    fn new(world: World) -> Self {
+    fn new(mut world: World) -> Self {
         let folder = TempDir::new().unwrap();
+        // These tests use IPv6 only, the others IPv4.
+        world.issuer_url = world.issuer_url.replace("127.0.0.1", "[::1]");
         // Outside a cluster, an operator's own namespace is that of its kubeconfig.
         let mut config = match &world.kubeconfig {
             Some(path) => Kubeconfig::read_from(path).unwrap(),
@@ -54,7 +56,7 @@ impl Site {
             context.namespace = Some(world.namespace.clone());
         }
         std::fs::write(folder.path().join("kubeconfig"), serde_yaml::to_string(&config).unwrap()).unwrap();
-        Self { world, folder, metrics: format!("127.0.0.1:{}", free_port()) }
+        Self { world, folder, metrics: format!("[::1]:{}", free_port()) }
     }
 
     fn operator(&self, identity: &str) -> Operator {

@@ -1,12 +1,16 @@
-//! An operator whose permissions are revoked.
+//! An operator with the permissions of the chart, and one whose permissions are revoked.
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use venom::api::Organism;
@@ -19,13 +23,15 @@ use crate::world::{World, in_world};
 /// Name of the service account, the role and the role binding.
 const NAME: &str = "operator";
 
-/// The rules of the chart's role for the operator.
+/// The rules of two roles of the chart: the one for watched namespaces, and the one for the operator's own.
 fn rules() -> Vec<PolicyRule> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/venom.yaml"));
     let text = text.unwrap();
     let objects = serde_yaml::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
-    let mut roles = objects.filter(|it| it["kind"] == "ClusterRole" && it["metadata"]["name"] == "venom");
-    serde_json::from_value::<ClusterRole>(roles.next().unwrap()).unwrap().rules.unwrap()
+    let names = [("ClusterRole", "venom"), ("Role", "venom-mesh-ca")];
+    let roles = objects
+        .filter(|it| names.iter().any(|(kind, name)| it["kind"] == *kind && it["metadata"]["name"] == *name));
+    roles.flat_map(|it| serde_json::from_value::<Vec<PolicyRule>>(it["rules"].clone()).unwrap()).collect()
 }
 
 impl World {
@@ -46,6 +52,9 @@ impl World {
         for user in &mut config.auth_infos {
             let token = json!({"token": made.status.as_ref().unwrap().token});
             user.auth_info = Some(serde_json::from_value(token).unwrap());
+        }
+        for context in config.contexts.iter_mut().filter_map(|it| it.context.as_mut()) {
+            context.namespace = Some(self.namespace.clone());
         }
         let path = folder.join("kubeconfig");
         std::fs::write(&path, serde_yaml::to_string(&config).unwrap()).unwrap();
@@ -80,6 +89,48 @@ impl World {
     fn bindings(&self) -> Api<RoleBinding> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
+}
+
+/// The test clusters enforce permissions for ownerReferences, as OpenShift does: a reference that blocks the deletion of
+/// its owner requires `update` on `organisms/finalizers`, and one that is added to an object requires `delete` on that.
+#[tokio::test]
+async fn the_charts_permissions_suffice_for_bodies() {
+    in_world(async |world| {
+        let folder = tempfile::tempdir().unwrap();
+        let account = world.account(folder.path()).await;
+        let args = ["--node-image", "localhost/venom:test", "--issuer-url", &*world.issuer_url];
+        let operator = Operator::start(&world.namespace, "alpha", Some(&account), &args);
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "100ms"}})).await;
+        world.beating("venom").await;
+        let objects = [
+            (ApiResource::erase::<ConfigMap>(&()), "venom-mesh-ca"),
+            (ApiResource::erase::<ServiceAccount>(&()), "venom"),
+            (ApiResource::erase::<Service>(&()), "venom-mesh"),
+            (ApiResource::erase::<NetworkPolicy>(&()), "venom-body"),
+            (ApiResource::erase::<Deployment>(&()), "venom"),
+            (ApiResource::erase::<PodDisruptionBudget>(&()), "venom"),
+            (ApiResource::erase::<HorizontalPodAutoscaler>(&()), "venom"),
+        ];
+        for (resource, name) in objects {
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(world.client.clone(), &world.namespace, &resource);
+            let owned = async || {
+                eventually(&format!("{} {name} with its owner", resource.kind), async || {
+                    let found = api.get_opt(name).await.map_err(|error| error.to_string())?.ok_or("none")?;
+                    if found.owner_references().is_empty() { Err("no owner") } else { Ok(()) }?;
+                    Ok(())
+                })
+                .await;
+            };
+            owned().await;
+            let orphan = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
+            api.patch(name, &PatchParams::default(), &orphan).await.unwrap();
+            owned().await;
+        }
+        let log = operator.log();
+        assert!(!log.to_lowercase().contains("forbidden"), "{log}");
+    })
+    .await;
 }
 
 /// Without permissions the operator keeps beating and retries. At SIGTERM it exits at once, and the next operator continues

@@ -238,6 +238,26 @@ fn injections_are_recorded_exactly_once_through_kills() {
     workspace.ok("ledger replay venom-ledger");
 }
 
+/// Mesh, probes and injection API answer on IPv6, as in a cluster that has nothing else.
+#[test]
+fn a_node_is_reachable_over_ipv6() {
+    let workspace = Workspace::new();
+    workspace.ok("mesh init venom-mesh --nodes 1");
+    let node = workspace.node(1, &[]);
+    let over_ipv6 = format!("run --mesh --mesh-port 0 --inject-port 0 --peers [::1]:{}", node.mesh);
+    let mut run = workspace.start(&over_ipv6);
+    let mut entries = BTreeMap::new();
+    for address in ["127.0.0.1", "[::1]"] {
+        let line = format!("inject --anoms 1 --url http://{address}:{}", node.inject);
+        let (id, entry) = parse_injected(&workspace.ok(&line));
+        entries.insert(id, entry);
+    }
+    run.end("TERM");
+    let found: BTreeMap<String, u64> =
+        workspace.injections().into_iter().map(|(id, (entry, _))| (id, entry)).collect();
+    assert_eq!(found, entries);
+}
+
 /// The mission's command line needs no preparation.
 #[test]
 fn run_creates_a_missing_mesh_directory() {

@@ -5,7 +5,9 @@
 
 {{/* Image of the operator and of the node pods. */}}
 {{- define "venom.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* Labels that never change, for selectors. */}}
@@ -27,6 +29,26 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 {{- end }}
 
+{{/* Labels and annotations of an object. The argument is a list: the root, and the object's labels as YAML. They take
+precedence over the common ones. */}}
+{{- define "venom.metadata" -}}
+{{- $root := index . 0 -}}
+labels:
+  {{- toYaml (merge (fromYaml (index . 1)) $root.Values.commonLabels) | nindent 2 }}
+{{- with $root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The node pods of all Organisms, for a NetworkPolicy. */}}
+{{- define "venom.bodies" -}}
+- namespaceSelector: {}
+  podSelector:
+    matchExpressions:
+    - {key: genesis.venom.dev/organism, operator: Exists}
+{{- end }}
+
 {{/* Permissions of the operator. The e2e suite checks that they suffice. */}}
 {{- define "venom.rules" -}}
 # patch: the finalizer. The operator never writes a spec and never deletes an Organism.
@@ -45,20 +67,22 @@ app.kubernetes.io/part-of: {{ .Chart.Name }}
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete, deletecollection]
-# Bodies. Their objects are garbage-collected with the Organism that owns them. delete: the autoscaler, when the
-# Organism disables it.
+# Bodies. Their objects are garbage-collected with the Organism that owns them. The operator deletes only the
+# autoscaler, when the Organism disables it. For the others, delete is what the admission plugin
+# OwnerReferencesPermissionEnforcement (OpenShift) requires to restore the ownerReference of an object that lost it. The
+# plugin requires `update` on organisms/finalizers for references that block the deletion of the Organism; ours do not.
 - apiGroups: [""]
   resources: [serviceaccounts, services]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]

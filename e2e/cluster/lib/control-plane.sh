@@ -81,6 +81,7 @@ start_api_server() {
         "${flags[@]}" --secure-port="$api_port" \
         --etcd-servers="http://127.0.0.1:$etcd_port" \
         --authorization-mode=Node,RBAC --allow-privileged \
+        --enable-admission-plugins=OwnerReferencesPermissionEnforcement \
         --service-cluster-ip-range="$service_range" \
         --client-ca-file="$pki/ca.crt" \
         --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \

@@ -4,8 +4,6 @@ use std::io::Read;
 use std::path::Path;
 
 use kube::Resource;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::super::{Error, complain};
 use super::Args;
@@ -98,7 +96,7 @@ fn from_file(path: &Path) -> Result<(api::Organism, api::Genome), Error> {
     let (ours, group) = (api::Organism::api_version(&()), api::Organism::group(&()));
     let (mut organisms, mut genomes) = (vec![], vec![]);
     for document in serde_yaml::Deserializer::from_str(&text) {
-        let object = Value::deserialize(document).map_err(|error| wrong(error.to_string()))?;
+        let object = api::document(document).map_err(|error| wrong(error.to_string()))?;
         if object.is_null() {
             continue;
         }

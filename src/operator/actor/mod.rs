@@ -5,6 +5,7 @@
 //! | [`mailbox`] | what an actor is sent |
 //! | `plan` | what follows the end of a run, a failed recovery, an end (pure) |
 //! | `children` | the supervised tasks |
+//! | `run` | from a recovery to the end of the run that follows it |
 //! | `end` | from Ending to Gone |
 //! | [`Resources`] | what all actors share |
 //! | `standby` | waiting while another operator holds the ledger |
@@ -25,39 +26,30 @@ mod end;
 pub mod mailbox;
 mod plan;
 mod resources;
+mod run;
 mod standby;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::children::{Child, Children, Ended, Exit};
 use self::mailbox::{End, Message};
-use self::plan::{Next, RECOVERY_RETRY, RunEnd, after_failed_recovery};
+use self::plan::{RunEnd, wait_after};
 pub use self::resources::{Bodies, Resources};
 use super::beater::EngineHandle;
 use super::body::index::{Nodes, ObservedStatus};
 use super::body::reconciler::Handle as BodyHandle;
-use super::collector::{CollectError, Collector};
-use super::committer;
-use super::committer::ledger::OwnedLedger;
-use super::committer::{Committer, LedgerEvent};
+use super::committer::LedgerEvent;
+use super::failure_log::FailureLog;
 use super::key::Key;
 use super::publisher::autoscaling::Autoscaling;
-use super::publisher::mesh::MeshLink;
 use super::publisher::report::{NotReady, NotReadyReason, Report};
 use super::publisher::{self, Publisher};
-use super::recovery::{RecoveryError, recover};
 use crate::api;
-use crate::runtime::{Desired, History, Pace, PauseReason, StartParams};
-
-/// Two commits of an organism are at least this far apart.
-const BATCH_SPACING: Duration = Duration::from_millis(50);
-/// The end of a run that lasted this long is the first of a new series.
-const STABLE_AFTER: Duration = Duration::from_secs(600);
+use crate::runtime::{Desired, PauseReason};
 
 /// The actor of one organism.
 pub struct Actor {
@@ -78,6 +70,9 @@ pub struct Actor {
     children: Children,
     /// Ends of runs in a row.
     ends: u32,
+    /// Failed recoveries in a row.
+    failed_recoveries: u32,
+    recovery_log: FailureLog,
 }
 
 enum State {
@@ -121,6 +116,8 @@ impl Actor {
             body: None,
             children: Children::default(),
             ends: 0,
+            failed_recoveries: 0,
+            recovery_log: FailureLog::default(),
         }
     }
 
@@ -210,7 +207,11 @@ impl Actor {
 
     fn set_desired(&mut self, desired: Desired, genome: String) {
         self.blocked = None;
+        let changed = self.desired.as_ref() != Some(&desired);
         self.desired = Some(desired);
+        if changed {
+            self.retry_afresh();
+        }
         self.report_not_ready();
         self.report.send_if_modified(|report| report.genome.replace(genome) != report.genome);
         match &self.state {
@@ -306,145 +307,6 @@ impl Actor {
         });
     }
 
-    /// Starts to recover the ledger, if there is a desired state and no recovery is in progress.
-    fn start_recovery(&mut self) {
-        let State::Starting { retry, .. } = &mut self.state else { return };
-        *retry = None;
-        if self.desired.is_none() || self.blocked.is_some() || self.children.is_running(Child::Recovery) {
-            return;
-        }
-        let (resources, organism, key) = (self.resources.clone(), self.organism.clone(), self.key.clone());
-        self.children.spawn(Child::Recovery, async move {
-            // P has to be known before the first beat, so that a restart changes nothing.
-            wait_until_listed(resources.bodies.as_ref()).await;
-            // Infallible: the semaphore is never closed.
-            let _turn = resources.recoveries.acquire().await.ok();
-            let existing = resources.first_lists.take(&key).await;
-            let client = resources.ledger_client.clone();
-            let codec = &resources.codec;
-            Exit::Recovery(Box::new(recover(client, &organism, &resources.identity, existing, codec).await))
-        });
-    }
-
-    fn recovered(&mut self, outcome: Result<(OwnedLedger, History), RecoveryError>) {
-        let error = match outcome {
-            Ok((ledger, history)) => {
-                self.unrecovered = None;
-                self.report_not_ready();
-                return self.start_run(ledger, history);
-            }
-            Err(error) => error,
-        };
-        let (reason, wait) = after_failed_recovery(&error);
-        tracing::warn!(organism = %self.key, %error, "cannot recover the ledger; retrying");
-        match reason {
-            Some(reason) => self.unrecovered = self.not_ready(reason, error.to_string()),
-            None => self.resources.metrics.api_error("reconcile"),
-        }
-        self.report_not_ready();
-        self.plan_recovery(wait);
-    }
-
-    /// Starts engine, committer and collector on a recovered ledger.
-    fn start_run(&mut self, ledger: OwnedLedger, history: History) {
-        self.observe_body();
-        let Some(desired) = self.desired_now() else { return };
-        let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
-            let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.clone());
-            // It beats without: injections wait at its nodes.
-            let failed = |error: &CollectError| {
-                tracing::error!(organism = %self.key, %error, "cannot join the mesh");
-                let link = Some(MeshLink::Unreachable(error.to_string()));
-                self.report.send_modify(|report| report.mesh = link);
-            };
-            joined.inspect_err(failed).ok()
-        });
-        let params = StartParams {
-            desired,
-            epoch: ledger.head.epoch,
-            operator: self.resources.identity.clone(),
-            history,
-            batch_spacing: BATCH_SPACING,
-            publishes: true,
-        };
-        let (commits, requests) = mpsc::channel(1);
-        let (events, event_receiver) = mpsc::unbounded_channel();
-        // It may have changed during the recovery.
-        let _ = events.send(LedgerEvent::OnDelete(self.organism.spec.ledger.on_delete));
-        let committer = Committer::new(
-            self.key.clone(),
-            ledger,
-            self.resources.committers.clone(),
-            self.report.clone(),
-            self.snapshot_needed.clone(),
-        );
-        self.children.spawn(Child::Committer, async {
-            Exit::Committer(committer.run(requests, event_receiver).await)
-        });
-        let outcomes = collector.as_ref().map(Collector::outcomes);
-        let engine = self.resources.beater.start_engine(
-            self.key.clone(),
-            params,
-            commits,
-            outcomes,
-            self.report.clone(),
-        );
-        if let Some(collector) = collector {
-            let (injector, report) = (engine.injector(), self.report.clone());
-            self.children.spawn(Child::Collector, async {
-                collector.run(injector, report).await;
-                Exit::Other
-            });
-        }
-        if let State::Starting { events: kept, .. } = &mut self.state {
-            // What happened to the ledger's objects during the recovery.
-            kept.drain(..).for_each(|event| drop(events.send(event)));
-        }
-        self.state = State::Running { engine, events, since: Instant::now() };
-    }
-
-    /// Ends a run, and plans what follows.
-    fn end_run(&mut self, end: &RunEnd) {
-        let State::Running { since, .. } = &self.state else { return };
-        self.ends = if since.elapsed() >= STABLE_AFTER { 1 } else { self.ends.saturating_add(1) };
-        // Dropping the engine's handle removes the engine from the beater.
-        self.state = State::Starting { events: vec![], retry: None };
-        self.children.abort(Child::Collector);
-        self.children.abort(Child::Committer);
-        self.resources.metrics.restarted(end.reason());
-        match end {
-            RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
-            RunEnd::Committer(committer::Exit::NamespaceTerminating) => {
-                tracing::info!(organism = %self.key, "the namespace is being deleted");
-            }
-            RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
-            RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
-        }
-        match end.next(&self.resources.identity, self.ends) {
-            Next::Restart(wait) => {
-                let message = format!(
-                    "The run ended ({}); the ledger is recovered again in {} s.",
-                    end.reason(),
-                    wait.as_secs()
-                );
-                self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
-                // An engine that is gone does not beat, whatever it reported last.
-                self.report.send_modify(|report| {
-                    (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
-                });
-                self.report_not_ready();
-                self.plan_recovery(wait);
-            }
-            Next::StandBy => self.stand_by(),
-        }
-    }
-
-    fn plan_recovery(&mut self, wait: Duration) {
-        if let State::Starting { retry, .. } = &mut self.state {
-            *retry = Some(Instant::now() + wait);
-        }
-    }
-
     /// Leaves status and body to the operator that holds the ledger.
     fn stand_by(&mut self) {
         self.state = State::StandBy;
@@ -487,7 +349,7 @@ impl Actor {
                     Child::Publisher => self.start_publisher(),
                     Child::Body => self.start_body(),
                     Child::StandBy => self.stand_by(),
-                    _ => self.plan_recovery(RECOVERY_RETRY),
+                    _ => self.plan_recovery(wait_after(1)),
                 }
             }
         }

@@ -8,18 +8,21 @@ use crate::operator::publisher::report::NotReadyReason;
 use crate::operator::recovery::RecoveryError;
 use crate::store::configmap::{StoreError, StoreErrorKind};
 
-/// First wait before a run is started again; doubled up to [`LONGEST_RESTART`].
-const FIRST_RESTART: Duration = Duration::from_secs(5);
-/// Longest wait before a run is started again.
-const LONGEST_RESTART: Duration = Duration::from_secs(300);
-/// Wait before the next recovery, where someone has to act first.
-const RECOVERY_BLOCKED: Duration = Duration::from_secs(15);
-/// Wait before the next recovery after a failed call.
-pub(super) const RECOVERY_RETRY: Duration = Duration::from_secs(5);
+/// First wait before a run or a recovery is started again; doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait before a run or a recovery is started again.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Longest wait before the next recovery where someone has to act first.
+const LONGEST_BLOCKED: Duration = Duration::from_secs(60);
 /// Wait before the next recovery while Kubernetes deletes an earlier ledger of that name.
 const RECOVERY_COLLECTED: Duration = Duration::from_secs(1);
 /// Wait before the next recovery after a lost race for the head.
 const RECOVERY_CONFLICT: Duration = Duration::from_millis(200);
+
+/// The wait after the `failures`th failure in a row.
+pub(super) fn wait_after(failures: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST_WAIT)
+}
 
 /// How a run of an organism ended.
 #[derive(Debug)]
@@ -54,26 +57,26 @@ impl RunEnd {
         match self {
             Self::Committer(committer::Exit::Fenced(fenced)) if fenced.holder != identity => Next::StandBy,
             // An epoch that was raised under our own name was raised by hand, or by an earlier process.
-            _ => Next::Restart(
-                FIRST_RESTART.saturating_mul(1 << ends.saturating_sub(1).min(10)).min(LONGEST_RESTART),
-            ),
+            _ => Next::Restart(wait_after(ends)),
         }
     }
 }
 
-/// The reason to show for a failed recovery, where someone has to act, and the wait before the next one.
-pub(super) fn after_failed_recovery(error: &RecoveryError) -> (Option<NotReadyReason>, Duration) {
+/// The reason to show for the `failures`th failed recovery in a row, where someone has to act, and the wait before
+/// the next one.
+pub(super) fn after_failed_recovery(
+    error: &RecoveryError,
+    failures: u32,
+) -> (Option<NotReadyReason>, Duration) {
+    let wait = wait_after(failures);
+    let blocked = |reason| (Some(reason), wait.min(LONGEST_BLOCKED));
     match error {
-        RecoveryError::NameTaken(_) | RecoveryError::BelongsTo(..) => {
-            (Some(NotReadyReason::NameTaken), RECOVERY_BLOCKED)
-        }
+        RecoveryError::NameTaken(_) | RecoveryError::BelongsTo(..) => blocked(NotReadyReason::NameTaken),
         RecoveryError::BeingCollected(_) => (Some(NotReadyReason::WaitingForFirstCommit), RECOVERY_COLLECTED),
-        RecoveryError::HeadUnreadable(..) => (Some(NotReadyReason::HeadUnreadable), RECOVERY_BLOCKED),
+        RecoveryError::HeadUnreadable(..) => blocked(NotReadyReason::HeadUnreadable),
         RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),
-        RecoveryError::Store(_) | RecoveryError::Organisms(_) | RecoveryError::Task(_) => {
-            (None, RECOVERY_RETRY)
-        }
-        _ => (Some(NotReadyReason::Invalid), RECOVERY_BLOCKED),
+        RecoveryError::Store(_) | RecoveryError::Organisms(_) | RecoveryError::Task(_) => (None, wait),
+        _ => blocked(NotReadyReason::Invalid),
     }
 }
 
@@ -112,9 +115,9 @@ mod tests {
     #[test]
     fn an_organism_is_left_to_another_holder_and_restarted_after_anything_else() {
         assert_eq!(fenced("beta").next("alpha", 1), Next::StandBy);
-        assert_eq!(fenced("alpha").next("alpha", 1), Next::Restart(FIRST_RESTART));
-        assert_eq!(RunEnd::Panic("committer").next("alpha", 3), Next::Restart(FIRST_RESTART * 4));
-        assert_eq!(RunEnd::Panic("committer").next("alpha", u32::MAX), Next::Restart(LONGEST_RESTART));
+        assert_eq!(fenced("alpha").next("alpha", 1), Next::Restart(FIRST_WAIT));
+        assert_eq!(RunEnd::Panic("committer").next("alpha", 3), Next::Restart(FIRST_WAIT * 4));
+        assert_eq!(RunEnd::Panic("committer").next("alpha", u32::MAX), Next::Restart(LONGEST_WAIT));
     }
 
     #[test]

@@ -6,8 +6,10 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::operator::beater::Beater;
 use crate::operator::budget::Budget;
+use crate::operator::committer;
 use crate::operator::metrics::Metrics;
 use crate::operator::mock::{self, ApiServer};
+use crate::operator::recovery::RecoveryError;
 use crate::operator::recovery::first_lists::FirstLists;
 use crate::organism::cores::Cores;
 

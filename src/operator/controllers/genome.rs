@@ -2,7 +2,7 @@
 //! has claimed it. The publisher of a bound Genome's Organism writes everything else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
@@ -14,10 +14,9 @@ use serde_json::json;
 use super::{ReconcileError, claim};
 use crate::api;
 use crate::operator::call::call;
+use crate::operator::key::Key;
 use crate::operator::publisher::conditions::Conditions;
 
-/// Retry interval after a failure.
-const RETRY: Duration = Duration::from_secs(5);
 /// Interval of the check while the first list of Organisms has not arrived.
 const FIRST_LIST: Duration = Duration::from_millis(500);
 /// Retry interval after a conflict.
@@ -41,6 +40,15 @@ pub async fn reconcile(
     guarded: Arc<DeserializeGuard<api::Genome>>,
     context: Arc<Context>,
 ) -> Result<Requeue, ReconcileError> {
+    let done = try_reconcile(&guarded, &context).await?;
+    context.shared.genomes.succeeded(&Key::of_metadata(guarded.meta()));
+    Ok(done)
+}
+
+async fn try_reconcile(
+    guarded: &DeserializeGuard<api::Genome>,
+    context: &Context,
+) -> Result<Requeue, ReconcileError> {
     let genome = match &guarded.0 {
         Ok(genome) => genome,
         Err(invalid) => {
@@ -52,7 +60,7 @@ pub async fn reconcile(
         // Without the Organisms every claim would have to be checked by a call.
         return Ok(Requeue::requeue(FIRST_LIST));
     }
-    if is_claimed(genome, &context) {
+    if is_claimed(genome, context) {
         return Ok(Requeue::await_change());
     }
     if claim::release_if_stale(&context.shared.client, genome).await? {
@@ -103,6 +111,12 @@ pub fn error_policy(
         return Requeue::requeue(CONFLICT_RETRY);
     }
     context.shared.metrics.api_error("reconcile");
-    tracing::warn!(genome = ?guarded.meta().name, %error, "reconcile failed; retrying");
-    Requeue::requeue(RETRY)
+    let metadata = guarded.meta();
+    let key = Key::of_metadata(metadata);
+    let retries = &context.shared.genomes;
+    let (wait, line) = retries.failed(key.clone(), metadata.generation, &error.to_string(), Instant::now());
+    if let Some(times) = line {
+        tracing::warn!(genome = %key, %error, times, "reconcile failed; retrying");
+    }
+    Requeue::requeue(wait)
 }

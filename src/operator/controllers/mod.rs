@@ -5,12 +5,14 @@
 //! | [`organism`] | reconciles an Organism: claims its Genome and hands the desired state to its actor |
 //! | [`genome`] | reconciles a Genome: releases stale claims, and sets its condition while it is not bound |
 //! | [`claim`] | which Organism a Genome is bound to |
-//! | [`deletions`] | ends the actors of Organisms that are gone |
+//! | [`retries`] | when a failed reconciliation is tried again |
+//! | [`organism_events`] | what else the watch on Organisms tells: which are gone, which Genomes are free |
 
 pub mod claim;
-pub mod deletions;
 pub mod genome;
 pub mod organism;
+pub mod organism_events;
+pub mod retries;
 
 use std::sync::Arc;
 
@@ -23,7 +25,8 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::deletions::Deletions;
+use self::organism_events::OrganismEvents;
+use self::retries::Retries;
 use super::actor;
 use super::call::CallError;
 use super::health::Readiness;
@@ -50,6 +53,10 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Notes when the first lists have arrived.
     pub readiness: Arc<Readiness>,
+    /// Organisms whose reconciliation has failed.
+    pub organisms: Retries,
+    /// Genomes whose reconciliation has failed.
+    pub genomes: Retries,
 }
 
 /// Why a reconciliation has to be retried.
@@ -87,13 +94,13 @@ pub fn start(
     context.readiness.wait_for(&list);
     let (store, writer) = reflector::store();
     let (readiness, arrived) = (context.readiness.clone(), list.clone());
-    let (mut deletions, released) = Deletions::new(context.registry.clone(), store.clone(), scope.clone());
+    let (mut events, released) = OrganismEvents::new(context.registry.clone(), store.clone(), scope.clone());
     let organisms = watcher(scope.api::<Organism>(&context.client), watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         .inspect(move |event| {
             if let Ok(event) = event {
-                deletions.observe(event);
+                events.observe(event);
             }
             if matches!(event, Ok(watcher::Event::InitDone)) {
                 readiness.arrived(&arrived);
@@ -113,17 +120,10 @@ pub fn start(
             .run(organism::reconcile, organism::error_policy, context.clone())
             .for_each(log_queue_error),
     );
-    let genomes = Controller::new(genomes, watcher::Config::default());
-    let bound = genomes.store();
     let context = Arc::new(genome::Context { shared: context.clone(), organisms: store, list });
     tasks.spawn(
-        genomes
+        Controller::new(genomes, watcher::Config::default())
             .with_config(config())
-            .watches(
-                scope.api::<Organism>(&context.shared.client),
-                watcher::Config::default(),
-                move |organism| genomes_of(&bound, &organism),
-            )
             .reconcile_on(released)
             .graceful_shutdown_on(stopped(stopping.clone()))
             .run(genome::reconcile, genome::error_policy, context)
@@ -142,21 +142,6 @@ fn organisms_of(organisms: &Store<Organism>, genome: &Genome) -> Vec<ObjectRef<O
             })
     };
     organisms.state().iter().filter(|it| concerned(it)).map(|it| ObjectRef::from_obj(&**it)).collect()
-}
-
-/// The Genomes bound to an Organism whose spec has not been acted on yet: it may refer to another one now.
-fn genomes_of(genomes: &Store<Genome>, organism: &Organism) -> Vec<ObjectRef<Genome>> {
-    let Ok(organism) = &organism.0 else { return vec![] };
-    let observed = organism.status.as_ref().and_then(|status| status.observed_generation);
-    if observed == organism.metadata.generation {
-        return vec![];
-    }
-    let (namespace, name) = (organism.namespace(), organism.name_any());
-    let is_bound = |genome: &Arc<Genome>| {
-        let bound = genome.0.as_ref().ok().and_then(|genome| genome.status.as_ref()?.bound_to.as_ref());
-        genome.namespace() == namespace && bound.is_some_and(|bound| bound.name == name)
-    };
-    genomes.state().iter().filter(|it| is_bound(it)).map(|it| ObjectRef::from_obj(&**it)).collect()
 }
 
 /// An item for each change of the watched value.

@@ -2,7 +2,7 @@
 //!
 //! 1. Remove a finalizer of ours. This version needs none: what an Organism owns is deleted by Kubernetes, and a
 //!    ledger that stays needs nobody. (client)
-//! 2. Is it being deleted? End its actor. An Organism that is gone is seen by the watch ([`super::deletions`]).
+//! 2. Is it being deleted? End its actor. An Organism that is gone is seen by the watch ([`super::organism_events`]).
 //!    (no client)
 //! 3. Find its actor, or start one. (no client; waits for an actor of an earlier UID to end)
 //! 4. Hand the Organism to the actor, which shows it and reconciles its body. (no client)
@@ -13,7 +13,7 @@
 //! What is wrong with the objects goes to the actor as [`NotReady`]; only failed calls are errors.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
@@ -33,12 +33,8 @@ use crate::runtime::Desired;
 
 /// Set by earlier versions.
 const FINALIZER: &str = "genesis.venom.dev/ledger";
-/// Interval of the check while something is wrong that no watch reports.
-const BLOCKED: Duration = Duration::from_secs(15);
 /// Interval of the periodic check.
 const RESYNC: Duration = Duration::from_secs(600);
-/// Retry interval after a failure.
-const RETRY: Duration = Duration::from_secs(5);
 /// Retry interval after a conflict: the object has changed since it was read.
 const CONFLICT_RETRY: Duration = Duration::from_millis(200);
 
@@ -73,13 +69,14 @@ pub async fn reconcile(
 
     let genome = match get_genome(&organism, &key, &context).await? {
         Ok(genome) => genome,
-        Err(not_ready) => return Ok(block(&actor, &key, not_ready)),
+        Err(not_ready) => return Ok(block(&actor, key, not_ready, &context)),
     };
     if let Some(not_ready) = claim::claim(&context.client, &organism, &genome).await? {
-        return Ok(block(&actor, &key, not_ready));
+        return Ok(block(&actor, key, not_ready, &context));
     }
     let desired = Desired::from_specs(&organism, &genome);
     actor.send(Message::Desired(Box::new(desired), genome.name_any()));
+    context.organisms.succeeded(&key);
     Ok(Requeue::requeue(RESYNC))
 }
 
@@ -101,10 +98,16 @@ async fn find_or_start_actor(organism: &Arc<api::Organism>, key: &Key, context: 
     }
 }
 
-fn block(actor: &Mailbox, key: &Key, not_ready: NotReady) -> Requeue {
-    tracing::warn!(organism = %key, reason = ?not_ready.reason, message = not_ready.message, "cannot beat");
+/// Shows what is wrong. A change of the Genome comes by the watch; the wait is for what no watch reports.
+fn block(actor: &Mailbox, key: Key, not_ready: NotReady, context: &Context) -> Requeue {
+    let generation = Some(not_ready.generation);
+    let (wait, line) = context.organisms.failed(key.clone(), generation, &not_ready.message, Instant::now());
+    if let Some(times) = line {
+        let (reason, message) = (not_ready.reason, &not_ready.message);
+        tracing::warn!(organism = %key, ?reason, message, times, "cannot beat");
+    }
     actor.send(Message::NotReady(not_ready));
-    Requeue::requeue(BLOCKED)
+    Requeue::requeue(wait)
 }
 
 /// The Genome, or why there is none. It is created only for an Organism that never had one: a Genome deleted
@@ -179,6 +182,12 @@ pub fn error_policy(
         return Requeue::requeue(CONFLICT_RETRY);
     }
     context.metrics.api_error("reconcile");
-    tracing::warn!(organism = ?guarded.meta().name, %error, "reconcile failed; retrying");
-    Requeue::requeue(RETRY)
+    let metadata = guarded.meta();
+    let key = Key::of_metadata(metadata);
+    let (wait, line) =
+        context.organisms.failed(key.clone(), metadata.generation, &error.to_string(), Instant::now());
+    if let Some(times) = line {
+        tracing::warn!(organism = %key, %error, times, "reconcile failed; retrying");
+    }
+    Requeue::requeue(wait)
 }

@@ -121,7 +121,7 @@ fn active(scaling: Option<&Scaling>) -> (&'static str, String, String) {
 pub struct Scaling {
     /// Desired number of nodes.
     pub desired: u64,
-    /// CPU utilisation at which it came to this number, in per cent of what the pods request.
+    /// CPU utilisation at which it came to this number, in per cent of what the node containers request.
     cpu: Option<u64>,
     /// Whether it can compute the number.
     active: bool,
@@ -142,10 +142,12 @@ impl Scaling {
         let able = of("AbleToScale").filter(|it| it["status"] == "False");
         let active = able.or_else(|| of("ScalingActive"))?;
         let metrics = status["currentMetrics"].as_array().into_iter().flatten();
-        let cpu = metrics.filter(|it| it["resource"]["name"] == "cpu");
+        let cpu = metrics.filter(|it| it["containerResource"]["name"] == "cpu");
         Some(Self {
             desired: status["desiredReplicas"].as_u64().unwrap_or_default(),
-            cpu: cpu.filter_map(|it| it["resource"]["current"]["averageUtilization"].as_u64()).next(),
+            cpu: cpu
+                .filter_map(|it| it["containerResource"]["current"]["averageUtilization"].as_u64())
+                .next(),
             active: active["status"] == "True",
             has_scaled: status["lastScaleTime"].is_string(),
             reason: text(&active["reason"]),

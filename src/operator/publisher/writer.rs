@@ -1,5 +1,7 @@
 //! Writes one object's status with the resourceVersion last seen.
 
+use std::time::Instant;
+
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -9,8 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api;
+use crate::operator::failure_log::FailureLog;
 use crate::operator::metrics::Metrics;
-use crate::store::CALL_TIMEOUT;
+use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Attempts of one write: a conflict is answered with the resourceVersion that the object has by then.
 const ATTEMPTS: usize = 3;
@@ -21,8 +24,7 @@ pub struct StatusWriter<K> {
     name: String,
     uid: String,
     resource_version: Option<String>,
-    /// Whether the last write failed: only the first failure is logged.
-    failing: bool,
+    failures: FailureLog,
 }
 
 /// How a write ended.
@@ -38,7 +40,10 @@ pub enum WriteOutcome {
 
 impl<K> StatusWriter<K>
 where
-    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     /// A writer for the object `name` as `metadata` describes it.
     #[must_use]
@@ -48,7 +53,7 @@ where
             name: name.to_owned(),
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone(),
-            failing: false,
+            failures: FailureLog::default(),
         }
     }
 
@@ -61,6 +66,7 @@ where
     /// Patches the status. The patch carries UID and resourceVersion, so it never reaches another object of
     /// that name.
     pub async fn write(&mut self, status: &Value, metrics: &Metrics) -> WriteOutcome {
+        let mut why = "the object changes all the time".to_owned();
         for _ in 0..ATTEMPTS {
             let patch = json!({
                 "metadata": {"uid": self.uid, "resourceVersion": self.resource_version},
@@ -71,7 +77,7 @@ where
             match tokio::time::timeout(CALL_TIMEOUT, call).await {
                 Ok(Ok(object)) => {
                     self.resource_version = object.meta().resource_version.clone();
-                    self.failing = false;
+                    self.failures.succeeded();
                     metrics.status_written();
                     return WriteOutcome::Done;
                 }
@@ -86,15 +92,20 @@ where
                     }
                 }
                 Ok(Err(error)) => {
-                    if !self.failing {
-                        tracing::warn!(object = self.name, %error, "cannot write a status; retrying");
-                    }
+                    why = ApiFailure(error).to_string();
                     break;
                 }
-                Err(_) => break,
+                Err(_) => {
+                    why = format!("no answer within {} s", CALL_TIMEOUT.as_secs());
+                    break;
+                }
             }
         }
-        self.failing = true;
+        if let Some(times) = self.failures.failed(&why, Instant::now()) {
+            let object =
+                format!("{} {}/{}", K::kind(&()), self.api.namespace().unwrap_or_default(), self.name);
+            tracing::warn!(object, error = why, times, "cannot write a status; retrying");
+        }
         metrics.api_error("status");
         WriteOutcome::Failed
     }

@@ -84,6 +84,14 @@ pub enum RecoveryError {
     End(String),
 }
 
+impl RecoveryError {
+    /// Whether another writer was faster.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Store(StoreError { kind: StoreErrorKind::Conflict, .. }))
+    }
+}
+
 /// Recovers the ledger of `organism` for the operator `holder`, and writes a head with a higher epoch than any
 /// before. `existing` are the objects of a ledger of this name, if they were listed already.
 ///

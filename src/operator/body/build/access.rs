@@ -1,8 +1,11 @@
 //! Identity, trust, network access and disruption budget of the pods.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -34,45 +37,72 @@ pub fn ca_config_map(organism: &api::Organism, installation: &Installation) -> C
     }
 }
 
-/// Allows mesh connections only from peers and the operator. The metrics port is open, since a scraper may run in any
-/// namespace or outside the cluster.
+/// Allows what the nodes need, also in a namespace that denies everything else: links with their peers and the operator,
+/// certificates from the operator, and DNS. The metrics port is open, since a scraper may run in any namespace or outside
+/// the cluster. Policies add up: users allow more, for example for a container that they inject, by policies of their own.
 pub fn network_policy(organism: &api::Organism, installation: &Installation) -> NetworkPolicy {
-    let tcp = |port: u16| NetworkPolicyPort {
-        port: Some(IntOrString::Int(port.into())),
-        protocol: Some("TCP".into()),
-        end_port: None,
-    };
-    let label_selector_of = |labels: &[(&str, &str)]| LabelSelector {
-        match_labels: Some(labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
-        ..LabelSelector::default()
-    };
     let peers = NetworkPolicyPeer { pod_selector: Some(label_selector(organism)), ..Default::default() };
-    let operator = NetworkPolicyPeer {
-        namespace_selector: Some(label_selector_of(&[(
-            "kubernetes.io/metadata.name",
-            &installation.namespace,
-        )])),
-        pod_selector: Some(label_selector_of(&[
+    let pods = NetworkPolicyPeer {
+        namespace_selector: Some(select(&[("kubernetes.io/metadata.name", &installation.namespace)])),
+        pod_selector: Some(select(&[
             ("app.kubernetes.io/name", "venom"),
             ("app.kubernetes.io/component", "operator"),
         ])),
         ip_block: None,
     };
+    let mesh_port = vec![port("TCP", organism.spec.mesh.port)];
+    let dns = DNS_PORTS.iter().flat_map(|number| ["UDP", "TCP"].map(|protocol| port(protocol, *number)));
+    let operator: Vec<_> = [pods].into_iter().chain(installation.issuer_address.map(address)).collect();
     NetworkPolicy {
         metadata: metadata(organism, "-body"),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(label_selector(organism)),
-            policy_types: Some(vec!["Ingress".into()]),
+            policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
             ingress: Some(vec![
                 NetworkPolicyIngressRule {
-                    from: Some(vec![peers, operator]),
-                    ports: Some(vec![tcp(organism.spec.mesh.port)]),
+                    from: Some([std::slice::from_ref(&peers), &operator].concat()),
+                    ports: Some(mesh_port.clone()),
                 },
-                NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp(organism.spec.metrics.port)]) },
+                NetworkPolicyIngressRule {
+                    from: None,
+                    ports: Some(vec![port("TCP", organism.spec.metrics.port)]),
+                },
             ]),
-            egress: None,
+            egress: Some(vec![
+                // To any address: a node-local cache has one outside of the pods' network.
+                NetworkPolicyEgressRule { to: None, ports: Some(dns.collect()) },
+                NetworkPolicyEgressRule { to: Some(vec![peers]), ports: Some(mesh_port) },
+                NetworkPolicyEgressRule {
+                    to: Some(operator),
+                    ports: Some(vec![port("TCP", installation.issuer_port)]),
+                },
+            ]),
         }),
     }
+}
+
+/// A policy applies to the port of the pod behind a Service. That of OpenShift's DNS is 5353.
+const DNS_PORTS: [u16; 2] = [53, 5353];
+
+fn port(protocol: &str, port: u16) -> NetworkPolicyPort {
+    NetworkPolicyPort {
+        port: Some(IntOrString::Int(port.into())),
+        protocol: Some(protocol.into()),
+        end_port: None,
+    }
+}
+
+fn select(labels: &[(&str, &str)]) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()),
+        ..LabelSelector::default()
+    }
+}
+
+fn address(address: IpAddr) -> NetworkPolicyPeer {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let block = IPBlock { cidr: format!("{address}/{length}"), except: None };
+    NetworkPolicyPeer { ip_block: Some(block), ..NetworkPolicyPeer::default() }
 }
 
 /// Limits voluntary disruptions, such as drains, to one pod at a time.
@@ -82,6 +112,8 @@ pub fn pod_disruption_budget(organism: &api::Organism) -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(label_selector(organism)),
+            // A pod that is not ready must not block a drain: it may be what the drain is to cure.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,

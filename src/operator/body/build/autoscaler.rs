@@ -1,19 +1,24 @@
 //! The HorizontalPodAutoscaler.
 
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
-    HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec, MetricTarget,
-    ResourceMetricSource,
+    ContainerResourceMetricSource, CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules,
+    HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior, HorizontalPodAutoscalerSpec, MetricSpec,
+    MetricTarget,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt};
 
+use super::deployment::CONTAINER;
 use super::metadata;
 use crate::api;
 
 /// Scales the Organism through its `/scale` subresource instead of the Deployment. The Deployment follows
 /// `spec.nodes.replicas`, so `kubectl scale` and other autoscalers work on the same field.
+///
+/// The metric is that of the node's container. The metric of a whole pod cannot be computed once somebody injects a
+/// container without a CPU request.
 pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
-    let api::Autoscaling { min_replicas, max_replicas, target_cpu_utilization, .. } =
+    let api::Autoscaling { min_replicas, max_replicas, target_cpu_utilization, tolerance, .. } =
         organism.spec.autoscaling;
     HorizontalPodAutoscaler {
         metadata: metadata(organism, ""),
@@ -26,9 +31,10 @@ pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
             min_replicas: Some(int(min_replicas)),
             max_replicas: int(max_replicas),
             metrics: Some(vec![MetricSpec {
-                type_: "Resource".into(),
-                resource: Some(ResourceMetricSource {
+                type_: "ContainerResource".into(),
+                container_resource: Some(ContainerResourceMetricSource {
                     name: "cpu".into(),
+                    container: CONTAINER.into(),
                     target: MetricTarget {
                         type_: "Utilization".into(),
                         average_utilization: Some(int(target_cpu_utilization)),
@@ -37,7 +43,7 @@ pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
                 }),
                 ..MetricSpec::default()
             }]),
-            behavior: Some(behaviour()),
+            behavior: Some(behaviour(tolerance)),
         },
         status: None,
     }
@@ -45,7 +51,8 @@ pub fn autoscaler(organism: &api::Organism) -> HorizontalPodAutoscaler {
 
 /// Scales up fast: within 30 s by 100 % or two pods, whichever is more. Scales down slowly: by at most 50 % per minute,
 /// after the load has been low for five minutes.
-fn behaviour() -> HorizontalPodAutoscalerBehavior {
+fn behaviour(tolerance: Option<f64>) -> HorizontalPodAutoscalerBehavior {
+    let tolerance = tolerance.map(|it| Quantity(it.to_string()));
     let policy =
         |type_: &str, value, period_seconds| HPAScalingPolicy { type_: type_.into(), value, period_seconds };
     HorizontalPodAutoscalerBehavior {
@@ -53,13 +60,13 @@ fn behaviour() -> HorizontalPodAutoscalerBehavior {
             policies: Some(vec![policy("Percent", 100, 30), policy("Pods", 2, 30)]),
             select_policy: Some("Max".into()),
             stabilization_window_seconds: Some(0),
-            tolerance: None,
+            tolerance: tolerance.clone(),
         }),
         scale_down: Some(HPAScalingRules {
             policies: Some(vec![policy("Percent", 50, 60)]),
             select_policy: Some("Max".into()),
             stabilization_window_seconds: Some(300),
-            tolerance: None,
+            tolerance,
         }),
     }
 }

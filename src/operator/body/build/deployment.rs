@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-    SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume,
-    VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, HTTPGetAction, LocalObjectReference,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements,
+    SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint,
+    Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -18,8 +18,8 @@ use super::access::{CA_KEY, CA_SUFFIX};
 use super::{INJECTABLE, Installation, MESH_SUFFIX, TOKEN_AUDIENCE, label_selector, labels, metadata};
 use crate::api;
 
-/// User and group ID of the process; the same as in the image.
-const USER: i64 = 65532;
+/// Name of the container in each pod.
+pub const CONTAINER: &str = "node";
 /// Lifetime of a node's token. The kubelet renews it before it expires.
 const TOKEN_SECONDS: i64 = 3600;
 /// Mount path of the volume with the token.
@@ -45,12 +45,24 @@ pub fn deployment(organism: &api::Organism, installation: &Installation) -> Depl
                 }),
             }),
             template: PodTemplateSpec {
-                metadata: Some(ObjectMeta { labels: Some(labels(organism)), ..ObjectMeta::default() }),
+                metadata: Some(pod_metadata(organism)),
                 spec: Some(pod_spec(organism, installation)),
             },
             ..DeploymentSpec::default()
         },
         status: None,
+    }
+}
+
+/// The operator's own labels take precedence over those of the spec.
+fn pod_metadata(organism: &api::Organism) -> ObjectMeta {
+    let api::PodTemplate { labels: more, annotations, .. } = &organism.spec.nodes.pod_template;
+    let mut all = more.clone();
+    all.extend(labels(organism));
+    ObjectMeta {
+        labels: Some(all),
+        annotations: (!annotations.is_empty()).then(|| annotations.clone()),
+        ..ObjectMeta::default()
     }
 }
 
@@ -61,11 +73,10 @@ fn pod_spec(organism: &api::Organism, installation: &Installation) -> PodSpec {
         automount_service_account_token: Some(false),
         // Nodes find their peers by DNS and do not use the environment variables of the namespace's Services.
         enable_service_links: Some(false),
+        // No user and no group: those of the image apply, or those that the cluster assigns to the namespace (OpenShift).
+        // Without them the kubelet makes the token readable for all users of the pod.
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
             ..PodSecurityContext::default()
         }),
@@ -75,6 +86,13 @@ fn pod_spec(organism: &api::Organism, installation: &Installation) -> PodSpec {
             nodes.topology_spread_constraints.iter().map(|it| topology_spread(organism, it)),
         ),
         priority_class_name: nodes.priority_class_name.clone(),
+        image_pull_secrets: non_empty(
+            nodes
+                .pod_template
+                .image_pull_secrets
+                .iter()
+                .map(|it| LocalObjectReference { name: it.name.clone() }),
+        ),
         volumes: Some(volumes(organism)),
         containers: vec![container(organism, installation)],
         ..PodSpec::default()
@@ -96,7 +114,7 @@ fn container(organism: &api::Organism, installation: &Installation) -> Container
     };
     let resources = &organism.spec.nodes.resources;
     Container {
-        name: "node".into(),
+        name: CONTAINER.into(),
         image: Some(installation.node_image.clone()),
         args: Some(args(organism, installation)),
         ports: Some(vec![port("mesh", organism.spec.mesh.port), port("metrics", organism.spec.metrics.port)]),

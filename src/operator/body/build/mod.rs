@@ -8,11 +8,13 @@
 //! | Service, headless | `-mesh` | DNS name by which nodes find each other |
 //! | Service | `-metrics` | `/metrics` of all pods |
 //! | PodDisruptionBudget | the Organism's | drains evict one pod at a time |
-//! | NetworkPolicy | `-body` | allows mesh traffic from peers and the operator, and metrics from anywhere |
+//! | NetworkPolicy | `-body` | allows what the pods need: mesh, certificates, DNS, and metrics for anyone |
 //! | HorizontalPodAutoscaler | the Organism's | sets `spec.nodes.replicas` of the Organism |
 //!
 //! A name that starts with `-` is a suffix of the Organism's name. The Organism owns all objects, so the garbage
-//! collector deletes them after it.
+//! collector deletes them after it. The ownerReferences do not set `blockOwnerDeletion`: nobody has to wait for a body,
+//! and the admission plugin OwnerReferencesPermissionEnforcement (OpenShift) would require the right to update
+//! `organisms/finalizers`.
 
 mod access;
 mod autoscaler;
@@ -29,6 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::{ApiResource, DynamicObject, Resource};
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
@@ -57,10 +60,14 @@ pub const COMPONENT: &str = "node";
 pub struct Installation {
     /// Image of the pods.
     pub node_image: String,
-    /// Namespace of the operator; the NetworkPolicy allows its pods to connect to the mesh.
+    /// Namespace of the operator; the NetworkPolicy allows connections from and to its pods.
     pub namespace: String,
     /// URL from which the pods request their certificates.
     pub issuer_url: String,
+    /// Port of that URL, on which the operator's pods listen as well.
+    pub issuer_port: u16,
+    /// Address in that URL; none if it has a name. An operator outside of the cluster has one.
+    pub issuer_address: Option<IpAddr>,
     /// CA certificate in PEM form, with which the pods verify the issuer and each other.
     pub ca_pem: String,
 }

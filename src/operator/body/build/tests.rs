@@ -24,6 +24,8 @@ fn installation() -> Installation {
         node_image: "venom:1".into(),
         namespace: "venom-system".into(),
         issuer_url: "https://venom.venom-system.svc:8443/v1/certificates".into(),
+        issuer_port: 8443,
+        issuer_address: None,
         ca_pem: "a certificate".into(),
     }
 }
@@ -65,6 +67,7 @@ fn every_object_is_owned_and_labelled() {
             (owner.kind.as_str(), owner.uid.as_str(), owner.controller),
             ("Organism", "1-2-3", Some(true))
         );
+        assert_eq!(owner.block_owner_deletion, None, "requires no right to organisms/finalizers");
         let labels = object.labels();
         assert_eq!(labels[ORGANISM_LABEL], "venom");
         for name in ["name", "instance", "component", "part-of", "managed-by"] {
@@ -79,8 +82,8 @@ fn pods_run_with_least_privilege() {
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["serviceAccountName"], "venom");
     let context = &pod["securityContext"];
-    assert_eq!((&context["runAsNonRoot"], &context["runAsUser"]), (&json!(true), &json!(65532)));
-    assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+    let expected = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    assert_eq!(*context, expected, "user and groups are those of the image or of the namespace");
     assert_eq!(
         pod["containers"][0]["securityContext"],
         json!({
@@ -160,6 +163,32 @@ fn pod_settings_of_the_spec_are_applied() {
 }
 
 #[test]
+fn pod_template_is_added_and_own_labels_take_precedence() {
+    let bare = build(json!({}), Kind::Deployment, "venom")["spec"]["template"].take();
+    assert_eq!(bare["metadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["labels"]);
+    assert_eq!(bare["spec"].get("imagePullSecrets"), None);
+    let spec = json!({"nodes": {"podTemplate": {
+        "labels": {"team": "a", "app.kubernetes.io/component": "operator", "app.kubernetes.io/version": "2"},
+        "annotations": {"sidecar.istio.io/inject": "true"},
+        "imagePullSecrets": [{"name": "registry"}],
+    }}});
+    let deployment = build(spec, Kind::Deployment, "venom");
+    let template = &deployment["spec"]["template"];
+    let mut labels = bare["metadata"]["labels"].clone();
+    labels["team"] = "a".into();
+    labels["app.kubernetes.io/version"] = "2".into();
+    assert_eq!(
+        template["metadata"],
+        json!({
+            "labels": labels, "annotations": {"sidecar.istio.io/inject": "true"},
+        })
+    );
+    assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(deployment["metadata"]["labels"], bare["metadata"]["labels"], "only the pods get them");
+    assert_eq!(deployment["spec"]["selector"], json!({"matchLabels": {ORGANISM_LABEL: "venom"}}));
+}
+
+#[test]
 fn autoscaler_targets_the_organism_with_the_default_behaviour() {
     let spec = build(json!({}), Kind::HorizontalPodAutoscaler, "venom")["spec"].take();
     assert_eq!(
@@ -169,8 +198,12 @@ fn autoscaler_targets_the_organism_with_the_default_behaviour() {
             "minReplicas": 1,
             "maxReplicas": 10,
             "metrics": [{
-                "type": "Resource",
-                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}},
+                "type": "ContainerResource",
+                "containerResource": {
+                    "name": "cpu",
+                    "container": pod_spec(json!({}))["containers"][0]["name"],
+                    "target": {"type": "Utilization", "averageUtilization": 50},
+                },
             }],
             "behavior": {
                 "scaleUp": {
@@ -189,6 +222,12 @@ fn autoscaler_targets_the_organism_with_the_default_behaviour() {
             },
         })
     );
+    let tolerant = build(json!({"autoscaling": {"tolerance": 0.05}}), Kind::HorizontalPodAutoscaler, "venom")
+        ["spec"]
+        .take();
+    for direction in ["scaleUp", "scaleDown"] {
+        assert_eq!(tolerant["behavior"][direction]["tolerance"], "0.05", "{direction}");
+    }
     let children = children(&organism(json!({"autoscaling": {"enabled": false}})), &installation()).unwrap();
     let autoscaler = children.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
     assert_eq!(autoscaler.object, None, "disabled");
@@ -207,7 +246,54 @@ fn services_and_network_policy_use_the_ports_of_the_spec() {
     assert_eq!(metrics["spec"]["type"], "LoadBalancer");
     assert_eq!(metrics["spec"]["loadBalancerSourceRanges"], json!(["10.0.0.0/8"]));
     let policy = build(spec, Kind::NetworkPolicy, "venom-body")["spec"].take();
-    assert_eq!(policy["ingress"][0]["ports"], json!([{"port": 9000, "protocol": "TCP"}]));
-    assert_eq!(policy["ingress"][0]["from"].as_array().unwrap().len(), 2, "peers and the operator");
-    assert_eq!(policy["ingress"][1], json!({"ports": [{"port": 8100, "protocol": "TCP"}]}), "from anywhere");
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    let selected = json!({"matchLabels": {ORGANISM_LABEL: "venom"}});
+    assert_eq!(policy["podSelector"], selected);
+    let (peers, operator) = (json!({"podSelector": selected}), operator_pods());
+    let mesh = json!([{"port": 9000, "protocol": "TCP"}]);
+    assert_eq!(
+        policy["ingress"],
+        json!([{"from": [peers, operator], "ports": mesh}, {"ports": [{"port": 8100, "protocol": "TCP"}]}])
+    );
+    let dns = json!([
+        {"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"},
+        {"port": 5353, "protocol": "UDP"}, {"port": 5353, "protocol": "TCP"},
+    ]);
+    assert_eq!(
+        policy["egress"],
+        json!([
+            {"ports": dns},
+            {"to": [peers], "ports": mesh},
+            {"to": [operator], "ports": [{"port": 8443, "protocol": "TCP"}]},
+        ])
+    );
+}
+
+fn operator_pods() -> Value {
+    json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "venom-system"}},
+        "podSelector": {"matchLabels": {
+            "app.kubernetes.io/name": "venom", "app.kubernetes.io/component": "operator",
+        }},
+    })
+}
+
+#[test]
+fn an_operator_at_an_address_is_allowed_as_well() {
+    for (address, cidr) in [("192.0.2.7", "192.0.2.7/32"), ("fd00::7", "fd00::7/128")] {
+        let issuer_address = Some(address.parse().unwrap());
+        let policy =
+            access::network_policy(&organism(json!({})), &Installation { issuer_address, ..installation() });
+        let spec = serde_json::to_value(policy.spec.unwrap()).unwrap();
+        let operator = [operator_pods(), json!({"ipBlock": {"cidr": cidr}})];
+        assert_eq!(spec["ingress"][0]["from"].as_array().unwrap()[1..], operator);
+        assert_eq!(*spec["egress"][2]["to"].as_array().unwrap(), operator);
+    }
+}
+
+#[test]
+fn drains_evict_unhealthy_pods() {
+    let budget = build(json!({}), Kind::PodDisruptionBudget, "venom")["spec"].take();
+    assert_eq!(budget["maxUnavailable"], 1);
+    assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
 }

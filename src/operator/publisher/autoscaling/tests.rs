@@ -102,7 +102,7 @@ fn status(desired: u64, cpu: u64, active: &str, reason: &str) -> Value {
             {"type": "ScalingActive", "status": active, "reason": reason, "message": "in words"},
         ],
         "currentMetrics": [
-            {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": cpu}}},
+            {"type": "ContainerResource", "containerResource": {"name": "cpu", "container": "node", "current": {"averageUtilization": cpu}}},
         ],
     })
 }
