@@ -8,12 +8,13 @@ mod lines;
 mod live;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use lines::Lines;
 pub use walk::{WalkFrom, end_at, walk};
 
 use super::Error;
+use crate::files;
 use crate::ledger::SealedSegment;
 use crate::store::directory::Folder;
 use crate::store::{Head, SegmentRef};
@@ -112,6 +113,20 @@ impl Source {
 }
 
 impl Args {
+    /// Why a file at `target` must not be written while this source is read: it is the source, or part of it.
+    #[must_use]
+    pub fn contains(&self, target: &Path) -> Option<&'static str> {
+        let source = Path::new(if self.source == "-" { "/dev/stdin" } else { &self.source });
+        let is_part = |path: &Path| files::is_same(path, target);
+        let metadata = std::fs::metadata(source).ok()?;
+        if metadata.is_file() && is_part(source) {
+            return Some("is the source");
+        }
+        let folder = metadata.is_dir().then(|| Folder::new(source))?;
+        let is_inside = files::is_within(source, target) || folder.files().iter().any(|it| is_part(it));
+        is_inside.then_some("is in the folder of the source")
+    }
+
     /// Opens the source.
     ///
     /// # Errors
