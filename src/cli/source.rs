@@ -3,6 +3,7 @@
 //! A [`Store`] has a head and segments that can be verified in parallel. [`Lines`] can be read only once and in order.
 //! [`walk`] iterates over the entries of both, with one segment in memory at a time.
 
+mod connect;
 mod folder;
 mod lines;
 mod live;
@@ -10,6 +11,8 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 
+pub use connect::Cluster;
+pub(super) use connect::{Connection, failed, organism_name};
 pub use lines::Lines;
 pub use walk::{WalkFrom, end_at, walk};
 
@@ -29,20 +32,6 @@ pub struct Args {
     source: String,
     #[command(flatten)]
     cluster: Cluster,
-}
-
-/// Arguments that select a cluster, as with kubectl.
-#[derive(Debug, clap::Args)]
-pub struct Cluster {
-    /// Namespace of the Organism [default: the context's]
-    #[arg(long, short, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own account]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
 }
 
 /// A ledger stored as a head and segments.
@@ -135,8 +124,7 @@ impl Args {
         if self.source == "-" {
             return Ok(Source::Lines(Lines::stdin()));
         }
-        let live = ["organism/", "organisms/", "org/"].iter().find_map(|it| self.source.strip_prefix(it));
-        if let Some(name) = live {
+        if let Some(name) = organism_name(&self.source) {
             return Ok(Source::Store(Box::new(Live::open(name, &self.cluster)?)));
         }
         let path = PathBuf::from(&self.source);

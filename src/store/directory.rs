@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 
-use super::{Head, OpenedSegment, SegmentRef};
+use super::{Head, HeadError, OpenedSegment, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{SealedSegment, hex};
@@ -65,8 +65,8 @@ pub enum FolderErrorKind {
     #[error("missing, but there are segments; restore it from a backup, or name another folder")]
     HeadLost,
     /// The head has a format that a later version introduced.
-    #[error("unsupported format {0}; use a newer version of venom")]
-    Newer(u64),
+    #[error(transparent)]
+    Newer(HeadError),
     /// The file was altered, truncated or replaced.
     #[error("{0}; restore it from a backup")]
     Altered(String),

@@ -21,6 +21,7 @@ mod pruning;
 #[allow(dead_code)] // parts are used by other test targets only
 #[path = "../rederive/mod.rs"]
 mod rederive;
+mod repair;
 mod rights;
 mod service;
 mod shown;

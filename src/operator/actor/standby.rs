@@ -13,7 +13,7 @@ const POLL: Duration = Duration::from_secs(15);
 /// long, by the clock of this process, has no live holder.
 const STALE_AFTER: Duration = Duration::from_secs(150);
 
-/// Returns when this operator may take the ledger over again: when the head is gone or names it as the holder,
+/// Returns when this operator may take the ledger over again: when the head is gone, or names it or nobody as the holder,
 /// or when the head of an organism that should beat has not changed for [`STALE_AFTER`]. The fence in the head
 /// keeps a wrong guess from forking the ledger.
 pub(super) async fn wait_for_release(client: Client, key: Key, uid: String, identity: &str, beats: bool) {
@@ -24,7 +24,8 @@ pub(super) async fn wait_for_release(client: Client, key: Key, uid: String, iden
         // A failed call tells nothing about the holder.
         let Ok(found) = store.head().await else { continue };
         let Some(found) = found else { return };
-        if found.head.is_some_and(|head| head.holder == identity) {
+        // A head that venom ledger repair has rebuilt has no holder.
+        if found.head.is_some_and(|head| head.holder.is_empty() || head.holder == identity) {
             return;
         }
         match &last {
