@@ -2,7 +2,7 @@
 //! injections on to the engine; their outcomes go back once they are committed.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -11,6 +11,7 @@ use super::beater::Injector;
 use super::certificates::Certificates;
 use super::key::Key;
 use super::peers::Peers;
+use crate::mesh::clock;
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{
     self, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver, LinkLimits, Mesh,
@@ -18,7 +19,7 @@ use crate::mesh::{
 };
 
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
-const RENEWAL_SPACING: Duration = Duration::from_secs(60);
+const RENEWAL_SPACING: Duration = Duration::from_secs(30);
 
 /// Why the mesh of an Organism could not be joined.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +89,7 @@ impl Collector {
 
     /// Passes every injection on, and renews the certificate, until the mesh ends.
     pub async fn run(mut self, injector: Injector) {
-        let renew_at = self.current.borrow().renew_at();
-        let mut renewal = Box::pin(sleep(until(renew_at)));
+        let mut renewal = Box::pin(renewal(self.current.borrow().clone(), Duration::ZERO));
         loop {
             tokio::select! {
                 event = self.collected.next() => match event {
@@ -97,18 +97,15 @@ impl Collector {
                     None => break,
                 },
                 () = &mut renewal => {
-                    let pause = match self.certificates.operator_credentials(&self.organism) {
+                    match self.certificates.operator_credentials(&self.organism) {
                         Ok(credentials) => {
-                            let pause = until(credentials.renew_at());
                             self.current.send_replace(credentials);
-                            pause
                         }
                         Err(error) => {
                             tracing::error!(organism = %self.key, %error, "cannot renew the certificate for the mesh; retrying");
-                            RENEWAL_SPACING
                         }
-                    };
-                    renewal = Box::pin(sleep(pause.max(RENEWAL_SPACING)));
+                    }
+                    renewal = Box::pin(self::renewal(self.current.borrow().clone(), RENEWAL_SPACING));
                 }
             }
         }
@@ -116,6 +113,8 @@ impl Collector {
     }
 }
 
-fn until(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::now()).unwrap_or_default()
+/// Returns when these credentials are to be renewed, but not before `spacing` has passed.
+async fn renewal(credentials: Credentials, spacing: Duration) {
+    sleep(spacing).await;
+    clock::wait_until(|now| credentials.renewal_due(now)).await;
 }
