@@ -12,7 +12,7 @@ pub mod organism;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -23,10 +23,9 @@ use tokio::task::JoinSet;
 
 use super::actor;
 use super::call::CallError;
-use super::health::Readiness;
 use super::metrics::Metrics;
 use super::registry::Registry;
-use super::watches::{Scope, stopped};
+use super::watches::{Scope, Watches, stopped};
 use crate::api;
 use crate::store::configmap::StoreError;
 
@@ -46,8 +45,8 @@ pub struct Context {
     pub actors: Arc<actor::Resources>,
     /// Counts failures.
     pub metrics: Arc<Metrics>,
-    /// Notes when the first lists have arrived.
-    pub readiness: Arc<Readiness>,
+    /// The watches, and which of their lists have arrived.
+    pub watches: Watches,
 }
 
 /// Why a reconciliation has to be retried.
@@ -78,50 +77,47 @@ impl ReconcileError {
     }
 }
 
-/// Starts the controllers of one scope; they end when `stopping` becomes true.
+/// The name of the list of Organisms.
+pub const ORGANISMS: &str = "Organisms";
+
+/// Starts the controllers of one scope; they end when `stopping` becomes true. Organisms are listed after `ready`.
 pub fn start(
     tasks: &mut JoinSet<()>,
     context: &Arc<Context>,
     scope: &Scope,
     stopping: &watch::Receiver<bool>,
+    ready: impl Future<Output = ()> + Send + 'static,
 ) {
-    let list = scope.describe("Organisms");
-    context.readiness.wait_for(&list);
+    let list = scope.list(ORGANISMS);
+    context.watches.readiness.wait_for(&list);
+    let organisms = || scope.api::<Organism>(&context.watches.client);
+    let genomes = || scope.api::<Genome>(&context.watches.client);
+    let config = watcher::Config::default;
     let (store, writer) = reflector::store();
-    let (readiness, arrived) = (context.readiness.clone(), list.clone());
-    let organisms = watcher(scope.api::<Organism>(&context.client), watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .inspect(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                readiness.arrived(&arrived);
-            }
-        })
-        .applied_objects();
-    let organisms = Controller::for_stream(organisms, store.clone());
-    let genomes = scope.api::<Genome>(&context.client);
+    let events = context.watches.watch(list.clone(), organisms(), config());
+    let events = ready.map(move |()| events).flatten_stream();
+    let claimed = context.watches.watch(scope.list("Genomes of Organisms"), genomes(), config());
+    let claiming = context.watches.watch(scope.list("Organisms of Genomes"), organisms(), config());
+    let (bound, bound_writer) = reflector::store();
+    let genomes = context.watches.watch(scope.list("Genomes"), genomes(), config());
+    let organisms = Controller::for_stream(events.reflect(writer).applied_objects(), store.clone());
+    let genomes = Controller::for_stream(genomes.reflect(bound_writer).applied_objects(), bound.clone());
     let users = store.clone();
     let config = || controller::Config::default().concurrency(RECONCILERS);
     tasks.spawn(
         organisms
             .with_config(config())
-            .watches(genomes.clone(), watcher::Config::default(), move |genome| organisms_of(&users, &genome))
+            .watches_stream(claimed.touched_objects(), move |genome| organisms_of(&users, &genome))
             .reconcile_all_on(changes(context.registry.panics()))
             .graceful_shutdown_on(stopped(stopping.clone()))
             .run(organism::reconcile, organism::error_policy, context.clone())
             .for_each(log_queue_error),
     );
-    let genomes = Controller::new(genomes, watcher::Config::default());
-    let bound = genomes.store();
     let context = Arc::new(genome::Context { shared: context.clone(), organisms: store, list });
     tasks.spawn(
         genomes
             .with_config(config())
-            .watches(
-                scope.api::<Organism>(&context.shared.client),
-                watcher::Config::default(),
-                move |organism| genomes_of(&bound, &organism),
-            )
+            .watches_stream(claiming.touched_objects(), move |organism| genomes_of(&bound, &organism))
             .graceful_shutdown_on(stopped(stopping.clone()))
             .run(genome::reconcile, genome::error_policy, context)
             .for_each(log_queue_error),
