@@ -224,6 +224,12 @@ impl Operator {
         });
         let mut controllers = JoinSet::new();
         let until_stopped = || stopped(stopping_receiver.clone());
+        if let Some(bodies) = &bodies {
+            let certificates = bodies.collectors.certificates.clone();
+            let (client, namespace) = (client.clone(), bodies.reconcilers.installation.namespace.clone());
+            let keep = certificates::watch::keep(client, namespace, certificates, recorder, metrics.clone());
+            controllers.spawn(unless(until_stopped(), keep));
+        }
         for scope in scopes {
             let ledgers = scope.list(ledger_objects::LIST);
             readiness.wait_for(&ledgers);
@@ -311,7 +317,7 @@ async fn bodies(
         node_image: options.node_image.clone(),
         namespace,
         issuer_url: options.issuer_url.to_string(),
-        ca_pem: certificates.ca_pem().to_owned(),
+        ca_pem: certificates.ca_pem(),
     };
     let reconcilers = body::Resources::new(client.clone(), metrics.clone(), installation, scopes);
     let collectors = collector::Resources {
