@@ -15,6 +15,8 @@ use crate::ledger::{Chain, Hash, SealedSegment, hex};
 /// How far the epoch of a rebuilt head is above all that are known, if the old head does not tell its own: a writer may
 /// have taken the ledger over and not committed yet.
 const UNKNOWN_EPOCHS: u64 = 1000;
+/// Holder of a rebuilt head. Any operator may take it over.
+pub const HOLDER: &str = "venom ledger repair";
 /// No writer has reached a higher epoch, and a head with one could not be read.
 pub const LARGEST_EPOCH: u64 = MAX_SIZE / 4;
 
@@ -150,7 +152,7 @@ pub fn rebuild(candidates: Vec<Candidate>, known: &Known) -> Result<Rebuilt, Str
     let anchored = published.map(|it| it.size);
     forwards(&mut segments, &mut rest);
 
-    let mut head = Head::empty(&uid, generation, epoch(known), "");
+    let mut head = Head::empty(&uid, generation, epoch(known), HOLDER);
     head.floor = floor;
     head.lost_tail = known.lost_tail.filter(|_| floor == 0);
     let (mut complete, mut end) = (floor == 0, floor);

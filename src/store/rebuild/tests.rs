@@ -84,7 +84,7 @@ fn a_head_is_rebuilt_up_to_the_published_end_and_beyond() {
     assert_eq!(ranges(&rebuilt), [(1, 0, 7), (1, 7, 9), (2, 16, 1), (5, 17, 3)]);
     let head = &rebuilt.head;
     assert_eq!(head.chain().as_ref(), Some(&ledger.end));
-    assert_eq!((head.floor, head.generation, head.uid.as_str(), head.holder.as_str()), (0, 1, "u", ""));
+    assert_eq!((head.floor, head.generation, head.uid.as_str(), head.holder.as_str()), (0, 1, "u", HOLDER));
     assert_eq!((head.injected_total, head.last_injection), (1, Some((16, 99.0))));
     assert_eq!(head.replayable_from().map(|it| it.index), Some(0));
     assert!(head.epoch > 5 + 1, "a writer may hold an epoch that no name shows");
