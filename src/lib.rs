@@ -12,6 +12,7 @@
 //! | [`organism`] | the engine's numbers: one beat is one function | none |
 //! | [`ledger`] | entries, hash chain, Merkle tree, segment codec, replay | none |
 //! | `net` | connection limits, dual-stack listeners | sockets |
+//! | `files` | files that are replaced as a whole or not at all | files |
 //! | [`mesh`] | the peers of an organism: protocol, links, certificates | sockets, TLS |
 //! | [`node`] | the process in a node pod | sockets, files |
 //! | [`api`] | the two custom resources: fields, defaults, rules, labels | none |
@@ -65,6 +66,7 @@
 
 pub mod api;
 pub mod cli;
+mod files;
 pub mod ledger;
 pub mod mesh;
 mod net;

@@ -28,7 +28,10 @@ const OPERATOR: [&str; 16] = [
 /// The operator's cluster-wide permissions.
 const TOKENS: &str = "tokenreviews.authentication.k8s.io create";
 /// The operator's permissions in its own namespace.
-const AUTHORITY: [&str; 2] = ["secrets [venom-mesh-ca] get", "secrets create"];
+const AUTHORITY: [&str; 3] =
+    ["secrets [venom-mesh-ca] get", "secrets create", "configmaps [venom-mesh-ca-record] get update"];
+/// What it needs there, too, if it has no permissions for all namespaces.
+const OWN: [&str; 2] = ["configmaps create", "events.events.k8s.io create patch"];
 
 #[tokio::test]
 async fn operator_and_users_have_exactly_their_permissions() {
@@ -44,7 +47,7 @@ async fn operator_and_users_have_exactly_their_permissions() {
         site.release("upgrade", &["--set", &namespaces]);
         assert_eq!(rights(site, TEAM_A), set(&[&OPERATOR]), "in a namespace that is listed");
         assert_eq!(rights(site, TEAM_B), set(&[&[TOKENS]]), "in {TEAM_B}, which is not");
-        assert_eq!(rights(site, SYSTEM), set(&[&[TOKENS], &AUTHORITY]), "in {SYSTEM}, where it lives");
+        assert_eq!(rights(site, SYSTEM), set(&[&[TOKENS], &AUTHORITY, &OWN]), "in {SYSTEM}, where it lives");
     })
     .await;
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Error, stdout};
 use crate::api;
+use crate::files;
 
 /// Arguments of `venom crds`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     for (name, text) in crds {
         let path = dir.join(format!("{name}.yaml"));
         std::fs::create_dir_all(dir)
-            .and_then(|()| std::fs::write(&path, text))
+            .and_then(|()| files::replace(&path, text.as_bytes(), files::PUBLIC))
             .map_err(|error| Error::Failed(format!("{}: {error}", path.display())))?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 pub mod export;
 mod progress;
+pub mod repair;
 pub mod replay;
 pub mod show;
 pub mod verify;
@@ -26,6 +27,8 @@ enum Command {
     Replay(replay::Args),
     /// Write the entries as JSON lines
     Export(export::Args),
+    /// Rebuild the unreadable or missing head of an Organism's ledger
+    Repair(repair::Args),
 }
 
 /// Runs the subcommand.
@@ -38,5 +41,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Command::Verify(args) => verify::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Export(args) => export::run(args),
+        Command::Repair(args) => repair::run(args),
     }
 }

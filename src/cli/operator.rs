@@ -156,11 +156,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
     done
 }
 
-/// Starts logging to stderr. `RUST_LOG` sets the filter.
+/// Starts logging to stderr. `RUST_LOG` sets the filter. Failed calls and watches are logged by the operator, once; the
+/// libraries would log each attempt.
 pub(super) fn log(format: LogFormat) {
-    // The client logs each failed connection as an error of its own: what failed is in the operator's lines.
-    let default = "info,kube=warn,kube_client::client::builder=off";
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,kube=warn,kube_runtime::watcher=error,kube_client::client::builder=off")
+    });
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),

@@ -3,17 +3,21 @@
 //! A [`Store`] has a head and segments that can be verified in parallel. [`Lines`] can be read only once and in order.
 //! [`walk`] iterates over the entries of both, with one segment in memory at a time.
 
+mod connect;
 mod folder;
 mod lines;
 mod live;
 mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+pub use connect::Cluster;
+pub(super) use connect::{Connection, failed, organism_name};
 pub use lines::Lines;
 pub use walk::{WalkFrom, end_at, walk};
 
 use super::Error;
+use crate::files;
 use crate::ledger::SealedSegment;
 use crate::store::directory::Folder;
 use crate::store::{Head, SegmentRef};
@@ -28,20 +32,6 @@ pub struct Args {
     source: String,
     #[command(flatten)]
     cluster: Cluster,
-}
-
-/// Arguments that select a cluster, as with kubectl.
-#[derive(Debug, clap::Args)]
-pub struct Cluster {
-    /// Namespace of the Organism [default: the context's]
-    #[arg(long, short, value_name = "NAME")]
-    namespace: Option<String>,
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// The kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the pod's own account]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
 }
 
 /// A ledger stored as a head and segments.
@@ -112,6 +102,20 @@ impl Source {
 }
 
 impl Args {
+    /// Why a file at `target` must not be written while this source is read: it is the source, or part of it.
+    #[must_use]
+    pub fn contains(&self, target: &Path) -> Option<&'static str> {
+        let source = Path::new(if self.source == "-" { "/dev/stdin" } else { &self.source });
+        let is_part = |path: &Path| files::is_same(path, target);
+        let metadata = std::fs::metadata(source).ok()?;
+        if metadata.is_file() && is_part(source) {
+            return Some("is the source");
+        }
+        let folder = metadata.is_dir().then(|| Folder::new(source))?;
+        let is_inside = files::is_within(source, target) || folder.files().iter().any(|it| is_part(it));
+        is_inside.then_some("is in the folder of the source")
+    }
+
     /// Opens the source.
     ///
     /// # Errors
@@ -120,8 +124,7 @@ impl Args {
         if self.source == "-" {
             return Ok(Source::Lines(Lines::stdin()));
         }
-        let live = ["organism/", "organisms/", "org/"].iter().find_map(|it| self.source.strip_prefix(it));
-        if let Some(name) = live {
+        if let Some(name) = organism_name(&self.source) {
             return Ok(Source::Store(Box::new(Live::open(name, &self.cluster)?)));
         }
         let path = PathBuf::from(&self.source);

@@ -25,6 +25,7 @@ use rustls::{
     RootCertStore, ServerConfig, SignatureScheme,
 };
 
+use super::clock;
 use super::spiffe::Identity;
 
 /// Validity of a peer's certificate.
@@ -260,6 +261,14 @@ impl Credentials {
     pub fn renew_at(&self) -> SystemTime {
         let lifetime = self.not_after.duration_since(self.not_before).unwrap_or_default();
         self.not_before + lifetime / 3
+    }
+
+    /// Whether to renew at `now`: from [`Self::renew_at`] on, and before `not_before`, where the clock was set back since.
+    ///
+    /// # Errors
+    /// How long the credentials are good from `now` on.
+    pub fn renewal_due(&self, now: SystemTime) -> Result<(), Duration> {
+        if now < self.not_before { Ok(()) } else { clock::reached(self.renew_at(), now) }
     }
 }
 

@@ -26,6 +26,7 @@ use tokio_util::codec::length_delimited::LengthDelimitedCodecError;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use super::gossip::LinkId;
 use super::identity::{CertificateInfo, Credentials, IdentityNotAllowed};
 use super::metrics::{Metrics, RefusalReason};
@@ -338,7 +339,7 @@ impl Links {
             tokio::select! {
                 () = self.read(stream, id, source.ip()) => {}
                 () = write => {}
-                () = sleep_until(expires) => {
+                () = clock::wait_until(|now| clock::reached(expires, now)) => {
                     tracing::info!(peer = %process.identity, "closed a mesh link: its certificate expired");
                 }
                 () = cancel.cancelled() => {}
@@ -410,13 +411,6 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 fn is_protocol_error(error: &std::io::Error) -> bool {
     let inner = error.get_ref();
     inner.is_some_and(|error| error.is::<LengthDelimitedCodecError>()) || tls_refusal(error).is_some()
-}
-
-/// Sleeps until a wall-clock time, in short steps so that a clock change takes effect.
-async fn sleep_until(time: SystemTime) {
-    while let Some(left) = time.duration_since(SystemTime::now()).ok().filter(|left| !left.is_zero()) {
-        sleep(left.min(Duration::from_secs(10))).await;
-    }
 }
 
 /// Classifies a TLS error; `None` if the connection broke or the other side refused it.

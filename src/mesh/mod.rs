@@ -8,6 +8,7 @@
 //! | [`wire`] | messages and framing | the above |
 //! | [`gossip`] | the protocol: the state machine of one peer | the above; no clock, no I/O |
 //! | [`queue`] | the paced delivery queue, one outbox per link | threads |
+//! | [`clock`] | waiting for a time of the wall clock | time |
 //! | [`identity`] | CA, certificates, verification of peers | TLS |
 //! | [`certificate_request`] | how a node requests its certificate | |
 //! | `link`, `dial` | links between peers, and how they come up | sockets |
@@ -24,6 +25,7 @@
 //! own ledger only.
 
 pub mod certificate_request;
+pub mod clock;
 mod dial;
 pub mod event;
 pub mod gossip;

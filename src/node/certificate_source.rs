@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::client;
 use super::directory;
 use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
+use crate::mesh::clock;
 use crate::mesh::identity::{Credentials, IdentityError, generate_key_and_csr};
 
 /// Time limit of a request to the issuer. Longer than the issuer takes at most.
@@ -33,12 +34,18 @@ const RENEWAL_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(MAX_RENEWAL_DELAY)
     .without_max_times()
     .with_jitter();
+/// Shortest interval between two renewals, whatever the certificate says.
+const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_RENEWAL_DELAY: Duration = Duration::from_secs(45);
+/// What rustls says of the issuer's own certificate when that is from the future.
+const NOT_VALID_YET: [&str; 2] = ["certificate not valid yet", "NotValidYet"];
+/// The remedy for a certificate from the future.
+const CHECK_CLOCKS: &str = "check the clock of this machine and that of the issuer";
 /// Delay after a certificate with another identity, which takes a person to correct.
 const WRONG_IDENTITY_DELAY: Duration = Duration::from_secs(60);
 /// A directory is read again after a two-hundredth of the certificate's lifetime, within these bounds.
 const MIN_DIRECTORY_POLL: Duration = Duration::from_secs(1);
-const MAX_DIRECTORY_POLL: Duration = Duration::from_secs(60);
+const MAX_DIRECTORY_POLL: Duration = Duration::from_secs(30);
 
 /// Where a node's certificate comes from.
 #[derive(Clone, Debug)]
@@ -90,8 +97,14 @@ impl CertificateSource {
             Self::Directory(path) => directory::read_credentials(path)?,
             Self::Issuer(issuer) => issuer.obtain().await?,
         };
-        if credentials.not_after <= SystemTime::now() {
+        let now = SystemTime::now();
+        if credentials.not_after <= now {
             return Err(CertificateUnavailable::new(self, &"the certificate has expired; issue a new one"));
+        }
+        if let Ok(early) = credentials.not_before.duration_since(now) {
+            let early = early.as_secs() + 1;
+            let what = format!("the certificate is valid only in {early} s; {CHECK_CLOCKS}");
+            return Err(CertificateUnavailable::new(self, &what));
         }
         Ok(credentials)
     }
@@ -112,9 +125,21 @@ impl CertificateSource {
     /// Replaces `current` with a new certificate in time, for ever.
     pub(super) async fn keep_renewed(self, current: watch::Sender<Credentials>) {
         let mut backoff = RENEWAL_BACKOFF.build();
-        let mut delay = self.renewal_delay(&current.borrow());
+        let mut delay = self.poll_interval(&current.borrow());
+        let mut authorities = self.authorities();
         loop {
-            sleep(delay).await;
+            match delay {
+                Some(delay) => sleep(delay).await,
+                None => {
+                    sleep(MIN_RENEWAL_INTERVAL).await;
+                    let credentials = current.borrow().clone();
+                    let changed = || self.authorities().is_some_and(|now| Some(now) != authorities);
+                    let due = |now| if changed() { Ok(()) } else { credentials.renewal_due(now) };
+                    clock::wait_until(due).await;
+                }
+            }
+            // Read before the request, so that a change during it is seen.
+            authorities = self.authorities().or(authorities);
             let (identity, not_after) = {
                 let current = current.borrow();
                 (current.identity.clone(), current.not_after)
@@ -125,13 +150,13 @@ impl CertificateSource {
                         "{self}: ignored a certificate for {}, because this node is {identity}",
                         new.identity
                     );
-                    WRONG_IDENTITY_DELAY
+                    Some(WRONG_IDENTITY_DELAY)
                 }
                 Ok(new) => {
                     backoff = RENEWAL_BACKOFF.build();
-                    let delay = self.renewal_delay(&new);
+                    let delay = self.poll_interval(&new);
                     if new.not_after == not_after {
-                        delay.max(MIN_DIRECTORY_POLL)
+                        Some(delay.unwrap_or(MIN_DIRECTORY_POLL))
                     } else {
                         tracing::info!("{self}: renewed the certificate");
                         current.send_replace(new);
@@ -140,21 +165,30 @@ impl CertificateSource {
                 }
                 Err(error) => {
                     tracing::warn!("cannot renew the certificate; retrying: {error}");
-                    backoff.next().unwrap_or(MAX_RENEWAL_DELAY)
+                    Some(backoff.next().unwrap_or(MAX_RENEWAL_DELAY))
                 }
             };
         }
     }
 
-    /// How long to keep `credentials` before looking for new ones.
-    fn renewal_delay(&self, credentials: &Credentials) -> Duration {
+    /// The CA certificates that an issuer's node trusts. They change when the installation has a new CA: the node then
+    /// needs a certificate of that one, and has to trust both until all nodes have one.
+    fn authorities(&self) -> Option<String> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Issuer(issuer) => read_file(&issuer.ca_file).ok(),
+        }
+    }
+
+    /// How long to wait before looking for others than `credentials`; none where they are requested once they are due.
+    fn poll_interval(&self, credentials: &Credentials) -> Option<Duration> {
         match self {
             Self::Directory(_) => {
                 let lifetime =
                     credentials.not_after.duration_since(credentials.not_before).unwrap_or_default();
-                (lifetime / 200).clamp(MIN_DIRECTORY_POLL, MAX_DIRECTORY_POLL)
+                Some((lifetime / 200).clamp(MIN_DIRECTORY_POLL, MAX_DIRECTORY_POLL))
             }
-            Self::Issuer(_) => credentials.renew_at().duration_since(SystemTime::now()).unwrap_or_default(),
+            Self::Issuer(_) => None,
         }
     }
 }
@@ -179,7 +213,10 @@ impl IssuerEndpoint {
         let request = serde_json::to_vec(&CertificateRequest { csr }).map_err(|error| failed(&error))?;
         let bearer = format!("Bearer {}", token.trim());
         let response = client::post_json(&self.url, &request, Some(&bearer), Some(tls), ISSUER_TIMEOUT).await;
-        let response = response.map_err(|error| failed(&error))?;
+        let response = response.map_err(|error| match NOT_VALID_YET.iter().any(|it| error.contains(it)) {
+            true => failed(&format!("{error}; {CHECK_CLOCKS}")),
+            false => failed(&error),
+        })?;
         if response.status != 200 {
             let text = String::from_utf8_lossy(&response.body).trim().chars().take(300).collect::<String>();
             return Err(failed(&format!("status {}: {text}", response.status)));

@@ -9,12 +9,12 @@
 //! A node's subdirectory is all that it needs and may be copied to another machine. `ca.key` stays where it is.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::certificate_source::{CertificateUnavailable, read_file};
+use crate::files;
 use crate::mesh::identity::{Authority, Credentials, IdentityError, generate_key_and_csr};
 use crate::mesh::spiffe::Identity;
 
@@ -62,8 +62,8 @@ pub fn init(directory: &Path, nodes: u32, lifetime: Duration) -> Result<(), Mesh
     } else {
         let authority = Authority::new(TRUST_DOMAIN, now).map_err(certificate_error)?;
         // The key last: its presence means that the CA is complete.
-        write_atomically(&ca, authority.ca_pem(), 0o644)?;
-        write_atomically(&key, &authority.key_pem(), 0o600)?;
+        write(&ca, authority.ca_pem(), 0o644)?;
+        write(&key, &authority.key_pem(), 0o600)?;
         authority
     };
     let operator = Identity::operator(TRUST_DOMAIN).map(|it| (OPERATOR_DIRECTORY.to_owned(), it));
@@ -77,9 +77,9 @@ pub fn init(directory: &Path, nodes: u32, lifetime: Duration) -> Result<(), Mesh
         create_directory(&subdirectory)?;
         let (key, request) = generate_key_and_csr().map_err(certificate_error)?;
         let certificate = authority.sign(&request, &identity, now, lifetime).map_err(certificate_error)?;
-        write_atomically(&subdirectory.join(CA_CERTIFICATE), authority.ca_pem(), 0o644)?;
+        write(&subdirectory.join(CA_CERTIFICATE), authority.ca_pem(), 0o644)?;
         // Certificate and key in one file, so that a reader never gets a mismatched pair.
-        write_atomically(&subdirectory.join(IDENTITY), &format!("{certificate}{key}"), 0o600)?;
+        write(&subdirectory.join(IDENTITY), &format!("{certificate}{key}"), 0o600)?;
     }
     Ok(())
 }
@@ -88,14 +88,9 @@ fn create_directory(path: &Path) -> Result<(), MeshDirectoryError> {
     fs::create_dir_all(path).map_err(|error| MeshDirectoryError::Io(path.display().to_string(), error))
 }
 
-fn write_atomically(path: &Path, text: &str, mode: u32) -> Result<(), MeshDirectoryError> {
-    let temp = path.with_extension("tmp");
-    let write = || -> io::Result<()> {
-        let mut file = fs::File::options().write(true).create(true).truncate(true).mode(mode).open(&temp)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&temp, path)
-    };
-    write().map_err(|error| MeshDirectoryError::Io(path.display().to_string(), error))
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), MeshDirectoryError> {
+    files::replace(path, text.as_bytes(), mode)
+        .map_err(|error| MeshDirectoryError::Io(path.display().to_string(), error))
 }
 
 /// Loads the credentials in the subdirectory of a node or of the operator.

@@ -1,8 +1,14 @@
 //! The certificate authority (CA) of an installation, which signs the certificates of all its meshes.
 //!
 //! Its private key is stored only in one Secret of the operator's own namespace, because anyone who has it can
-//! impersonate any node and the operator. The operator creates the Secret once and never updates it: nodes with
-//! certificates of different CAs cannot connect to each other.
+//! impersonate any node and the operator. The operator creates the Secret and never updates it.
+//!
+//! A ConfigMap beside it records the CA's certificate. If the Secret is lost, the operator that runs creates it again from
+//! memory. One that starts has to create a new CA; from the record it knows the old certificate, and both are trusted
+//! until the certificates that the old CA has signed have ended. So the mesh does not split.
+
+mod record;
+pub mod watch;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +24,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 
+use self::record::Previous;
 use super::call::{CallError, call};
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::mesh::identity::{Authority, CERTIFICATE_LIFETIME, IdentityError, generate_key_and_csr};
@@ -45,8 +52,8 @@ pub enum AuthorityError {
     Call(#[from] CallError),
     /// The Secret does not contain a valid CA.
     #[error(
-        "{secret}: {reason}; restore {CERTIFICATE} and {KEY}, or delete it and replace every node pod: the operator \
-         then creates a new certificate authority"
+        "{secret}: {reason}; restore {CERTIFICATE} and {KEY}, or delete it: the operator then creates a new certificate \
+         authority"
     )]
     Invalid {
         /// Kind, namespace and name of the Secret.
@@ -62,6 +69,10 @@ pub enum AuthorityError {
 /// Signs certificates with the key of the CA.
 pub struct Certificates {
     authority: Authority,
+    /// Earlier CAs that are still trusted.
+    previous: Option<Previous>,
+    /// Why there is a new CA, if the Secret of an earlier one was lost.
+    lost: Option<String>,
     operator: CachedCertificate<(String, String)>,
 }
 
@@ -69,7 +80,7 @@ impl Certificates {
     /// Signs with the key of `authority`.
     #[must_use]
     pub fn new(authority: Authority) -> Self {
-        Self { authority, operator: CachedCertificate::default() }
+        Self { authority, previous: None, lost: None, operator: CachedCertificate::default() }
     }
 
     /// Loads the CA from the Secret in the operator's `namespace`, or creates the Secret if it does not exist.
@@ -77,32 +88,60 @@ impl Certificates {
     /// # Errors
     /// [`AuthorityError`] if an API call fails or the Secret is invalid; an invalid Secret is left unchanged.
     pub async fn load(client: Client, namespace: &str) -> Result<Self, AuthorityError> {
-        let secrets: Api<Secret> = Api::namespaced(client, namespace);
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let object = format!("Secret {namespace}/{CA_SECRET}");
-        let stored = match call("get", &object, secrets.get_opt(CA_SECRET)).await? {
-            Some(stored) => stored,
+        let (stored, found) = match call("get", &object, secrets.get_opt(CA_SECRET)).await? {
+            Some(stored) => (stored, true),
             None => {
                 let secret = ca_secret(&Authority::new(TRUST_DOMAIN, SystemTime::now())?);
                 match call("create", &object, secrets.create(&PostParams::default(), &secret)).await {
                     Ok(created) => {
                         tracing::info!(object, "created a certificate authority");
-                        created
+                        (created, false)
                     }
                     // Another operator has created it in the meantime; all operators use the same CA.
-                    Err(error) if error.is_conflict() => call("get", &object, secrets.get(CA_SECRET)).await?,
+                    Err(error) if error.is_conflict() => {
+                        (call("get", &object, secrets.get(CA_SECRET)).await?, true)
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
         };
-        parse_authority(&stored)
-            .map(Self::new)
-            .map_err(|reason| AuthorityError::Invalid { secret: object, reason })
+        let authority =
+            parse_authority(&stored).map_err(|reason| AuthorityError::Invalid { secret: object, reason })?;
+        // Without the record everything works, until the Secret is lost.
+        let previous = record::update(client, namespace, authority.ca_pem()).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot record the certificate of the certificate authority");
+            None
+        });
+        let lost = previous.as_ref().filter(|_| !found).map(|_| {
+            format!(
+                "Secret {namespace}/{CA_SECRET} was lost. A new certificate authority was created; the old one is \
+                 trusted for another 24 h, and nodes get new certificates within minutes. Back this Secret up."
+            )
+        });
+        Ok(Self { previous, lost, ..Self::new(authority) })
     }
 
-    /// The CA certificate in PEM form, which nodes trust.
+    /// The certificates that nodes trust in PEM form: that of the CA, and those of earlier ones for a while.
     #[must_use]
-    pub fn ca_pem(&self) -> &str {
-        self.authority.ca_pem()
+    pub fn ca_pem(&self) -> String {
+        let previous = self.previous.as_ref().filter(|it| SystemTime::now() < it.until);
+        match previous {
+            Some(previous) => format!("{}\n{}", self.authority.ca_pem().trim_end(), previous.pem),
+            None => self.authority.ca_pem().to_owned(),
+        }
+    }
+
+    /// Why there is a new CA, if the Secret was lost before the start.
+    #[must_use]
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// The Secret as this CA needs it.
+    pub(super) fn secret(&self) -> Secret {
+        ca_secret(&self.authority)
     }
 
     /// Signs a certificate for `identity` and the public key of the signing request; both in PEM form.
@@ -132,7 +171,7 @@ impl Certificates {
             let (key, request) = generate_key_and_csr()?;
             Ok((self.authority.sign(&request, &identity, now, CERTIFICATE_LIFETIME)?, key))
         })?;
-        Credentials::from_pem(self.ca_pem(), &certificate, &key, Some(organism_uid))
+        Credentials::from_pem(&self.ca_pem(), &certificate, &key, Some(organism_uid))
     }
 
     /// Returns a TLS 1.3 configuration with a new server certificate for `host`, a DNS name or an IP address. Clients

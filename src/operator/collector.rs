@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -14,6 +14,7 @@ use super::key::Key;
 use super::peers::Peers;
 use super::publisher::mesh::MeshLink;
 use super::publisher::report::Report;
+use crate::mesh::clock;
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{
     self, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver, LinkLimits, Mesh,
@@ -21,7 +22,7 @@ use crate::mesh::{
 };
 
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
-const RENEWAL_SPACING: Duration = Duration::from_secs(60);
+const RENEWAL_SPACING: Duration = Duration::from_secs(30);
 
 /// A link that is down for less is not worth mentioning: the next one is being dialled.
 const REDIAL: Duration = Duration::from_secs(5);
@@ -100,8 +101,7 @@ impl Collector {
     /// Passes every injection on, renews the certificate and reports whether there is a link, until the mesh ends.
     pub async fn run(mut self, injector: Injector, report: watch::Sender<Report>) {
         let mut links = Box::pin(report_link(self.mesh.clone(), self.addresses.clone(), report));
-        let renew_at = self.current.borrow().renew_at();
-        let mut renewal = Box::pin(sleep(until(renew_at)));
+        let mut renewal = Box::pin(renewal(self.current.borrow().clone(), Duration::ZERO));
         loop {
             tokio::select! {
                 event = self.collected.next() => match event {
@@ -109,18 +109,15 @@ impl Collector {
                     None => break,
                 },
                 () = &mut renewal => {
-                    let pause = match self.certificates.operator_credentials(&self.organism) {
+                    match self.certificates.operator_credentials(&self.organism) {
                         Ok(credentials) => {
-                            let pause = until(credentials.renew_at());
                             self.current.send_replace(credentials);
-                            pause
                         }
                         Err(error) => {
                             tracing::error!(organism = %self.key, %error, "cannot renew the certificate for the mesh; retrying");
-                            RENEWAL_SPACING
                         }
-                    };
-                    renewal = Box::pin(sleep(pause.max(RENEWAL_SPACING)));
+                    }
+                    renewal = Box::pin(self::renewal(self.current.borrow().clone(), RENEWAL_SPACING));
                 }
                 () = &mut links => break,
             }
@@ -174,6 +171,8 @@ async fn report_link(
     }
 }
 
-fn until(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::now()).unwrap_or_default()
+/// Returns when these credentials are to be renewed, but not before `spacing` has passed.
+async fn renewal(credentials: Credentials, spacing: Duration) {
+    sleep(spacing).await;
+    clock::wait_until(|now| credentials.renewal_due(now)).await;
 }

@@ -1,40 +1,90 @@
 //! The operator's HTTP server: `/metrics`, `/healthz`, `/readyz`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
+use tokio::sync::watch;
 
 use super::beater::Beater;
 use super::metrics::Metrics;
 use crate::net;
 
-/// The lists that have to arrive before the operator is ready.
+/// What a watch lists, and where.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct List {
+    /// What, in the plural.
+    pub kind: &'static str,
+    /// The namespace; none for all.
+    pub namespace: Option<String>,
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(out, "{} in {namespace}", self.kind),
+            None => out.write_str(self.kind),
+        }
+    }
+}
+
+#[derive(Default)]
+struct ListState {
+    /// Whether the operator is unready before it has arrived.
+    required: bool,
+    arrived: bool,
+    /// Why the watch fails.
+    failure: Option<String>,
+}
+
+/// The watched lists: which have arrived, and which fail.
 #[derive(Default)]
 pub struct Readiness {
-    waiting: Mutex<BTreeSet<String>>,
+    lists: watch::Sender<BTreeMap<List, ListState>>,
     stopping: std::sync::atomic::AtomicBool,
 }
 
 impl Readiness {
-    /// Adds a list to wait for, by a name that says of what and where.
-    pub fn wait_for(&self, list: &str) {
-        self.lock().insert(list.to_owned());
+    /// Adds a list.
+    pub fn add(&self, list: &List) {
+        self.update(list, |_| {});
+    }
+
+    /// Adds a list without which the operator is not ready.
+    pub fn wait_for(&self, list: &List) {
+        self.update(list, |state| state.required = true);
     }
 
     /// Notes that a list has arrived.
-    pub fn arrived(&self, list: &str) {
-        self.lock().remove(list);
+    pub fn arrived(&self, list: &List) {
+        self.update(list, |state| state.arrived = true);
+    }
+
+    /// Notes why the watch on a list fails, or that it works. Returns how many fail.
+    pub fn failing(&self, list: &List, failure: Option<&str>) -> usize {
+        self.update(list, |state| state.failure = failure.map(str::to_owned));
+        self.lists.borrow().values().filter(|state| state.failure.is_some()).count()
     }
 
     /// Whether a list has not arrived.
     #[must_use]
-    pub fn is_waiting_for(&self, list: &str) -> bool {
-        self.lock().contains(list)
+    pub fn is_waiting_for(&self, list: &List) -> bool {
+        self.lists.borrow().get(list).is_none_or(|state| !state.arrived)
+    }
+
+    /// Returns when the list has arrived.
+    pub async fn until_arrived(&self, list: &List) {
+        self.until(list, |state| state.arrived).await;
+    }
+
+    /// Returns when the list has arrived or could not be had.
+    pub async fn until_tried(&self, list: &List) {
+        self.until(list, |state| state.arrived || state.failure.is_some()).await;
     }
 
     /// Makes the operator unready for good.
@@ -42,20 +92,43 @@ impl Readiness {
         self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// What keeps the operator from being ready; none when it is.
+    /// What keeps the operator from being ready; none when it is. A list that cannot be had in one namespace does not,
+    /// if it has arrived in another.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
             return Some("the operator is stopping".into());
         }
-        let waiting = self.lock();
-        let names: Vec<&str> = waiting.iter().map(String::as_str).collect();
+        let lists = self.lists.borrow();
+        let elsewhere = |list: &List| lists.iter().any(|(it, state)| it.kind == list.kind && state.arrived);
+        // One list may wait for another of its namespace.
+        let fails = |list: &List| {
+            lists.iter().any(|(it, state)| it.namespace == list.namespace && state.failure.is_some())
+        };
+        let missing = |(list, state): &(&List, &ListState)| {
+            state.required && !state.arrived && !(fails(list) && elsewhere(list))
+        };
+        let names: Vec<_> = lists.iter().filter(missing).map(|(list, _)| list.to_string()).collect();
         (!names.is_empty()).then(|| format!("waiting for the first list of {}", names.join(", ")))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        // A panic while it is held leaves the set itself whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One line for each watch that fails.
+    #[must_use]
+    pub fn verbose(&self) -> Vec<String> {
+        let line = |(list, state): (&List, &ListState)| {
+            state.failure.as_ref().map(|failure| format!("the watch on {list} fails: {failure}"))
+        };
+        self.lists.borrow().iter().filter_map(line).collect()
+    }
+
+    fn update(&self, list: &List, change: impl FnOnce(&mut ListState)) {
+        self.lists.send_modify(|lists| change(lists.entry(list.clone()).or_default()));
+    }
+
+    async fn until(&self, list: &List, holds: impl Fn(&ListState) -> bool) {
+        let mut lists = self.lists.subscribe();
+        // Infallible: this holds the sender.
+        let _ = lists.wait_for(|lists| lists.get(list).is_some_and(&holds)).await;
     }
 }
 
@@ -96,11 +169,16 @@ async fn healthz(State(health): State<Health>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn readyz(State(health): State<Health>) -> (StatusCode, String) {
-    match health.readiness.missing() {
-        None => (StatusCode::OK, "ok\n".into()),
+/// With the query `verbose` it also names the watches that fail.
+async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let (status, mut text) = match health.readiness.missing() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing + "\n"),
+    };
+    if query.is_some_and(|query| query.split('&').any(|it| it == "verbose" || it.starts_with("verbose="))) {
+        text.extend(health.readiness.verbose().into_iter().map(|line| line + "\n"));
     }
+    (status, text)
 }
 
 #[cfg(test)]
@@ -127,15 +205,35 @@ mod tests {
     #[tokio::test]
     async fn readyz_names_the_lists_that_are_missing_and_fails_during_a_stop() {
         let health = health();
-        health.readiness.wait_for("Organisms in a");
-        health.readiness.wait_for("Organisms in b");
-        health.readiness.arrived("Organisms in a");
-        let (status, text) = readyz(State(health.clone())).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(text, "waiting for the first list of Organisms in b\n");
-        health.readiness.arrived("Organisms in b");
-        assert_eq!(readyz(State(health.clone())).await.0, StatusCode::OK);
+        let ready = async || readyz(State(health.clone()), RawQuery(None)).await;
+        let list = |namespace: &str| List { kind: "Organisms", namespace: Some(namespace.into()) };
+        health.readiness.wait_for(&list("a"));
+        health.readiness.wait_for(&list("b"));
+        health.readiness.arrived(&list("a"));
+        let waiting = "waiting for the first list of Organisms in b\n".to_owned();
+        assert_eq!(ready().await, (StatusCode::SERVICE_UNAVAILABLE, waiting));
+        health.readiness.arrived(&list("b"));
+        assert_eq!(ready().await.0, StatusCode::OK);
         health.readiness.stop();
-        assert_eq!(readyz(State(health)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ready().await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_cannot_be_listed_does_not_make_the_others_unready() {
+        let health = health();
+        let verbose = async || readyz(State(health.clone()), RawQuery(Some("verbose".into()))).await;
+        let list = |namespace: &str| List { kind: "Organisms", namespace: Some(namespace.into()) };
+        health.readiness.wait_for(&list("a"));
+        health.readiness.wait_for(&list("b"));
+        for namespace in ["a", "b"] {
+            health.readiness.failing(&list(namespace), Some("forbidden"));
+        }
+        let (status, _) = verbose().await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "no namespace can be listed");
+        health.readiness.arrived(&list("a"));
+        assert_eq!(health.readiness.failing(&list("a"), None), 1);
+        let told = "ok\nthe watch on Organisms in b fails: forbidden\n".to_owned();
+        assert_eq!(verbose().await, (StatusCode::OK, told));
+        assert!(health.readiness.is_waiting_for(&list("b")));
     }
 }

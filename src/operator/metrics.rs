@@ -32,6 +32,9 @@ pub struct Metrics {
     status_writes: IntCounter,
     segments_lost: IntCounter,
     restarts: IntCounterVec,
+    watch_failures: IntCounterVec,
+    watches_failing: IntGauge,
+    authority_lost: IntCounter,
     certificates: IntCounter,
     certificates_refused: IntCounterVec,
 }
@@ -62,6 +65,11 @@ impl Metrics {
         let slowdown = register_gauge_with_registry!(
             "venom_tempo",
             "Largest factor by which an organism beats more slowly than its spec asks; 1 is its own pace.",
+            registry
+        )?;
+        let watches_failing = register_int_gauge_with_registry!(
+            "venom_watches_failing",
+            "Watches that fail at present; /readyz?verbose names them.",
             registry
         )?;
         Ok(Self {
@@ -99,6 +107,16 @@ impl Metrics {
                 "venom_organism_restarts_total",
                 "Runs of an organism that ended and are started again, by reason: fenced, panic, failed.",
                 "reason",
+            )?,
+            watch_failures: counters(
+                "venom_watch_failures_total",
+                "Failed attempts at a list or a watch, by what is listed.",
+                "list",
+            )?,
+            watches_failing,
+            authority_lost: counter(
+                "venom_mesh_ca_lost_total",
+                "Losses of the Secret of the certificate authority.",
             )?,
             certificates: counter("venom_certificates_total", "Certificates issued to nodes.")?,
             certificates_refused: counters(
@@ -168,6 +186,21 @@ impl Metrics {
     /// Counts missing segments.
     pub fn lost(&self, segments: usize) {
         self.segments_lost.inc_by(segments as u64);
+    }
+
+    /// Counts a failed attempt at a list or a watch.
+    pub fn watch_failed(&self, list: &str) {
+        self.watch_failures.with_label_values(&[list]).inc();
+    }
+
+    /// Sets the number of watches that fail.
+    pub fn watches_failing(&self, count: usize) {
+        self.watches_failing.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a loss of the certificate authority's Secret.
+    pub fn authority_lost(&self) {
+        self.authority_lost.inc();
     }
 
     /// Counts an issued certificate.

@@ -22,6 +22,15 @@ impl ApiServer {
         (Client::new(service, "a"), Self(handle))
     }
 
+    /// Answers the next request. Returns its URI.
+    pub(super) async fn answer_uri(&mut self, (status, answer): Answer) -> String {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.0.next_request());
+        let (request, send) = next.await.expect("a request").expect("an open transport");
+        let response = Response::builder().status(status).body(Body::from(answer.to_string().into_bytes()));
+        send.send_response(response.unwrap());
+        request.uri().to_string()
+    }
+
     /// Answers the next request, given its JSON body. Returns its method and that body.
     pub(super) async fn answer(&mut self, answer: impl FnOnce(&Value) -> Answer) -> (Method, Value) {
         let next = tokio::time::timeout(Duration::from_secs(10), self.0.next_request());
@@ -36,7 +45,8 @@ impl ApiServer {
     }
 }
 
-fn failure(code: StatusCode, reason: &str, message: &str) -> Answer {
+/// An answer that tells of a failure.
+pub(super) fn failure(code: StatusCode, reason: &str, message: &str) -> Answer {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "reason": reason,
         "message": message,

@@ -55,7 +55,6 @@ use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -66,21 +65,24 @@ use self::budget::{Budget, Limits};
 use self::certificates::{AuthorityError, Certificates};
 use self::codec::Codec;
 use self::controllers::retries::Retries;
-use self::health::{Health, Readiness};
+use self::health::{Health, List, Readiness};
 use self::issuer::Issuer;
 use self::issuer::url::Url;
 use self::metrics::Metrics;
 use self::peers::Peers;
 use self::recovery::first_lists::FirstLists;
 use self::registry::Registry;
-use self::watches::{AccessError, Scope, stopped};
+use self::watches::{Scope, Watches, ledger_objects, stopped};
 use crate::net;
 use crate::organism::cores::Cores;
+use crate::store::CALL_TIMEOUT;
 
 /// Recoveries in progress. Like the other bounds it is for a start, when every organism wants everything at once.
 const RECOVERIES: usize = 32;
 /// Status writes in flight.
 const STATUS_WRITES: usize = 8;
+/// How long Organisms wait for the lists of bodies. One that fails must not keep ledgers from being taken over.
+const BODY_LISTS: Duration = Duration::from_secs(30);
 /// How long a stop may take. What is pending then is dropped; nothing committed is lost.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -119,9 +121,6 @@ pub enum OperatorError {
     /// The configuration gives no client.
     #[error("no client for the cluster: {0}")]
     Client(#[from] kube::Error),
-    /// The resources are not installed, or the role does not allow to list them.
-    #[error(transparent)]
-    Access(#[from] AccessError),
     /// There is no certificate authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -166,14 +165,14 @@ struct Operator {
 }
 
 impl Operator {
-    /// 1. Clients and rights. 2. What actors share. 3. Watches and controllers. 4. Servers.
+    /// 1. Clients. 2. What actors share. 3. Watches and controllers. 4. Servers.
     async fn start(options: &Options) -> Result<Self, OperatorError> {
-        let config = kube::Config::infer().await?;
+        let mut config = kube::Config::infer().await?;
+        config.connect_timeout = Some(CALL_TIMEOUT);
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config.clone())?;
         let ledger_client = client_without_retries(config)?;
         let scopes = Scope::of(&options.namespaces);
-        watches::check_access(&client, &scopes, options.bodies.is_some()).await?;
 
         let metrics = Arc::new(Metrics::new()?);
         let budget = Arc::new(Budget::new(&options.limits));
@@ -182,6 +181,7 @@ impl Operator {
         let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone()).map_err(system)?;
         let beater = Arc::new(beater);
         let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
+        let recorder = Recorder::new(client.clone(), reporter);
         let bodies = match &options.bodies {
             Some(bodies) => Some(self::bodies(bodies, &client, namespace, &metrics, scopes.len()).await?),
             None => None,
@@ -189,7 +189,7 @@ impl Operator {
         let first_lists = Arc::new(FirstLists::new(scopes.len()));
         let codec = Arc::new(Codec::default());
         let actors = Arc::new(actor::Resources {
-            ledger_client,
+            ledger_client: ledger_client.clone(),
             identity: options.identity.as_str().into(),
             beater: beater.clone(),
             committers: Arc::new(committer::Resources::new(
@@ -200,7 +200,7 @@ impl Operator {
             )),
             codec,
             publishers: Arc::new(publisher::Resources {
-                recorder: Recorder::new(client.clone(), reporter),
+                recorder: recorder.clone(),
                 client: client.clone(),
                 budget,
                 metrics: metrics.clone(),
@@ -214,38 +214,56 @@ impl Operator {
 
         let registry = Arc::new(Registry::default());
         let readiness = Arc::new(Readiness::default());
+        let watches =
+            Watches { client: ledger_client.clone(), readiness: readiness.clone(), metrics: metrics.clone() };
         let context = Arc::new(controllers::Context {
             client: client.clone(),
             registry: registry.clone(),
             actors,
             metrics: metrics.clone(),
-            readiness: readiness.clone(),
+            watches: watches.clone(),
             organisms: Retries::default(),
             genomes: Retries::default(),
         });
         let mut controllers = JoinSet::new();
         let until_stopped = || stopped(stopping_receiver.clone());
+        if let Some(bodies) = &bodies {
+            let certificates = bodies.collectors.certificates.clone();
+            let (client, namespace) = (client.clone(), bodies.reconcilers.installation.namespace.clone());
+            let keep = certificates::watch::keep(client, namespace, certificates, recorder, metrics.clone());
+            controllers.spawn(unless(until_stopped(), keep));
+        }
         for scope in scopes {
-            controllers::start(&mut controllers, &context, &scope, &stopping_receiver);
-            readiness.wait_for(&scope.describe("ledger objects"));
+            let ledgers = scope.list(ledger_objects::LIST);
+            readiness.wait_for(&ledgers);
+            let of_bodies = bodies.iter().flat_map(|_| Kind::ALL).map(|kind| scope.list(kind.plural()));
+            let ready = listed(readiness.clone(), ledgers.clone(), of_bodies.clone().collect());
+            controllers::start(&mut controllers, &context, &scope, &stopping_receiver, ready);
+            let (tried, lists) = (readiness.clone(), first_lists.clone());
+            controllers.spawn(unless(until_stopped(), async move {
+                tried.until_tried(&ledgers).await;
+                lists.list_arrived();
+            }));
             controllers.spawn(unless(
                 until_stopped(),
-                watches::ledger_objects::follow(
-                    client.clone(),
-                    registry.clone(),
-                    first_lists.clone(),
-                    readiness.clone(),
-                    scope.clone(),
-                ),
+                ledger_objects::follow(registry.clone(), first_lists.clone(), watches.clone(), scope.clone()),
             ));
             let Some(actor::Bodies { reconcilers, collectors }) = &bodies else { continue };
+            for list in of_bodies {
+                let (tried, reconcilers) = (readiness.clone(), reconcilers.clone());
+                controllers.spawn(unless(until_stopped(), async move {
+                    tried.until_tried(&list).await;
+                    reconcilers.index.first_list_arrived();
+                }));
+            }
             for kind in Kind::ALL {
+                let (registry, reconcilers) = (registry.clone(), reconcilers.clone());
                 let follow =
-                    watches::bodies::follow(registry.clone(), reconcilers.clone(), kind, scope.clone());
+                    watches::bodies::follow(registry, reconcilers, watches.clone(), kind, scope.clone());
                 controllers.spawn(unless(until_stopped(), follow));
             }
-            let slices = scope.api::<EndpointSlice>(&client);
-            let slices = kube::runtime::watcher(slices, peers::selector()).default_backoff();
+            let slices = scope.api::<EndpointSlice>(&watches.client);
+            let slices = watches.watch(scope.list("EndpointSlices"), slices, peers::selector());
             let (collectors, scope) = (collectors.clone(), scope.clone());
             controllers.spawn(unless(until_stopped(), async move {
                 peers::follow(&collectors.peers, scope.namespace(), slices).await;
@@ -281,6 +299,14 @@ impl Operator {
     }
 }
 
+/// Returns when the ledger objects are listed, and the objects of bodies too unless that takes long: an Organism that is
+/// taken up before would be read object by object.
+async fn listed(readiness: Arc<Readiness>, ledgers: List, of_bodies: Vec<List>) {
+    readiness.until_arrived(&ledgers).await;
+    let bodies = of_bodies.iter().map(|list| readiness.until_arrived(list));
+    let _ = tokio::time::timeout(BODY_LISTS, futures::future::join_all(bodies)).await;
+}
+
 /// What bodies and their meshes need.
 async fn bodies(
     options: &BodyOptions,
@@ -296,7 +322,7 @@ async fn bodies(
         issuer_url: options.issuer_url.to_string(),
         issuer_port: options.issuer_url.port,
         issuer_address: options.issuer_url.host.parse().ok(),
-        ca_pem: certificates.ca_pem().to_owned(),
+        ca_pem: certificates.ca_pem(),
     };
     let reconcilers =
         body::Resources::new(client.clone(), metrics.clone(), installation, scopes, options.rollouts);

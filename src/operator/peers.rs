@@ -112,14 +112,13 @@ pub async fn follow(
 ) {
     let mut events = std::pin::pin!(events);
     let mut listed = vec![];
-    while let Some(event) = events.next().await {
+    while let Some(Ok(event)) = events.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(slice)) => listed.push(slice),
-            Ok(Event::InitDone) => peers.replace(namespace, &std::mem::take(&mut listed)),
-            Ok(Event::Apply(slice)) => peers.update(&slice, true),
-            Ok(Event::Delete(slice)) => peers.update(&slice, false),
-            Err(error) => tracing::warn!(%error, "the watch on EndpointSlices failed; retrying"),
+            Event::Init => listed.clear(),
+            Event::InitApply(slice) => listed.push(slice),
+            Event::InitDone => peers.replace(namespace, &std::mem::take(&mut listed)),
+            Event::Apply(slice) => peers.update(&slice, true),
+            Event::Delete(slice) => peers.update(&slice, false),
         }
     }
 }

@@ -245,7 +245,7 @@ impl ConfigMaps {
         let text = object.data.as_ref().and_then(|data| data.get("head"));
         let head = match text {
             Some(text) if ours => Some(
-                serde_json::from_str(text)
+                Head::parse(text)
                     .map_err(|error| self.error("read", &name, StoreErrorKind::Content(error.to_string())))?,
             ),
             _ => None,

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 
-use super::{Head, OpenedSegment, SegmentRef};
+use super::{Head, HeadError, OpenedSegment, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{SealedSegment, hex};
@@ -32,6 +32,8 @@ pub use writer::{ResumePoint, Writer};
 
 const HEAD: &str = "head.json";
 const HEAD_TEMP: &str = "head.json.tmp";
+/// Extension of a segment's temporary file, instead of `segment`.
+const TEMP_EXTENSION: &str = "tmp";
 const SEGMENTS: &str = "segments";
 const LOCK: &str = "lock";
 /// Upper bound for the readable head of a segment, which has a few hundred bytes. A larger file is not read.
@@ -63,8 +65,8 @@ pub enum FolderErrorKind {
     #[error("missing, but there are segments; restore it from a backup, or name another folder")]
     HeadLost,
     /// The head has a format that a later version introduced.
-    #[error("unsupported format {0}; use a newer version of venom")]
-    Newer(u64),
+    #[error(transparent)]
+    Newer(HeadError),
     /// The file was altered, truncated or replaced.
     #[error("{0}; restore it from a backup")]
     Altered(String),
@@ -266,9 +268,18 @@ impl Folder {
         let found = if segments.is_dir() { names(&segments)? } else { vec![] };
         for name in found.into_iter().filter(|name| !listed.contains(name)) {
             let path = segments.join(&name);
-            strays.push(if is_segment_name(&name) { Stray::Leftover(path) } else { Stray::Foreign(path) });
+            strays.push(if is_segment_or_temp(&name) { Stray::Leftover(path) } else { Stray::Foreign(path) });
         }
         Ok(strays)
+    }
+
+    /// The files in this folder and in that of its segments, as far as they can be listed.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let folders = [self.0.clone(), self.segments_path()];
+        let list =
+            |folder: &PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|it| it.path());
+        folders.iter().flat_map(list).filter(|path| path.is_file()).collect()
     }
 
     /// Whether a writer holds the lock.
@@ -309,9 +320,11 @@ fn segment_name(epoch: u64, first: u64, count: u64) -> String {
     format!("{epoch}-{first}-{count}.segment")
 }
 
-fn is_segment_name(name: &str) -> bool {
-    let numbers = name.strip_suffix(".segment").map(|numbers| numbers.split('-').collect::<Vec<_>>());
-    numbers.is_some_and(|numbers| numbers.len() == 3 && numbers.iter().all(|it| it.parse::<u64>().is_ok()))
+/// Whether this is the name of a segment or of its temporary file.
+fn is_segment_or_temp(name: &str) -> bool {
+    let Some((numbers, "segment" | TEMP_EXTENSION)) = name.rsplit_once('.') else { return false };
+    let numbers: Vec<_> = numbers.split('-').collect();
+    numbers.len() == 3 && numbers.iter().all(|it| it.parse::<u64>().is_ok())
 }
 
 /// The SHA3-256 of a file in hexadecimal, by which the head identifies it.

@@ -10,28 +10,30 @@ pub struct ApiFailure(pub kube::Error);
 
 impl fmt::Display for ApiFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            kube::Error::Api(status) if !status.message.is_empty() => out.write_str(&status.message),
-            kube::Error::Api(status) => write!(out, "{} ({})", status.reason, status.code),
-            error => {
-                // The name of the variant says nothing to a reader.
-                let error: &(dyn Error + 'static) = match error {
-                    kube::Error::Service(error) => &**error,
-                    error => error,
-                };
-                let mut text = error.to_string();
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    let cause_text = cause.to_string();
-                    if !text.contains(&cause_text) {
-                        text = format!("{text}: {cause_text}");
-                    }
-                    source = cause.source();
-                }
-                out.write_str(&text)
-            }
-        }
+        out.write_str(&words(&self.0))
     }
+}
+
+/// The text of an [`ApiFailure`].
+#[must_use]
+pub fn words(error: &kube::Error) -> String {
+    let error: &(dyn Error + 'static) = match error {
+        kube::Error::Api(status) if !status.message.is_empty() => return status.message.clone(),
+        kube::Error::Api(status) => return format!("{} ({})", status.reason, status.code),
+        // The name of the variant says nothing to a reader.
+        kube::Error::Service(error) => &**error,
+        error => error,
+    };
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
 }
 
 impl Error for ApiFailure {}

@@ -9,6 +9,10 @@ use crate::ledger::sealed::{HexHash, ReplayStart, SealedSegment};
 use crate::ledger::{Chain, hex};
 use crate::organism::input::ResumeReason;
 
+mod parse;
+
+pub use parse::HeadError;
+
 /// The head of a ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

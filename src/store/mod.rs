@@ -5,6 +5,7 @@
 //! | [`head`] | the mutable record of a ledger, which lists its segments |
 //! | [`injections`] | the recent injections of a ledger, for deduplication |
 //! | [`opened`] | a decoded segment with the chain before and after it |
+//! | [`rebuild`] | a new head from the segments of a lost one |
 //! | [`configmap`] | a ledger in ConfigMaps |
 //! | [`directory`] | a ledger in a folder of a file system |
 //! | [`failure`] | what the API server said, in one sentence |
@@ -17,9 +18,10 @@ pub mod failure;
 pub mod head;
 pub mod injections;
 pub mod opened;
+pub mod rebuild;
 
 pub use failure::ApiFailure;
-pub use head::{Head, SegmentRef};
+pub use head::{Head, HeadError, SegmentRef};
 pub use opened::OpenedSegment;
 
 /// Longest time that one call to the API server may take. Without it, a client that retries internally can spend

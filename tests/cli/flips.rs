@@ -146,7 +146,12 @@ fn altered_json_lines_are_detected() {
     place.ok("run --beats 12");
     place.ok("ledger export venom-ledger -o whole.jsonl");
     let verified = place.ok("ledger verify whole.jsonl");
-    assert_eq!(verified, place.ok("ledger verify venom-ledger"));
+    let (note, verified) = verified.split_once('\n').unwrap();
+    assert!(
+        note.starts_with("end not anchored: nothing here shows whether entries are missing at the end"),
+        "{note}"
+    );
+    assert_eq!(verified.replace("verified but for that", "verified"), place.ok("ledger verify venom-ledger"));
     let whole = fs::read_to_string(place.path("whole.jsonl")).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
     let altered = |lines: Vec<String>| lines.join("\n") + "\n";
@@ -196,7 +201,35 @@ fn an_expected_root_detects_truncation() {
     let whole = fs::read_to_string(place.path("whole.jsonl")).unwrap();
     let cut: String = whole.lines().take(70).map(|line| format!("{line}\n")).collect();
     place.write("cut.jsonl", &cut);
-    place.ok("ledger verify cut.jsonl");
+    let said = place.ok("ledger verify cut.jsonl");
+    assert!(
+        said.starts_with("end not anchored: ") && said.contains("\nverified but for that: 70 entries"),
+        "{said}"
+    );
+    let json = |line: &str| -> serde_json::Value {
+        let done = place.venom(&format!("ledger verify -o json {line}"));
+        let mut value: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+        assert_eq!(value["verified"], done.code == Some(0), "{done:?}");
+        value.as_object_mut().unwrap().remove("root");
+        value
+    };
+    let of_lines = |anchor: Option<&str>, anchored: u64| {
+        serde_json::json!({
+            "source": "cut.jsonl", "verified": true, "findings": [], "floor": 0, "size": 70,
+            "endAnchoredBy": anchor, "anchoredSize": anchored,
+        })
+    };
+    assert_eq!(json("cut.jsonl"), of_lines(None, 0));
+    assert_eq!(json("cut.jsonl --size 70"), of_lines(Some("size"), 70));
+    let root_of_cut = root(said);
+    assert_eq!(json(&format!("cut.jsonl --root {root_of_cut}")), of_lines(Some("root"), 70));
+    assert!(place.ok(&format!("ledger verify cut.jsonl --root {root_of_cut}")).starts_with("verified: 70"));
+    assert_eq!(json("venom-ledger")["endAnchoredBy"], "head");
+    let wrong = json("cut.jsonl --size 85");
+    assert_eq!(
+        (&wrong["verified"], &wrong["findings"]),
+        (&false.into(), &serde_json::json!(["cut.jsonl: expected 85 entries, found 70"]))
+    );
     place.fails(&format!("ledger verify cut.jsonl --root {old}"), 1);
     place.fails("ledger verify cut.jsonl --size 85", 1);
     place.fails(&format!("ledger verify cut.jsonl --root {old} --size 85"), 1);
@@ -208,6 +241,11 @@ fn an_expected_root_detects_truncation() {
     place.fails(&format!("ledger verify venom-ledger --root {old} --size 84"), 1);
     place.ok("ledger export venom-ledger -o longer.jsonl");
     place.ok(&format!("ledger verify longer.jsonl --root {old} --size 85"));
+    let said = place.ok(&format!("ledger verify longer.jsonl --root {old} --size 85"));
+    assert!(
+        said.starts_with("end not anchored: nothing here shows whether entries are missing after entry 84"),
+        "{said}"
+    );
     let new = root(place.ok("ledger verify longer.jsonl"));
     place.ok(&format!("ledger verify venom-ledger --root {new}"));
 

@@ -1,6 +1,7 @@
 //! Tests of the command line: the binary on real folders.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod files;
 mod flips;
 mod kill;
 mod run;

@@ -343,7 +343,7 @@ async fn concurrent_operators_share_one_authority() {
     on_site(async |site| {
         let load = |client: Client| {
             let namespace = site.world.namespace.clone();
-            async move { Certificates::load(client, &namespace).await.unwrap().ca_pem().to_owned() }
+            async move { Certificates::load(client, &namespace).await.unwrap().ca_pem() }
         };
         let all: Vec<String> =
             futures::future::join_all((0..8).map(|_| load(site.world.client.clone()))).await;
@@ -365,4 +365,81 @@ async fn concurrent_operators_share_one_authority() {
         assert_eq!(there.resource_version(), made.resource_version());
     })
     .await;
+}
+
+/// The Secret of the authority is deleted while the operator runs: it is created again with the same key, and that is told.
+#[tokio::test]
+async fn a_secret_lost_under_a_running_operator_is_created_again() {
+    on_site(async |site| {
+        let _operator = site.operator("alpha");
+        let secrets = site.api::<Secret>();
+        let secret = eventually("the authority", async || {
+            secrets.get_opt(CA_SECRET).await.map_err(|error| error.to_string())?.ok_or_else(|| "none".into())
+        })
+        .await;
+        secrets.delete(CA_SECRET, &DeleteParams::default()).await.unwrap();
+        let again = eventually("the Secret again", async || {
+            secrets.get_opt(CA_SECRET).await.map_err(|error| error.to_string())?.ok_or_else(|| "none".into())
+        })
+        .await;
+        assert_eq!(again.data, secret.data);
+        told_of_the_loss(&site, "was deleted and is created again").await;
+    })
+    .await;
+}
+
+/// The Secret is lost between two operators. The new authority's certificates and the old one's are trusted together, and a
+/// node takes a new certificate when its bundle changes.
+#[tokio::test]
+async fn a_secret_lost_without_an_operator_does_not_split_the_mesh() {
+    on_site(async |site| {
+        let mut operator = site.operator("alpha");
+        site.world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "100ms"}})).await;
+        let token = site.token("venom", AUDIENCE, Some(&site.pod("venom").await)).await;
+        let old = site.ca().await;
+        let source = site.source("venom", &token).await;
+        eventually("a certificate", async || source.obtain().await.map_err(|error| error.to_string())).await;
+        assert!(operator.terminate().await.success());
+        site.api::<Secret>().delete(CA_SECRET, &DeleteParams::default()).await.unwrap();
+
+        let mut operator = site.operator("beta");
+        let both = eventually("both authorities in the bundle", async || {
+            let bundle = site.ca().await;
+            let count = bundle.matches("BEGIN CERTIFICATE").count();
+            if count == 2 && bundle.ends_with(&old) { Ok(bundle) } else { Err(format!("{count}")) }
+        })
+        .await;
+        told_of_the_loss(&site, "was lost. A new certificate authority was created").await;
+        let source = site.source("venom", &token).await;
+        eventually("a certificate of the new one", async || {
+            source.obtain().await.map_err(|error| error.to_string())
+        })
+        .await;
+        // A restart keeps both, and says nothing again.
+        assert!(operator.terminate().await.success());
+        let certificates =
+            Certificates::load(site.world.client.clone(), &site.world.namespace).await.unwrap();
+        assert_eq!((certificates.ca_pem(), certificates.lost()), (both, None));
+    })
+    .await;
+}
+
+/// Waits for the Event and the count of a loss.
+async fn told_of_the_loss(site: &Site, told: &str) {
+    use k8s_openapi::api::events::v1::Event;
+    eventually("an Event", async || {
+        let events =
+            site.api::<Event>().list(&Default::default()).await.map_err(|error| error.to_string())?;
+        let notes: Vec<_> = events
+            .items
+            .iter()
+            .filter(|it| {
+                it.reason.as_deref() == Some("AuthorityLost") && it.type_.as_deref() == Some("Warning")
+            })
+            .map(|it| it.note.clone().unwrap_or_default())
+            .collect();
+        if notes.len() == 1 && notes[0].contains(told) { Ok(()) } else { Err(format!("{notes:?}")) }
+    })
+    .await;
+    assert_eq!(crate::http::metric_of(&site.metrics, "venom_mesh_ca_lost_total"), 1.0);
 }

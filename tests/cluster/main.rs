@@ -26,6 +26,7 @@ mod pruning;
 #[path = "../rederive/mod.rs"]
 mod rederive;
 mod refusals;
+mod repair;
 mod rights;
 mod rollouts;
 mod service;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use venom::api::Organism;
 
 use crate::harness::{eventually, kubeconfig};
-use crate::http::{free_address, metric_of};
+use crate::http::{free_address, get, metric_of};
 use crate::operator::Operator;
 use crate::world::{World, in_world};
 
@@ -63,6 +63,19 @@ impl World {
 
     /// Creates the role binding.
     async fn bind(&self) {
+        self.bind_account_of(&self.namespace).await;
+    }
+
+    /// Creates the role and its binding for the service account of another namespace.
+    async fn admit_account_of(&self, namespace: &str) {
+        let metadata = ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() };
+        let role = Role { metadata, rules: Some(rules()) };
+        let roles: Api<Role> = Api::namespaced(self.client.clone(), &self.namespace);
+        roles.create(&PostParams::default(), &role).await.unwrap();
+        self.bind_account_of(namespace).await;
+    }
+
+    async fn bind_account_of(&self, namespace: &str) {
         let group = "rbac.authorization.k8s.io";
         let binding = RoleBinding {
             metadata: ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() },
@@ -70,7 +83,7 @@ impl World {
             subjects: Some(vec![Subject {
                 kind: "ServiceAccount".into(),
                 name: NAME.into(),
-                namespace: Some(self.namespace.clone()),
+                namespace: Some(namespace.to_owned()),
                 ..Subject::default()
             }]),
         };
@@ -211,6 +224,55 @@ async fn an_operator_without_permissions_retries_and_exits_at_sigterm() {
         assert_eq!(resumes.len(), 1, "{resumes:?}");
         assert_eq!(resumes[0]["reason"], "takeover");
         live.check_status(&status);
+    })
+    .await;
+}
+
+/// Two namespaces are listed, and the role in the second is missing at the start. The first goes on; the second is named,
+/// and taken up when the role is there.
+#[tokio::test]
+async fn a_namespace_without_a_role_does_not_stop_the_others() {
+    in_world(async |world| {
+        in_world(async |other| {
+            let folder = tempfile::tempdir().unwrap();
+            let account = world.account(folder.path()).await;
+            let address = free_address();
+            let more = ["--namespace", &*other.namespace, "--metrics-addr", &*address];
+            let mut operator = Operator::start(&world.namespace, "alpha", Some(&account), &more);
+            for it in [&world, &other] {
+                it.create::<Organism>("venom", json!({"pulse": {"minPeriod": "20ms"}})).await;
+            }
+            world.beating("venom").await;
+            world.beats_more("venom", 20).await;
+            let verbose = || get(&address, "/readyz?verbose").unwrap();
+            let failing = || metric_of(&address, "venom_watches_failing");
+            eventually("readiness that names the other namespace", async || {
+                let (code, text) = verbose();
+                let named = format!("the watch on ledger objects in {} fails: ", other.namespace);
+                let named = text.lines().any(|it| it.starts_with(&named) && it.contains("forbidden"));
+                let all = failing() > 3.0
+                    && metric_of(&address, r#"venom_watch_failures_total{list="Genomes"}"#) > 0.0;
+                if code == 200 && named && all { Ok(()) } else { Err(format!("{code}: {text}")) }
+            })
+            .await;
+            assert!(other.status("venom").await.conditions.is_empty());
+
+            other.admit_account_of(&world.namespace).await;
+            other.beating("venom").await;
+            eventually("no failing watch", async || {
+                let (code, text) = verbose();
+                if (code, text.as_str(), failing()) == (200, "ok\n", 0.0) { Ok(()) } else { Err(text) }
+            })
+            .await;
+            assert!(operator.runs());
+            let log = operator.log();
+            let named = |line: &&str| line.contains("the watch fails") && line.contains(&other.namespace);
+            let lines: Vec<_> = log.lines().filter(named).collect();
+            // One for each list; a retry with the same failure is not logged.
+            assert!((4..=8).contains(&lines.len()), "{lines:?}");
+            assert_eq!(world.ledger("venom").await.check().inputs_of("resume").len(), 0, "it never stopped");
+        })
+        .await;
     })
     .await;
 }

@@ -64,8 +64,14 @@ impl World {
 
     /// Runs `venom ledger COMMAND organism/NAME` and returns its output, or its error.
     pub fn venom_ledger(&self, command: &str, name: &str) -> Result<String, String> {
+        self.venom_ledger_with(command, name, &[])
+    }
+
+    /// Like [`World::venom_ledger`], with more arguments.
+    pub fn venom_ledger_with(&self, command: &str, name: &str, more: &[&str]) -> Result<String, String> {
         let mut venom = Command::new(env!("CARGO_BIN_EXE_venom"));
-        venom.args(["ledger", command, &format!("organism/{name}"), "-n", &self.namespace]);
+        venom.args(["ledger", command, &format!("organism/{name}"), "-n", &self.namespace]).args(more);
+        venom.stdin(std::process::Stdio::null());
         if let Some(path) = &self.kubeconfig {
             venom.env("KUBECONFIG", path);
         }

@@ -87,6 +87,31 @@ fn credentials_need_an_identity_and_an_organism() {
     assert!(Credentials::from_pem(authority.ca_pem(), &pem, &key, Some("uid")).is_err());
 }
 
+/// A certificate from the future is not waited for: a clock is wrong.
+#[tokio::test]
+async fn a_certificate_from_the_future_names_the_clock() {
+    let temp = TempDir::new().unwrap();
+    let authority = authority();
+    let sign = |now: SystemTime| crate::support::issue(&authority, &pod("a"), now, DAY);
+    std::fs::write(temp.path().join("ca.pem"), authority.ca_pem()).unwrap();
+    let source = CertificateSource::Directory(temp.path().to_owned());
+    std::fs::write(temp.path().join("identity.pem"), sign(SystemTime::now() + Duration::from_secs(3600)))
+        .unwrap();
+    let error = source.obtain().await.unwrap_err().to_string();
+    assert!(
+        error.contains("is valid only in 3") && error.contains("check the clock of this machine"),
+        "{error}"
+    );
+    // Within what clocks may differ.
+    std::fs::write(temp.path().join("identity.pem"), sign(SystemTime::now() + Duration::from_secs(60)))
+        .unwrap();
+    let credentials = source.obtain().await.unwrap();
+    let now = SystemTime::now();
+    assert!(credentials.renewal_due(now).is_err());
+    assert_eq!(credentials.renewal_due(credentials.renew_at()), Ok(()));
+    assert_eq!(credentials.renewal_due(now - DAY), Ok(()), "the clock was set back");
+}
+
 #[tokio::test]
 async fn a_mesh_directory_is_created_and_renewed() {
     let temp = TempDir::new().unwrap();

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::super::source::{self, WalkFrom, walk};
+use super::super::source::{self, Source, WalkFrom, walk};
 use super::super::{Error, stdout};
 use super::progress::Progress;
 use crate::ledger::replay::Replay;
@@ -25,7 +25,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let failed = |what: &dyn std::fmt::Display| Error::Failed(format!("{name}: {what}"));
     let mut replay = Replay::default();
     let progress = Progress::new("derived");
+    let mut last = 0;
     walk(&mut source, WalkFrom::AfterGaps, &mut |entry| {
+        last = entry.index;
         replay.feed(entry).map_err(|mismatch| failed(&mismatch))?;
         progress.add(1);
         Ok(())
@@ -39,9 +41,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
     replay.finish().map_err(|mismatch| failed(&mismatch))?;
 
     let mut out = stdout();
-    writeln!(out, "replayed: {beats} beats from entry {from}, every number follows")?;
+    writeln!(out, "replayed: {beats} beats from entry {from} to entry {last}, every number follows")?;
     for (action, count) in Action::ALL.iter().zip(decisions) {
         writeln!(out, "  {:<15}{count:>12}", action.as_str())?;
+    }
+    if matches!(source, Source::Lines(_)) {
+        writeln!(
+            out,
+            "end not anchored: nothing here shows whether entries are missing after entry {last}; see venom ledger verify --help"
+        )?;
     }
     Ok(out.flush()?)
 }

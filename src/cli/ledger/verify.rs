@@ -1,8 +1,12 @@
 //! `venom ledger verify`: checks every hash and link, the Merkle root, and that no file is missing or unexpected.
+//!
+//! Whether entries are missing at the end is known only from outside the entries: from a head, or from the size or root
+//! that the user expects. Without them the result says that the end is not anchored.
 
 use std::io::Write;
 
 use rayon::prelude::*;
+use serde::Serialize;
 
 use super::super::source::{self, Lines, Source, Store};
 use super::super::{Error, stdout};
@@ -12,15 +16,36 @@ use crate::store::{Head, OpenedSegment, SegmentRef};
 
 /// Arguments of `venom ledger verify`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_STATUS)]
 pub struct Args {
     #[command(flatten)]
     source: source::Args,
+    /// Format of the result
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value_t = Format::Text)]
+    output: Format,
     /// The expected Merkle root, from a source that you trust
     #[arg(long, value_name = "HEX", value_parser = root)]
     root: Option<Hash>,
     /// The expected number of entries; with --root, the number of entries that the root covers
     #[arg(long, value_name = "N")]
     size: Option<u64>,
+}
+
+/// What the exit status means.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  All that could be checked is right. JSON lines have no head: unless --size or --root is given, entries may be
+     missing at the end, and the result says so (\"end not anchored\"; in JSON, endAnchoredBy is null)
+  1  At least one finding, or the ledger cannot be read
+  2  Wrong usage";
+
+/// Format of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 fn root(text: &str) -> Result<Hash, String> {
@@ -36,8 +61,21 @@ pub struct Expected {
     pub size: Option<u64>,
 }
 
-/// The result of a verification.
-#[derive(Debug, Default)]
+/// What says that no entry is missing at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Anchor {
+    /// The ledger's own head.
+    Head,
+    /// `--size`.
+    Size,
+    /// `--root`.
+    Root,
+}
+
+/// The result of a verification. Serialized, it is the JSON that the command prints.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// One line for each problem.
     pub findings: Vec<String>,
@@ -46,7 +84,16 @@ pub struct Report {
     /// Number of entries since genesis.
     pub size: u64,
     /// Merkle root over all of them; `None` if it cannot be computed.
+    #[serde(serialize_with = "as_hex")]
     pub root: Option<Hash>,
+    /// What says that no entry follows those found; `None` if nothing does.
+    pub end_anchored_by: Option<Anchor>,
+    /// Number of entries that are covered by the anchor.
+    pub anchored_size: u64,
+}
+
+fn as_hex<S: serde::Serializer>(hash: &Option<Hash>, serializer: S) -> Result<S::Ok, S::Error> {
+    hash.as_ref().map(hex).serialize(serializer)
 }
 
 impl Report {
@@ -80,7 +127,10 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Source::Store(it) => store(&**it, &expected)?,
         Source::Lines(it) => lines(it, &expected)?,
     };
-    let printed = print(&report);
+    let printed = match args.output {
+        Format::Text => print(&report),
+        Format::Json => print_json(&name, &report),
+    };
     // The findings determine the exit code even if stdout was closed.
     report.into_result(&name)?;
     printed
@@ -102,8 +152,36 @@ fn print(report: &Report) -> Result<(), Error> {
                 )
             }
         };
-        writeln!(out, "verified: {} entries from index {floor}, size {size}, {root}", size - floor)?;
+        let verdict = if report.end_anchored_by.is_some() {
+            "verified"
+        } else {
+            writeln!(out, "end not anchored: {}", not_anchored(report.anchored_size))?;
+            "verified but for that"
+        };
+        writeln!(out, "{verdict}: {} entries from index {floor}, size {size}, {root}", size - floor)?;
     }
+    Ok(out.flush()?)
+}
+
+/// What a missing anchor means. Entries before `anchored` are covered by one.
+fn not_anchored(anchored: u64) -> String {
+    let after = match anchored {
+        0 => "at the end".to_owned(),
+        covered => format!("after entry {}", covered - 1),
+    };
+    format!(
+        "nothing here shows whether entries are missing {after}; compare --size or --root with those in \
+         status.ledger, or with what you kept elsewhere"
+    )
+}
+
+fn print_json(name: &str, report: &Report) -> Result<(), Error> {
+    let mut value =
+        serde_json::to_value(report).map_err(|error| Error::Failed(format!("{name}: {error}")))?;
+    value["source"] = name.into();
+    value["verified"] = report.findings.is_empty().into();
+    let mut out = stdout();
+    writeln!(out, "{value}")?;
     Ok(out.flush()?)
 }
 
@@ -136,7 +214,13 @@ struct Checked {
 }
 
 fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, Error> {
-    let mut report = Report { floor: head.floor, size: head.size, ..Report::default() };
+    let mut report = Report {
+        floor: head.floor,
+        size: head.size,
+        anchored_size: head.size,
+        end_anchored_by: Some(Anchor::Head),
+        ..Report::default()
+    };
     let name = store.name();
     check_ranges(&name, head, &mut report.findings);
 
@@ -270,6 +354,14 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
     at_size = at_size.filter(|_| known);
     let name = lines.name().to_owned();
     report.findings.extend(unexpected(&name, expected, report.floor, report.size, report.root, at_size));
+    // What is expected was found, or is a finding.
+    report.anchored_size = match (expected.root, expected.size) {
+        (None, None) => 0,
+        (Some(_), None) => report.size,
+        (_, Some(size)) => size,
+    };
+    report.end_anchored_by = (report.findings.is_empty() && report.anchored_size == report.size)
+        .then_some(if expected.root.is_some() { Anchor::Root } else { Anchor::Size });
     Ok(report)
 }
 

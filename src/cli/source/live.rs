@@ -1,12 +1,11 @@
 //! A ledger in a cluster.
 
+use kube::ResourceExt;
 use kube::api::Api;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt};
 use tokio::runtime::Runtime;
 
 use super::super::Error;
-use super::{Cluster, Store};
+use super::{Cluster, Connection, Store, failed};
 use crate::api::Organism;
 use crate::ledger::SealedSegment;
 use crate::store::configmap::ConfigMaps;
@@ -21,25 +20,12 @@ pub(super) struct Live {
     name: String,
 }
 
-fn failed(name: &str, error: &dyn std::fmt::Display) -> Error {
-    // Errors of the API server may have several lines.
-    let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    Error::Failed(format!("{name}: {line}"))
-}
-
 impl Live {
     /// Opens the ledger of the Organism `organism`.
     pub(super) fn open(organism: &str, cluster: &Cluster) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .map_err(|error| Error::Failed(format!("cannot start the runtime: {error}")))?;
+        let Connection { runtime, client, namespace } = cluster.connect()?;
         let shown = format!("organism/{organism}");
-        let (maps, uid, namespace) = runtime.block_on(async {
-            let config = config(cluster).await.map_err(|error| failed("kubeconfig", &error))?;
-            let namespace = cluster.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-            let client = Client::try_from(config).map_err(|error| failed("kubeconfig", &error))?;
+        let (maps, uid) = runtime.block_on(async {
             let organisms: Api<Organism> = Api::namespaced(client.clone(), &namespace);
             let response = tokio::time::timeout(CALL_TIMEOUT, organisms.get_opt(organism)).await;
             let found = response
@@ -47,7 +33,7 @@ impl Live {
                 .map_err(|error| failed(&shown, &error))?;
             let uid = found.and_then(|found| found.uid());
             let maps = ConfigMaps::new(client, &namespace, organism, uid.as_deref().unwrap_or_default());
-            Ok::<_, Error>((maps, uid, namespace))
+            Ok::<_, Error>((maps, uid))
         })?;
         Ok(Self { runtime, maps, uid, name: format!("{shown} in {namespace}") })
     }
@@ -55,16 +41,6 @@ impl Live {
     fn wrong(&self, what: &str) -> Error {
         Error::Failed(format!("{}: {what}", self.name))
     }
-}
-
-/// Loads the kubeconfig by kubectl's rules.
-async fn config(cluster: &Cluster) -> Result<Config, Box<dyn std::error::Error>> {
-    let options = KubeConfigOptions { context: cluster.context.clone(), ..KubeConfigOptions::default() };
-    Ok(match &cluster.kubeconfig {
-        Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
-        None if cluster.context.is_some() => Config::from_kubeconfig(&options).await?,
-        None => Config::infer().await?,
-    })
 }
 
 impl Store for Live {

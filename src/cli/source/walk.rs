@@ -91,6 +91,12 @@ fn walk_store(
         next = opened.after.size();
         end = Some(opened.after);
     }
+    if end.is_some_and(|end| end.size() == head.size && head.chain().is_none_or(|stated| stated != end)) {
+        return Err(Error::Failed(format!(
+            "{}: the last entry is not the one in the head; run venom ledger verify",
+            store.name()
+        )));
+    }
     Ok(())
 }
 

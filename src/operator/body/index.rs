@@ -263,7 +263,7 @@ impl Index {
         }
     }
 
-    /// Notes that the first list of one watch has arrived.
+    /// Notes that the first list of one watch has arrived, or cannot be had.
     pub fn first_list_arrived(&self) {
         self.awaited.send_modify(|awaited| *awaited = awaited.saturating_sub(1));
     }

@@ -13,7 +13,7 @@ fn authority_round_trips_through_its_secret() {
     let (key, request) = generate_key_and_csr().unwrap();
     let pod = Identity::pod(TRUST_DOMAIN, "1-2", "3-4").unwrap();
     let signed = second.sign(&request, &pod).unwrap();
-    assert_eq!(Credentials::from_pem(first.ca_pem(), &signed, &key, None).unwrap().identity, pod);
+    assert_eq!(Credentials::from_pem(&first.ca_pem(), &signed, &key, None).unwrap().identity, pod);
 }
 
 #[test]

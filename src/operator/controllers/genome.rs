@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{ReconcileError, claim};
 use crate::api;
 use crate::operator::call::call;
+use crate::operator::health::List;
 use crate::operator::key::Key;
 use crate::operator::publisher::conditions::Conditions;
 
@@ -29,7 +30,7 @@ pub struct Context {
     /// The Organisms of the same scope.
     pub organisms: Store<DeserializeGuard<api::Organism>>,
     /// The first list of these, as the readiness calls it.
-    pub list: String,
+    pub list: List,
 }
 
 /// Brings one Genome's claim and condition up to date.
@@ -56,7 +57,7 @@ async fn try_reconcile(
             return Ok(Requeue::await_change());
         }
     };
-    if context.shared.readiness.is_waiting_for(&context.list) {
+    if context.shared.watches.readiness.is_waiting_for(&context.list) {
         // Without the Organisms every claim would have to be checked by a call.
         return Ok(Requeue::requeue(FIRST_LIST));
     }

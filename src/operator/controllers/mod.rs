@@ -16,7 +16,7 @@ pub mod retries;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -29,10 +29,9 @@ use self::organism_events::OrganismEvents;
 use self::retries::Retries;
 use super::actor;
 use super::call::CallError;
-use super::health::Readiness;
 use super::metrics::Metrics;
 use super::registry::Registry;
-use super::watches::{Scope, stopped};
+use super::watches::{Scope, Watches, stopped};
 use crate::api;
 
 /// Reconciliations in progress, of each kind.
@@ -51,8 +50,8 @@ pub struct Context {
     pub actors: Arc<actor::Resources>,
     /// Counts failures.
     pub metrics: Arc<Metrics>,
-    /// Notes when the first lists have arrived.
-    pub readiness: Arc<Readiness>,
+    /// The watches, and which of their lists have arrived.
+    pub watches: Watches,
     /// Organisms whose reconciliation has failed.
     pub organisms: Retries,
     /// Genomes whose reconciliation has failed.
@@ -83,38 +82,42 @@ impl ReconcileError {
     }
 }
 
-/// Starts the controllers of one scope; they end when `stopping` becomes true.
+/// The name of the list of Organisms.
+pub const ORGANISMS: &str = "Organisms";
+
+/// Starts the controllers of one scope; they end when `stopping` becomes true. Organisms are listed after `ready`.
 pub fn start(
     tasks: &mut JoinSet<()>,
     context: &Arc<Context>,
     scope: &Scope,
     stopping: &watch::Receiver<bool>,
+    ready: impl Future<Output = ()> + Send + 'static,
 ) {
-    let list = scope.describe("Organisms");
-    context.readiness.wait_for(&list);
+    let list = scope.list(ORGANISMS);
+    context.watches.readiness.wait_for(&list);
+    let organisms = || scope.api::<Organism>(&context.watches.client);
+    let genomes = || scope.api::<Genome>(&context.watches.client);
+    let config = watcher::Config::default;
     let (store, writer) = reflector::store();
-    let (readiness, arrived) = (context.readiness.clone(), list.clone());
-    let (mut events, released) = OrganismEvents::new(context.registry.clone(), store.clone(), scope.clone());
-    let organisms = watcher(scope.api::<Organism>(&context.client), watcher::Config::default())
-        .default_backoff()
-        .reflect(writer)
-        .inspect(move |event| {
-            if let Ok(event) = event {
-                events.observe(event);
-            }
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                readiness.arrived(&arrived);
-            }
-        })
-        .applied_objects();
-    let organisms = Controller::for_stream(organisms, store.clone());
-    let genomes = scope.api::<Genome>(&context.client);
+    let (mut observer, released) =
+        OrganismEvents::new(context.registry.clone(), store.clone(), scope.clone());
+    let events = context.watches.watch(list.clone(), organisms(), config());
+    let events = ready.map(move |()| events).flatten_stream().reflect(writer).inspect(move |event| {
+        if let Ok(event) = event {
+            observer.observe(event);
+        }
+    });
+    let claimed = context.watches.watch(scope.list("Genomes of Organisms"), genomes(), config());
+    let (bound, bound_writer) = reflector::store();
+    let genomes = context.watches.watch(scope.list("Genomes"), genomes(), config());
+    let organisms = Controller::for_stream(events.applied_objects(), store.clone());
+    let genomes = Controller::for_stream(genomes.reflect(bound_writer).applied_objects(), bound);
     let users = store.clone();
     let config = || controller::Config::default().concurrency(RECONCILERS);
     tasks.spawn(
         organisms
             .with_config(config())
-            .watches(genomes.clone(), watcher::Config::default(), move |genome| organisms_of(&users, &genome))
+            .watches_stream(claimed.touched_objects(), move |genome| organisms_of(&users, &genome))
             .reconcile_all_on(changes(context.registry.panics()))
             .graceful_shutdown_on(stopped(stopping.clone()))
             .run(organism::reconcile, organism::error_policy, context.clone())
@@ -122,7 +125,7 @@ pub fn start(
     );
     let context = Arc::new(genome::Context { shared: context.clone(), organisms: store, list });
     tasks.spawn(
-        Controller::new(genomes, watcher::Config::default())
+        genomes
             .with_config(config())
             .reconcile_on(released)
             .graceful_shutdown_on(stopped(stopping.clone()))

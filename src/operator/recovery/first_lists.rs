@@ -61,7 +61,7 @@ impl FirstLists {
         });
     }
 
-    /// Notes that one list has arrived.
+    /// Notes that one list has arrived, or cannot be had.
     pub fn list_arrived(&self) {
         self.missing.send_modify(|lists| *lists = lists.saturating_sub(1));
     }

@@ -32,6 +32,7 @@ use crate::store::configmap::{
     ConfigMaps, Objects, StoreError, StoreErrorKind, StoredHead, parse_archived_name, parse_segment_name,
 };
 use crate::store::head::{Head, head_unreadable};
+use crate::store::rebuild::LARGEST_EPOCH;
 use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Why a ledger could not be recovered.
@@ -128,7 +129,8 @@ pub async fn recover(
     // Names of segments carry the epoch of their writer, and no name is used twice.
     let unused_epoch = |epoch: u64| {
         let used = existing.keys().filter_map(|object| parse_segment_name(&name, object));
-        used.map(|(epoch, ..)| epoch).max().unwrap_or_default().max(epoch) + 1
+        let used = used.map(|(epoch, ..)| epoch).filter(|epoch| *epoch <= LARGEST_EPOCH);
+        used.max().unwrap_or_default().max(epoch) + 1
     };
     let (head, continues) = match plan(found, &uid, published, archived) {
         Plan::Continue(mut head) => {

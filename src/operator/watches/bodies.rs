@@ -5,10 +5,9 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use kube::core::{DynamicObject, PartialObjectMeta, Resource};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, ResourceExt};
 
-use super::Scope;
+use super::{Scope, Watches};
 use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::actor::mailbox::Message;
 use crate::operator::body;
@@ -18,19 +17,26 @@ use crate::operator::key::Key;
 use crate::operator::registry::Registry;
 
 /// Follows the objects of one kind in one scope.
-pub async fn follow(registry: Arc<Registry>, bodies: Arc<body::Resources>, kind: Kind, scope: Scope) {
+pub async fn follow(
+    registry: Arc<Registry>,
+    bodies: Arc<body::Resources>,
+    watches: Watches,
+    kind: Kind,
+    scope: Scope,
+) {
     // Without the component the label selects ledger objects too: they are many, and watched elsewhere.
     let selector = format!("{ORGANISM_LABEL},{COMPONENT_LABEL}={COMPONENT}");
     let config = watcher::Config::default().labels(&selector);
     let resource = kind.resource();
+    let list = scope.list(kind.plural());
     let watched = Watched { registry: &registry, index: &bodies.index, kind, scope: &scope };
     if matches!(kind, Kind::Deployment | Kind::HorizontalPodAutoscaler) {
-        let api: Api<DynamicObject> = scope.dynamic_api(&bodies.client, &resource);
-        watched.follow(watch(api, config).default_backoff(), ObservedStatus::of).await;
+        let api: Api<DynamicObject> = scope.dynamic_api(&watches.client, &resource);
+        watched.follow(watches.watch(list, api, config), ObservedStatus::of).await;
     } else {
-        let api: Api<PartialObjectMeta<DynamicObject>> = scope.dynamic_api(&bodies.client, &resource);
+        let api: Api<PartialObjectMeta<DynamicObject>> = scope.dynamic_api(&watches.client, &resource);
         let metadata_only = |_: &PartialObjectMeta<DynamicObject>| ObservedStatus::default();
-        watched.follow(watch(api, config).default_backoff(), metadata_only).await;
+        watched.follow(watches.watch(list, api, config), metadata_only).await;
     }
 }
 
@@ -50,38 +56,31 @@ impl Watched<'_> {
         let id = |object: &K| (self.kind, object.name_any());
         let mut events = std::pin::pin!(events);
         let mut list = vec![];
-        let mut first = true;
-        while let Some(event) = events.next().await {
+        while let Some(Ok(event)) = events.next().await {
             match event {
-                Ok(Event::Init) => list.clear(),
-                Ok(Event::InitApply(object)) => {
+                Event::Init => list.clear(),
+                Event::InitApply(object) => {
                     if let Some(key) = key_of(&object) {
                         list.push((key, id(&object), object.meta().clone(), status(&object)));
                     }
                 }
-                Ok(Event::InitDone) => {
+                Event::InitDone => {
                     let changed =
                         self.index.replace(self.kind, self.scope.namespace(), std::mem::take(&mut list));
-                    if std::mem::take(&mut first) {
-                        self.index.first_list_arrived();
-                    }
                     changed.iter().for_each(|key| self.wake(key));
                 }
-                Ok(Event::Apply(object)) => {
+                Event::Apply(object) => {
                     if let Some(key) = key_of(&object)
                         && self.index.put(&key, id(&object), object.meta(), Some(status(&object)))
                     {
                         self.wake(&key);
                     }
                 }
-                Ok(Event::Delete(object)) => {
+                Event::Delete(object) => {
                     if let Some(key) = key_of(&object) {
                         self.index.remove(&key, &id(&object), &object.uid().unwrap_or_default());
                         self.wake(&key);
                     }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, kind = ?self.kind, "the watch on a body's objects failed; retrying");
                 }
             }
         }

@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt};
 
-use super::Scope;
+use super::{Scope, Watches};
 use crate::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use crate::operator::actor::mailbox::Message;
 use crate::operator::committer::LedgerEvent;
-use crate::operator::health::Readiness;
 use crate::operator::key::Key;
 use crate::operator::recovery::first_lists::FirstLists;
 use crate::operator::registry::Registry;
@@ -22,48 +20,40 @@ use crate::store::configmap::{LedgerObject, Objects};
 
 type Object = PartialObjectMeta<ConfigMap>;
 
+/// The name of their list.
+pub const LIST: &str = "ledger objects";
+
 /// Follows the ledger objects of one scope.
-pub async fn follow(
-    client: Client,
-    registry: Arc<Registry>,
-    first_lists: Arc<FirstLists>,
-    readiness: Arc<Readiness>,
-    scope: Scope,
-) {
-    let list = scope.describe("ledger objects");
+pub async fn follow(registry: Arc<Registry>, first_lists: Arc<FirstLists>, watches: Watches, scope: Scope) {
     // A body's ConfigMap carries no UID label.
     let config = watcher::Config::default().labels(&format!("{ORGANISM_LABEL},{UID_LABEL}"));
-    let events = watcher::watcher(scope.api::<Object>(&client), config).default_backoff();
-    handle(events, &registry, &first_lists, scope.namespace(), || readiness.arrived(&list)).await;
+    let events = watches.watch(scope.list(LIST), scope.api::<Object>(&watches.client), config);
+    handle(events, &registry, &first_lists, scope.namespace()).await;
 }
 
-/// Sends each deletion, and every list but the first, to the actors of the scope. `listed` is called after the
-/// first list.
+/// Sends each deletion, and every list but the first, to the actors of the scope.
 async fn handle(
     events: impl Stream<Item = Result<Event<Object>, watcher::Error>> + Send,
     registry: &Registry,
     first_lists: &FirstLists,
     namespace: Option<&str>,
-    listed: impl Fn(),
 ) {
     let mut events = std::pin::pin!(events);
     let mut list: BTreeMap<Key, Objects> = BTreeMap::new();
     let mut first = true;
-    while let Some(event) = events.next().await {
+    while let Some(Ok(event)) = events.next().await {
         match event {
-            Ok(Event::Init) => list.clear(),
-            Ok(Event::InitApply(object)) => {
+            Event::Init => list.clear(),
+            Event::InitApply(object) => {
                 if let Some((key, object)) = parse(&object) {
                     first_lists.add(&key, object.clone());
                     list.entry(key).or_default().insert(object.name.clone(), object);
                 }
             }
-            Ok(Event::InitDone) => {
+            Event::InitDone => {
                 let mut all = std::mem::take(&mut list);
                 if std::mem::take(&mut first) {
                     // A recovery before the first list has read the cluster by itself.
-                    first_lists.list_arrived();
-                    listed();
                     continue;
                 }
                 // Of this scope only: the list tells nothing about other namespaces.
@@ -73,19 +63,18 @@ async fn handle(
                     registry.send(&key, Message::LedgerObjects(LedgerEvent::Listed(existing)));
                 }
             }
-            Ok(Event::Delete(object)) => {
+            Event::Delete(object) => {
                 if let Some((key, object)) = parse(&object) {
                     first_lists.remove(&key, &object);
                     let LedgerObject { name, uid, .. } = object;
                     registry.send(&key, Message::LedgerObjects(LedgerEvent::Deleted { name, uid }));
                 }
             }
-            Ok(Event::Apply(object)) => {
+            Event::Apply(object) => {
                 if let Some((key, object)) = parse(&object) {
                     first_lists.add(&key, object);
                 }
             }
-            Err(error) => tracing::warn!(%error, "the watch on ledger objects failed; retrying"),
         }
     }
 }

@@ -4,23 +4,21 @@
 //! |---|---|
 //! | [`bodies`] | objects of bodies, into the index of bodies |
 //! | [`ledger_objects`] | ledger objects, to the actor of their organism |
+//! | [`Watches`] | a watch that is tried again for as long as it fails |
 
 pub mod bodies;
 pub mod ledger_objects;
-
-use std::time::Duration;
+mod retry;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::Client;
-use kube::api::{Api, ListParams};
-use kube::core::{ApiResource, DynamicObject, Resource};
+use kube::api::Api;
+use kube::core::{ApiResource, Resource};
 use tokio::sync::watch;
 
-use super::body::build::Kind;
-use crate::api;
+use super::health::List;
 
-/// How long to wait for CRDs to be served.
-const CRD_TIMEOUT: Duration = Duration::from_secs(60);
+pub use retry::Watches;
 
 /// A namespace, or all of them.
 #[derive(Clone, Debug)]
@@ -68,13 +66,10 @@ impl Scope {
         }
     }
 
-    /// What a list of `kind` in this scope is called.
+    /// The list of `kind` in this scope.
     #[must_use]
-    pub fn describe(&self, kind: &str) -> String {
-        match &self.0 {
-            Some(namespace) => format!("{kind} in {namespace}"),
-            None => kind.to_owned(),
-        }
+    pub fn list(&self, kind: &'static str) -> List {
+        List { kind, namespace: self.0.clone() }
     }
 }
 
@@ -82,44 +77,4 @@ impl Scope {
 pub async fn stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone: stop as well.
     let _ = stopping.wait_for(|&stop| stop).await;
-}
-
-/// The operator may not list a kind, or the kind is not served.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot list {0}: {1}; install the CRDs (`venom crds | kubectl apply -f -`) and check the role")]
-pub struct AccessError(&'static str, kube::Error);
-
-/// Lists one object of each kind, so that missing rights are an error at the start: a watch that keeps failing
-/// would only stall. CRDs that were applied a moment ago are not served yet, so this waits for them a while.
-///
-/// # Errors
-/// [`AccessError`].
-pub async fn check_access(client: &Client, scopes: &[Scope], bodies: bool) -> Result<(), AccessError> {
-    for scope in scopes {
-        can_list("Organisms", &scope.api::<api::Organism>(client)).await?;
-        can_list("Genomes", &scope.api::<api::Genome>(client)).await?;
-        for kind in Kind::ALL.into_iter().filter(|_| bodies) {
-            let api: Api<DynamicObject> = scope.dynamic_api(client, &kind.resource());
-            can_list(kind.plural(), &api).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn can_list<K>(kind: &'static str, api: &Api<K>) -> Result<(), AccessError>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let one = ListParams::default().limit(1);
-    let give_up = tokio::time::Instant::now() + CRD_TIMEOUT;
-    loop {
-        match api.list_metadata(&one).await {
-            Ok(_) => return Ok(()),
-            Err(kube::Error::Api(error)) if error.code == 404 && tokio::time::Instant::now() < give_up => {
-                tracing::info!(kind, "not served yet; waiting");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(error) => return Err(AccessError(kind, error)),
-        }
-    }
 }

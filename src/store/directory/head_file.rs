@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha3::{Digest, Sha3_256};
 
-use super::super::Head;
+use super::super::{Head, HeadError};
 use super::FolderErrorKind;
 use crate::ledger::{canonical, hex};
 
@@ -31,10 +31,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, FolderErrorKind> {
     let format = value.as_object_mut().and_then(|fields| fields.remove("format"));
     match format.as_ref().and_then(Value::as_u64) {
         Some(FORMAT) => {}
-        Some(newer) if newer > FORMAT => return Err(FolderErrorKind::Newer(newer)),
+        Some(newer) if newer > FORMAT => {
+            let error = HeadError::Newer(format!("format {newer}, known is {FORMAT}"));
+            return Err(FolderErrorKind::Newer(error));
+        }
         _ => return Err(altered(&"no valid format")),
     }
-    serde_json::from_value(value).map_err(|error| altered(&error))
+    Head::from_json(value).map_err(|error| match error {
+        HeadError::Newer(_) => FolderErrorKind::Newer(error),
+        HeadError::Invalid(what) => altered(&what),
+    })
 }
 
 /// SHA3-256 of the canonical JSON of `value`, in hexadecimal.
@@ -64,12 +70,13 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_distinguished_from_an_altered_file() {
-        let mut value: Value = serde_json::from_str(&text(&Head::empty("", 1, 1, "")).unwrap()).unwrap();
-        value.as_object_mut().unwrap().remove("sha3");
-        value["format"] = 2.into();
-        value["more"] = "of a later version".into();
-        value["sha3"] = checksum_of(&value).unwrap().into();
-        let text = canonical::to_string(&value).unwrap();
-        assert!(matches!(parse(text.as_bytes()), Err(FolderErrorKind::Newer(2))));
+        for (field, newer) in [("format", Value::from(2)), ("more", "of a later version".into())] {
+            let mut value: Value = serde_json::from_str(&text(&Head::empty("", 1, 1, "")).unwrap()).unwrap();
+            value.as_object_mut().unwrap().remove("sha3");
+            value[field] = newer;
+            value["sha3"] = checksum_of(&value).unwrap().into();
+            let text = canonical::to_string(&value).unwrap();
+            assert!(matches!(parse(text.as_bytes()), Err(FolderErrorKind::Newer(_))), "{field}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::super::Head;
 use super::super::head::{LARGEST_MERGE, SegmentRef};
-use super::{At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, file_hash, head_file};
+use super::{
+    At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, TEMP_EXTENSION, file_hash, head_file,
+};
+use crate::files::NewFile;
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
 use crate::ledger::sealed::{MergeError, SealError};
@@ -159,8 +162,7 @@ impl Writer {
         let listed = SegmentRef::new(sealed, self.head.epoch, file_hash(&bytes), level);
         let path = self.folder.segment_path(&listed);
         // An existing file is left from a failed commit: the head lists no segment of this name.
-        write_durably(&path, &bytes)?;
-        sync(&self.folder.segments_path())?;
+        replace(path.with_extension(TEMP_EXTENSION), &path, &bytes)?;
         Ok(listed)
     }
 
@@ -169,9 +171,7 @@ impl Writer {
         let path = self.folder.head_path();
         let temp = self.folder.path().join(HEAD_TEMP);
         let text = head_file::text(&head).map_err(SealError::from).at(&path)?;
-        write_durably(&temp, text.as_bytes())?;
-        fs::rename(&temp, &path).at(&path)?;
-        sync(self.folder.path())?;
+        replace(temp, &path, text.as_bytes())?;
         self.head = head;
         Ok(())
     }
@@ -233,16 +233,11 @@ fn lock(path: &PathBuf) -> Result<File, FolderError> {
     Ok(file)
 }
 
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+fn replace(temp: PathBuf, path: &Path, content: &[u8]) -> Result<(), FolderError> {
     let write = || -> io::Result<()> {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let mut file = NewFile::create_as(temp, path.to_owned())?;
+        file.write_all(content)?;
+        file.commit()
     };
     write().at(path)
-}
-
-/// Makes creations, renames and removals in a folder durable.
-fn sync(folder: &Path) -> Result<(), FolderError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).at(folder)
 }

@@ -42,7 +42,7 @@ async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerE
 #[tokio::test]
 async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
     let (registry, mut messages) = registry("a");
-    let first_lists = FirstLists::new(1);
+    let first_lists = FirstLists::new(0);
     let head = || object("a", "venom-ledger", "1");
     let only_head = || Objects::from([("venom-ledger".to_owned(), LedgerObject::of(&head().metadata))]);
     let segment = || object("a", "venom-ledger-1-0-7", "2");
@@ -56,7 +56,7 @@ async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
         Event::InitApply(head()),
         Event::InitDone,
     ];
-    handle(stream::iter(events.into_iter().map(Ok)), &registry, &first_lists, Some("a"), || {}).await;
+    handle(stream::iter(events.into_iter().map(Ok)), &registry, &first_lists, Some("a")).await;
     let deleted = LedgerEvent::Deleted { name: "venom-ledger-1-0-7".into(), uid: "2".into() };
     assert_eq!(next(&mut messages).await, Some(deleted));
     let listed = LedgerEvent::Listed(only_head());
@@ -72,9 +72,9 @@ async fn a_list_of_one_namespace_says_nothing_about_another() {
     let (registry, mut messages) = registry("a");
     let (sender, mut others) = mpsc::unbounded_channel();
     add_actor(&registry, "b", sender);
-    let first_lists = FirstLists::new(2);
+    let first_lists = FirstLists::new(0);
     let lists = [Event::Init, Event::InitDone, Event::Init, Event::InitDone];
-    handle(stream::iter(lists.into_iter().map(Ok)), &registry, &first_lists, Some("a"), || {}).await;
+    handle(stream::iter(lists.into_iter().map(Ok)), &registry, &first_lists, Some("a")).await;
     assert_eq!(next(&mut messages).await, Some(LedgerEvent::Listed(Objects::new())));
     assert_eq!(next(&mut others).await, None);
 }

@@ -1,0 +1,107 @@
+//! The loss of the Secret while the operator runs, which has the CA in memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use kube::runtime::events::{Event, EventType, Recorder};
+use tokio::time::sleep;
+
+use super::{CA_SECRET, Certificates};
+use crate::operator::call::{CallError, call};
+use crate::operator::failure_log::FailureLog;
+use crate::operator::metrics::Metrics;
+
+/// Interval between two looks at the Secret.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Creates the Secret again when it is gone, and tells of every loss. Never returns.
+pub async fn keep(
+    client: Client,
+    namespace: String,
+    certificates: Arc<Certificates>,
+    recorder: Recorder,
+    metrics: Arc<Metrics>,
+) {
+    let told = |note: String| {
+        tracing::warn!("{note}");
+        metrics.authority_lost();
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "AuthorityLost".into(),
+            note: Some(note),
+            action: "Restore".into(),
+            secondary: None,
+        };
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Secret".into()),
+            name: Some(CA_SECRET.into()),
+            namespace: Some(namespace.clone()),
+            ..ObjectReference::default()
+        };
+        let recorder = recorder.clone();
+        async move {
+            if let Err(error) = recorder.publish(&event, &about).await {
+                tracing::warn!(%error, "cannot write an Event about the certificate authority");
+            }
+        }
+    };
+    if let Some(lost) = certificates.lost() {
+        told(lost.to_owned()).await;
+    }
+    let mut log = FailureLog::default();
+    loop {
+        sleep(INTERVAL).await;
+        match restore(&client, &namespace, &certificates).await {
+            Ok(restored) => {
+                log.succeeded();
+                if restored {
+                    told(format!(
+                        "Secret {namespace}/{CA_SECRET} was deleted and is created again, with the same certificate \
+                         authority. To replace it, stop all operators before you delete the Secret."
+                    ))
+                    .await;
+                }
+            }
+            Err(error) => {
+                if let Some(times) = log.failed(&error.to_string(), Instant::now()) {
+                    tracing::warn!(times, %error, "cannot check the certificate authority; trying again");
+                }
+            }
+        }
+    }
+}
+
+/// Creates the Secret if it is missing, and returns whether it was.
+async fn restore(
+    client: &Client,
+    namespace: &str,
+    certificates: &Certificates,
+) -> Result<bool, RestoreError> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let object = format!("Secret {namespace}/{CA_SECRET}");
+    let ours = certificates.secret();
+    match call("get", &object, secrets.get_opt(CA_SECRET)).await? {
+        Some(found) if found.data == ours.data => Ok(false),
+        Some(_) => Err(RestoreError::Other(object)),
+        None => match call("create", &object, secrets.create(&PostParams::default(), &ours)).await {
+            Ok(_) => Ok(true),
+            // Another operator was faster.
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(
+        "{0} has another certificate authority than this operator uses; restart the operator to use that one"
+    )]
+    Other(String),
+}
