@@ -232,7 +232,8 @@ pub enum OnDelete {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct OrganismStatus {
-    /// conditions are Ready, Beating, PulseStable, CoresHealthy, LedgerIntact and AutoscalingActive.
+    /// conditions are Ready, Beating, PulseStable, CoresHealthy, LedgerIntact, BodyAvailable, MeshReachable and
+    /// AutoscalingActive.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

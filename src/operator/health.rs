@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
@@ -38,8 +39,8 @@ struct ListState {
     /// Whether the operator is unready before it has arrived.
     required: bool,
     arrived: bool,
-    /// Why the watch fails.
-    failure: Option<String>,
+    /// Why the watch fails, and since when.
+    failure: Option<(String, Instant)>,
 }
 
 /// The watched lists: which have arrived, and which fail.
@@ -67,7 +68,10 @@ impl Readiness {
 
     /// Notes why the watch on a list fails, or that it works. Returns how many fail.
     pub fn failing(&self, list: &List, failure: Option<&str>) -> usize {
-        self.update(list, |state| state.failure = failure.map(str::to_owned));
+        self.update(list, |state| {
+            let since = state.failure.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            state.failure = failure.map(|it| (it.to_owned(), since));
+        });
         self.lists.borrow().values().filter(|state| state.failure.is_some()).count()
     }
 
@@ -116,9 +120,19 @@ impl Readiness {
     #[must_use]
     pub fn verbose(&self) -> Vec<String> {
         let line = |(list, state): (&List, &ListState)| {
-            state.failure.as_ref().map(|failure| format!("the watch on {list} fails: {failure}"))
+            state.failure.as_ref().map(|(failure, _)| format!("the watch on {list} fails: {failure}"))
         };
         self.lists.borrow().iter().filter_map(line).collect()
+    }
+
+    /// Lists whose watches have failed for at least this long, and why.
+    #[must_use]
+    pub fn failing_for(&self, least: Duration) -> Vec<(List, String)> {
+        let failing = |(list, state): (&List, &ListState)| {
+            let (failure, since) = state.failure.as_ref()?;
+            (since.elapsed() >= least).then(|| (list.clone(), failure.clone()))
+        };
+        self.lists.borrow().iter().filter_map(failing).collect()
     }
 
     fn update(&self, list: &List, change: impl FnOnce(&mut ListState)) {

@@ -70,6 +70,7 @@ use self::issuer::Issuer;
 use self::issuer::url::Url;
 use self::metrics::Metrics;
 use self::peers::Peers;
+use self::publisher::blind::FailingWatches;
 use self::recovery::first_lists::FirstLists;
 use self::registry::Registry;
 use self::watches::{Scope, Watches, ledger_objects, stopped};
@@ -83,6 +84,10 @@ const RECOVERIES: usize = 32;
 const STATUS_WRITES: usize = 8;
 /// How long Organisms wait for the lists of bodies. One that fails must not keep ledgers from being taken over.
 const BODY_LISTS: Duration = Duration::from_secs(30);
+/// A watch that fails for this long leaves conditions that rest on it Unknown.
+const BLIND_AFTER: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const BLIND_PERIOD: Duration = Duration::from_secs(2);
 /// How long a stop may take. What is pending then is dropped; nothing committed is lost.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -187,6 +192,7 @@ impl Operator {
             None => None,
         };
         let first_lists = Arc::new(FirstLists::new(scopes.len()));
+        let (failing, failing_receiver) = watch::channel(FailingWatches::default());
         let codec = Arc::new(Codec::default());
         let actors = Arc::new(actor::Resources {
             ledger_client: ledger_client.clone(),
@@ -205,6 +211,7 @@ impl Operator {
                 budget,
                 metrics: metrics.clone(),
                 writes: Semaphore::new(STATUS_WRITES),
+                failing: failing_receiver,
             }),
             bodies: bodies.clone(),
             first_lists: first_lists.clone(),
@@ -233,6 +240,7 @@ impl Operator {
             let keep = certificates::watch::keep(client, namespace, certificates, recorder, metrics.clone());
             controllers.spawn(unless(until_stopped(), keep));
         }
+        controllers.spawn(unless(until_stopped(), tell_failing(readiness.clone(), failing)));
         for scope in scopes {
             let ledgers = scope.list(ledger_objects::LIST);
             readiness.wait_for(&ledgers);
@@ -305,6 +313,22 @@ async fn listed(readiness: Arc<Readiness>, ledgers: List, of_bodies: Vec<List>) 
     readiness.until_arrived(&ledgers).await;
     let bodies = of_bodies.iter().map(|list| readiness.until_arrived(list));
     let _ = tokio::time::timeout(BODY_LISTS, futures::future::join_all(bodies)).await;
+}
+
+/// Tells the publishers which watches fail, and why.
+async fn tell_failing(readiness: Arc<Readiness>, failing: watch::Sender<FailingWatches>) {
+    loop {
+        tokio::time::sleep(BLIND_PERIOD).await;
+        let mut now = FailingWatches::default();
+        for (list, failure) in readiness.failing_for(BLIND_AFTER) {
+            if list.kind == ledger_objects::LIST {
+                now.ledgers.insert(list.namespace, failure);
+            } else if Kind::ALL.iter().any(|kind| kind.plural() == list.kind) {
+                now.bodies.insert(list.namespace, failure);
+            }
+        }
+        failing.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+    }
 }
 
 /// What bodies and their meshes need.

@@ -250,7 +250,7 @@ async fn a_namespace_without_a_role_does_not_stop_the_others() {
                 let (code, text) = verbose();
                 let named = format!("the watch on ledger objects in {} fails: ", other.namespace);
                 let named = text.lines().any(|it| it.starts_with(&named) && it.contains("forbidden"));
-                let all = failing() > 3.0
+                let all = failing() >= 3.0
                     && metric_of(&address, r#"venom_watch_failures_total{list="Genomes"}"#) > 0.0;
                 if code == 200 && named && all { Ok(()) } else { Err(format!("{code}: {text}")) }
             })
@@ -269,7 +269,7 @@ async fn a_namespace_without_a_role_does_not_stop_the_others() {
             let named = |line: &&str| line.contains("the watch fails") && line.contains(&other.namespace);
             let lines: Vec<_> = log.lines().filter(named).collect();
             // One for each list; a retry with the same failure is not logged.
-            assert!((4..=8).contains(&lines.len()), "{lines:?}");
+            assert!((3..=6).contains(&lines.len()), "{lines:?}");
             assert_eq!(world.ledger("venom").await.check().inputs_of("resume").len(), 0, "it never stopped");
         })
         .await;

@@ -53,6 +53,7 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
             budget,
             metrics: metrics.clone(),
             writes: Semaphore::new(1),
+            failing: watch::channel(Default::default()).1,
         }),
         bodies: None,
         first_lists: Arc::new(first_lists),

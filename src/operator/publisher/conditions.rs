@@ -32,6 +32,21 @@ impl<'a> Conditions<'a> {
         });
     }
 
+    /// Sets a condition to Unknown, if the earlier status has it.
+    pub fn set_if_known(&mut self, kind: &str, reason: &str, message: &str) {
+        if self.before.iter().any(|it| it.type_ == kind) {
+            self.set(kind, "Unknown", reason, message);
+        }
+    }
+
+    /// Makes a condition that was set to True Unknown: what it is made from is not seen.
+    pub fn doubt(&mut self, kind: &str, message: &str) {
+        if let Some(at) = self.list.iter().position(|it| it.type_ == kind && it.status == "True") {
+            self.list.remove(at);
+            self.set(kind, "Unknown", "WatchFailing", message);
+        }
+    }
+
     /// The list. Conditions of the earlier status that were not set again stay as they were.
     #[must_use]
     pub fn finish(mut self) -> Vec<Condition> {

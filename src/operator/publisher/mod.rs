@@ -5,6 +5,7 @@
 //! | [`report`] | what is known of an organism |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`body`], [`mesh`] | whether the nodes are ready, and whether they can be reached (pure) |
+//! | [`blind`] | what is not known because a watch fails (pure) |
 //! | [`status`] | the statuses made from a report (pure) |
 //! | [`conditions`] | a list of conditions (pure) |
 //! | [`events`] | which Event a change is worth (pure) |
@@ -14,6 +15,7 @@
 //! condition is written at once, other changes at the status interval.
 
 pub mod autoscaling;
+pub mod blind;
 pub mod body;
 pub mod conditions;
 pub mod events;
@@ -34,6 +36,7 @@ use kube::{Client, Resource};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use self::blind::FailingWatches;
 use self::report::Report;
 use self::writer::{StatusWriter, WriteOutcome, genome_patch, organism_patch};
 use super::budget::Budget;
@@ -63,6 +66,8 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// Bounds status writes in flight.
     pub writes: Semaphore,
+    /// Watches that fail.
+    pub failing: watch::Receiver<FailingWatches>,
 }
 
 /// Why a publisher ended.
@@ -106,6 +111,7 @@ impl Publisher {
     /// Writes every change of the report until its senders are gone, then what is not written yet.
     pub async fn run(mut self, mut reports: watch::Receiver<Report>) -> Exit {
         let mut last: Option<Instant> = None;
+        let mut failing = self.resources.failing.clone();
         loop {
             let report = reports.borrow_and_update().clone();
             let next = self.next_status(&report);
@@ -129,6 +135,8 @@ impl Publisher {
             tokio::select! {
                 () = until(due) => {}
                 () = until(self.event_due()) => self.publish_event().await,
+                // An error means that the operator is stopping.
+                Ok(()) = failing.changed() => {}
                 changed = reports.changed() => if changed.is_err() {
                     let report = reports.borrow().clone();
                     self.finish(&report).await;
@@ -139,7 +147,8 @@ impl Publisher {
     }
 
     fn next_status(&self, report: &Report) -> api::OrganismStatus {
-        status::organism_status(report, &self.key.name, &self.organism_status, Timestamp::now())
+        let failing = self.resources.failing.borrow().clone();
+        status::organism_status(report, &self.key, &failing, &self.organism_status, Timestamp::now())
     }
 
     /// Writes the last status and the queued Events, without spacing.

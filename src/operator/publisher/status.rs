@@ -4,22 +4,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::autoscaling::Autoscaling;
+use super::blind::FailingWatches;
 use super::body;
 use super::conditions::Conditions;
 use super::mesh::MeshLink;
 use super::report::{FaultCause, Integrity, LedgerFault, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
+use crate::operator::key::Key;
 use crate::organism::Action;
 use crate::runtime::{EngineStatus, Pace, Phase};
 
 const GENOME_GONE: &str = "The Genome was deleted or is bound to another Organism; apply it again to go on.";
 
-/// The status of the Organism `name` that follows `before`.
+/// The status of the Organism `key` that follows `before`. A condition that nobody can vouch for at present is Unknown.
 #[must_use]
 pub fn organism_status(
     report: &Report,
-    name: &str,
+    key: &Key,
+    failing: &FailingWatches,
     before: &api::OrganismStatus,
     now: Timestamp,
 ) -> api::OrganismStatus {
@@ -29,7 +32,7 @@ pub fn organism_status(
     status.nodes = Some(api::NodesStatus {
         ready: saturating(report.ready_nodes),
         replicas: saturating(report.nodes),
-        selector: format!("{ORGANISM_LABEL}={name}"),
+        selector: format!("{ORGANISM_LABEL}={}", key.name),
     });
     if let Some(engine) = engine {
         status.beats = Some(engine.beats);
@@ -60,9 +63,21 @@ pub fn organism_status(
     let mut conditions = Conditions::new(&before.conditions, status.observed_generation, now);
     ready(report, &mut conditions);
     beating(report, &mut conditions);
-    if let Some(engine) = engine {
-        pulse_stable(engine, &mut conditions);
-        cores_healthy(engine, &mut conditions);
+    match (engine, &report.not_ready) {
+        (Some(engine), _) => {
+            pulse_stable(engine, &mut conditions);
+            cores_healthy(engine, &mut conditions);
+        }
+        (None, Some(_)) => {
+            for kind in ["PulseStable", "CoresHealthy"] {
+                conditions.set_if_known(
+                    kind,
+                    "NotBeating",
+                    "The organism does not beat; see the condition Ready.",
+                );
+            }
+        }
+        (None, None) => {}
     }
     ledger_intact(report, &mut conditions);
     body_available(report, &mut conditions);
@@ -77,6 +92,16 @@ pub fn organism_status(
         let foreign = report.body.as_ref().and_then(|it| it.foreign_autoscaler.as_deref());
         let (status, reason, message) = autoscaling.condition(report.scaling.as_ref(), foreign);
         conditions.set("AutoscalingActive", status, &reason, &message);
+    }
+    if let Some(failure) = failing.ledgers_of(&key.namespace) {
+        let message =
+            format!("A deleted segment would not be noticed: the watch on ledger objects fails: {failure}");
+        conditions.doubt("LedgerIntact", &message);
+    }
+    if let Some(failure) = failing.bodies_of(&key.namespace) {
+        let message = format!("Changes are not seen: the watch on the objects of bodies fails: {failure}");
+        conditions.doubt("BodyAvailable", &message);
+        conditions.doubt("AutoscalingActive", &message);
     }
     status.conditions = conditions.finish();
     status
@@ -241,7 +266,16 @@ fn cores_healthy(engine: &EngineStatus, out: &mut Conditions<'_>) {
 }
 
 fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
-    let Some(ledger) = &report.ledger else { return };
+    let Some(ledger) = &report.ledger else {
+        if report.not_ready.is_some() {
+            out.set_if_known(
+                "LedgerIntact",
+                "NotRecovered",
+                "The ledger is not taken over; see the condition Ready.",
+            );
+        }
+        return;
+    };
     let (status, reason, message) = match report.integrity {
         Integrity::SegmentLost(first, last) => (
             "False",

@@ -25,7 +25,16 @@ fn condition(status: &api::OrganismStatus, kind: &str) -> (String, String) {
 }
 
 fn shown(report: &Report) -> api::OrganismStatus {
-    organism_status(report, "venom", &api::OrganismStatus::default(), Timestamp::UNIX_EPOCH)
+    shown_after(report, &FailingWatches::default(), &api::OrganismStatus::default(), Timestamp::UNIX_EPOCH)
+}
+
+fn shown_after(
+    report: &Report,
+    failing: &FailingWatches,
+    before: &api::OrganismStatus,
+    now: Timestamp,
+) -> api::OrganismStatus {
+    organism_status(report, &Key::new("a", "venom"), failing, before, now)
 }
 
 fn is(status: &str, reason: &str) -> (String, String) {
@@ -115,6 +124,32 @@ fn a_refused_commit_is_shown_with_the_clusters_words_and_what_to_do() {
 }
 
 #[test]
+fn what_nobody_can_vouch_for_is_unknown() {
+    let before = shown(&report());
+    assert_eq!(condition(&before, "LedgerIntact"), is("True", "Verified"));
+    let now = Timestamp::UNIX_EPOCH;
+    let failing =
+        FailingWatches { ledgers: [(None, "forbidden".to_owned())].into(), ..FailingWatches::default() };
+    let blind = shown_after(&report(), &failing, &before, now);
+    assert_eq!(condition(&blind, "LedgerIntact"), is("Unknown", "WatchFailing"));
+    assert!(message(&blind, "LedgerIntact").ends_with("forbidden"), "{}", message(&blind, "LedgerIntact"));
+    assert_eq!(
+        condition(&shown_after(&report(), &FailingWatches::default(), &blind, now), "LedgerIntact"),
+        is("True", "Verified")
+    );
+
+    let not_ready = NotReady { reason: NotReadyReason::HeadUnreadable, message: "x".into(), generation: 1 };
+    let lost = Report { not_ready: Some(not_ready), ..Report::default() };
+    let status = shown_after(&lost, &FailingWatches::default(), &before, now);
+    assert_eq!(condition(&status, "LedgerIntact"), is("Unknown", "NotRecovered"));
+    for kind in ["PulseStable", "CoresHealthy"] {
+        assert_eq!(condition(&status, kind), is("Unknown", "NotBeating"));
+    }
+    let first = shown(&lost);
+    assert!(first.conditions.iter().all(|it| it.type_ != "LedgerIntact"), "there is no ledger to doubt");
+}
+
+#[test]
 fn not_ready_goes_before_everything_else_and_sets_the_observed_generation() {
     let not_ready = NotReady { reason: NotReadyReason::GenomeInUse, message: "x".into(), generation: 9 };
     let status = shown(&Report { not_ready: Some(not_ready), ..report() });
@@ -128,7 +163,7 @@ fn a_condition_keeps_its_time_until_its_status_changes() {
     let later = Timestamp::from_second(100).unwrap();
     let mut report = report();
     report.engine = Some(EngineStatus { phase: Phase::Suspended, ..engine() });
-    let second = organism_status(&report, "venom", &first, later);
+    let second = shown_after(&report, &FailingWatches::default(), &first, later);
     let time = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).unwrap().last_transition_time.0
     };
@@ -180,7 +215,7 @@ fn nothing_is_said_of_a_body_before_it_is_known_and_nothing_of_an_earlier_runs_l
     assert_eq!(condition(&before, "MeshReachable"), is("True", "Linked"));
     let not_ready = NotReady { reason: NotReadyReason::HeadUnreadable, message: "x".into(), generation: 9 };
     let ended = Report { mesh: None, not_ready: Some(not_ready), ..linked };
-    let status = organism_status(&ended, "venom", &before, Timestamp::UNIX_EPOCH);
+    let status = shown_after(&ended, &FailingWatches::default(), &before, Timestamp::UNIX_EPOCH);
     assert_eq!(condition(&status, "MeshReachable"), is("Unknown", "Connecting"));
 }
 
@@ -200,6 +235,7 @@ impl Harness {
             budget: Arc::new(Budget::for_tests()),
             metrics: Arc::new(Metrics::new().unwrap()),
             writes: Semaphore::new(1),
+            failing: watch::channel(FailingWatches::default()).1,
         });
         let organism: api::Organism = serde_json::from_value(organism("1")).unwrap();
         let publisher = Publisher::new(Key::new("a", "venom"), &organism, resources);
