@@ -150,6 +150,9 @@ impl Actor {
             RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
             RunEnd::Committer(committer::Exit::NamespaceTerminating) => {
                 tracing::info!(organism = %self.key, "the namespace is being deleted");
+                // Nothing can be created in it any more.
+                self.body = None;
+                self.children.abort(Child::Body);
             }
             RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
             RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
