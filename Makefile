@@ -18,7 +18,8 @@ test-fast: ## run the tests that need no cluster
 	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test cli --test mesh
 
 test-cluster: ## run the tests that need an API server: that of KUBECONFIG, or one started for them
-	cargo test --test cluster
+	# The tests wait most of the time: more of them at once than there are processors.
+	cargo test --test cluster -- --test-threads=4
 
 e2e: ## run the end-to-end tests on this machine (as root), or with PROVIDER=kind on kind
 	PROVIDER=$(PROVIDER) e2e/run
