@@ -73,6 +73,8 @@ pub struct Actor {
     /// Failed recoveries in a row.
     failed_recoveries: u32,
     recovery_log: FailureLog,
+    /// Whether its namespace is being deleted.
+    namespace_terminating: bool,
 }
 
 enum State {
@@ -118,6 +120,7 @@ impl Actor {
             ends: 0,
             failed_recoveries: 0,
             recovery_log: FailureLog::default(),
+            namespace_terminating: false,
         }
     }
 
@@ -201,6 +204,7 @@ impl Actor {
         });
         match &self.body {
             Some(body) => body.set_organism(&self.organism),
+            None if self.namespace_terminating => {}
             None => self.start_body(),
         }
     }

@@ -26,7 +26,8 @@ impl Actor {
     pub(super) fn start_recovery(&mut self) {
         let State::Starting { retry, .. } = &mut self.state else { return };
         *retry = None;
-        if self.desired.is_none() || self.blocked.is_some() || self.children.is_running(Child::Recovery) {
+        let cannot = self.desired.is_none() || self.blocked.is_some() || self.namespace_terminating;
+        if cannot || self.children.is_running(Child::Recovery) {
             return;
         }
         let (resources, organism, key) = (self.resources.clone(), self.organism.clone(), self.key.clone());
@@ -150,9 +151,7 @@ impl Actor {
             RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
             RunEnd::Committer(committer::Exit::NamespaceTerminating) => {
                 tracing::info!(organism = %self.key, "the namespace is being deleted");
-                // Nothing can be created in it any more.
-                self.body = None;
-                self.children.abort(Child::Body);
+                return self.stop_for_good();
             }
             RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
             RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
@@ -174,6 +173,19 @@ impl Actor {
             }
             Next::StandBy => self.stand_by(),
         }
+    }
+
+    /// Does nothing more until the Organism is gone: nothing can be created in its namespace any more.
+    fn stop_for_good(&mut self) {
+        self.namespace_terminating = true;
+        self.body = None;
+        self.children.abort(Child::Body);
+        let message = "The namespace is being deleted; the organism no longer beats.".to_owned();
+        self.unrecovered = self.not_ready(NotReadyReason::Deleting, message);
+        self.report.send_modify(|report| {
+            (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
+        });
+        self.report_not_ready();
     }
 
     pub(super) fn plan_recovery(&mut self, wait: Duration) {
