@@ -9,9 +9,9 @@ use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
 const OPERATOR: [&str; 16] = [
     "organisms.genesis.venom.dev get list watch patch",
     "organisms.genesis.venom.dev/status patch",
-    "genomes.genesis.venom.dev get list watch create patch",
+    "genomes.genesis.venom.dev get list watch create patch delete",
     "genomes.genesis.venom.dev/status patch",
-    "configmaps get list watch create update patch delete deletecollection",
+    "configmaps get list watch create update patch delete",
     "events.events.k8s.io create patch",
     "serviceaccounts get list watch create patch delete",
     "services get list watch create patch delete",
