@@ -41,7 +41,11 @@
 //! - Only the committer writes the objects of a ledger that is held, only the body's reconciler those of a body, only
 //!   the publisher an Organism's status. A Genome's claim and its condition while it is not bound belong to the
 //!   controllers.
-//! - Nothing is shown, and no injection is acknowledged, before it is committed.
+//!   `venom ledger repair` is the one exception: the head that it writes fences every operator.
+//! - Segments are deleted by merging, by pruning, by Kubernetes with the Organism that owns them, and, after a
+//!   take-over, when an earlier writer of the same Organism never listed them. By nothing else.
+//! - Nothing is shown, and no injection is acknowledged, before it is committed. What an organism cannot do at
+//!   present (commit, keep its pace, have its nodes) is shown as it is observed.
 //! - `exp` and `ln` come from the pinned `libm`. A change of the engine that alters bits raises
 //!   [`organism::VERSION`], and replay says so.
 //! - No `unsafe`; no `unwrap` or `expect` outside tests.

@@ -1,5 +1,6 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
+use crate::store::failure::is_namespace_terminating;
 use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Why an API call failed.
@@ -57,8 +58,7 @@ impl CallError {
     /// Whether the namespace of the object is being deleted.
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
-        let details = self.status().and_then(|it| it.details.as_ref());
-        details.is_some_and(|it| it.causes.iter().any(|it| it.reason == "NamespaceTerminating"))
+        self.status().is_some_and(is_namespace_terminating)
     }
 }
 

@@ -124,12 +124,16 @@ impl Pending {
 
     /// Whether the records since the last cut are enough for a batch.
     pub(super) fn wants_cut(&self) -> bool {
-        self.records.len() - self.cuts.iter().map(|it| it.records).sum::<usize>() >= BATCH_RECORDS
+        self.after_last_cut() >= BATCH_RECORDS
+    }
+
+    fn after_last_cut(&self) -> usize {
+        self.records.len() - self.cuts.iter().map(|it| it.records).sum::<usize>()
     }
 
     /// Ends a batch with the record appended last, after which the status is `status`.
     pub(super) fn cut(&mut self, status: EngineStatus) {
-        let records = self.records.len() - self.cuts.iter().map(|it| it.records).sum::<usize>();
+        let records = self.after_last_cut();
         self.cuts.push_back(Cut { records, chain: self.recorded.clone(), status });
     }
 

@@ -15,6 +15,7 @@ use kube::api::{
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
+use super::failure::is_namespace_terminating;
 use super::{ApiFailure, CALL_TIMEOUT, Head, SegmentRef};
 use crate::api::Organism;
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
@@ -63,7 +64,7 @@ impl From<kube::Error> for StoreErrorKind {
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict,
             kube::Error::Api(status) if status.is_not_found() => Self::Missing,
             kube::Error::Api(status) if status.message.contains("database space exceeded") => Self::Full,
-            kube::Error::Api(status) if is_terminating(status) => Self::NamespaceTerminating,
+            kube::Error::Api(status) if is_namespace_terminating(status) => Self::NamespaceTerminating,
             _ => Self::Api(ApiFailure(error)),
         }
     }
@@ -76,13 +77,6 @@ impl StoreErrorKind {
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Api(ApiFailure(kube::Error::Api(status))) if matches!(status.code, 401 | 403))
     }
-}
-
-/// Whether a create was refused because its namespace is being deleted.
-#[must_use]
-pub fn is_terminating(status: &kube::core::Status) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// A head as stored in the cluster.

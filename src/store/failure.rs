@@ -38,6 +38,13 @@ pub fn words(error: &kube::Error) -> String {
 
 impl Error for ApiFailure {}
 
+/// Whether a write was refused because its namespace is being deleted.
+#[must_use]
+pub fn is_namespace_terminating(status: &kube::core::Status) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 #[cfg(test)]
 mod tests {
     use kube::core::Status;

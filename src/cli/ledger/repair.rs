@@ -19,9 +19,9 @@ use super::super::{Error, stdout};
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::api::{Genome, Organism};
 use crate::ledger::{SealedSegment, hex, parse_hash};
-use crate::store::configmap::parse_segment_name;
+use crate::store::configmap::{parse_archived_name, parse_segment_name};
 use crate::store::rebuild::{Candidate, Known, LARGEST_EPOCH, Published, Rebuilt, rebuild};
-use crate::store::{CALL_TIMEOUT, Head, HeadError};
+use crate::store::{ApiFailure, CALL_TIMEOUT, Head, HeadError};
 
 /// Arguments of `venom ledger repair`.
 #[derive(Debug, clap::Args)]
@@ -118,8 +118,7 @@ impl Repair {
     async fn call<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(kube::Error::Api(status))) => Err(self.error(&status.message)),
-            Ok(Err(error)) => Err(self.error(&error)),
+            Ok(Err(error)) => Err(self.error(&ApiFailure(error))),
             Err(_) => {
                 Err(self.error(&"the API server does not answer; nothing may have been written; try again"))
             }
@@ -166,7 +165,7 @@ impl Repair {
                         Ok(candidate) => candidates.push(candidate),
                         Err(why) => unreadable.push(format!("ConfigMap {name}: {why}")),
                     }
-                } else if name.starts_with(&format!("{}-g", self.head_name())) {
+                } else if parse_archived_name(&self.name, &name).is_some() {
                     let head = head_text(&object).map(Head::parse);
                     known.archived.extend(head.and_then(Result::ok));
                 }

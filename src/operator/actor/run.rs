@@ -54,6 +54,9 @@ impl Actor {
             }
             Err(error) => error,
         };
+        if error.is_namespace_terminating() {
+            return self.stop_for_good();
+        }
         self.failed_recoveries = self.failed_recoveries.saturating_add(1);
         let (reason, wait) = after_failed_recovery(&error, self.failed_recoveries);
         let text = error.to_string();
@@ -146,13 +149,12 @@ impl Actor {
         self.state = State::Starting { events: vec![], retry: None };
         self.children.abort(Child::Collector);
         self.children.abort(Child::Committer);
+        if matches!(end, RunEnd::Committer(committer::Exit::NamespaceTerminating)) {
+            return self.stop_for_good();
+        }
         self.resources.metrics.restarted(end.reason());
         match end {
             RunEnd::Committer(committer::Exit::Fenced(fenced)) => tracing::warn!("{fenced}"),
-            RunEnd::Committer(committer::Exit::NamespaceTerminating) => {
-                tracing::info!(organism = %self.key, "the namespace is being deleted");
-                return self.stop_for_good();
-            }
             RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
             RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
         }
@@ -163,12 +165,7 @@ impl Actor {
                     end.reason(),
                     wait.as_secs()
                 );
-                self.unrecovered = self.not_ready(NotReadyReason::WaitingForFirstCommit, message);
-                // An engine that is gone does not beat, whatever it reported last.
-                self.report.send_modify(|report| {
-                    (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
-                });
-                self.report_not_ready();
+                self.report_no_run(NotReadyReason::WaitingForFirstCommit, message);
                 self.plan_recovery(wait);
             }
             Next::StandBy => self.stand_by(),
@@ -177,11 +174,17 @@ impl Actor {
 
     /// Does nothing more until the Organism is gone: nothing can be created in its namespace any more.
     fn stop_for_good(&mut self) {
+        tracing::info!(organism = %self.key, "the namespace is being deleted");
         self.namespace_terminating = true;
         self.body = None;
         self.children.abort(Child::Body);
         let message = "The namespace is being deleted; the organism no longer beats.".to_owned();
-        self.unrecovered = self.not_ready(NotReadyReason::Deleting, message);
+        self.report_no_run(NotReadyReason::Deleting, message);
+    }
+
+    /// An engine that is gone does not beat, whatever it reported last.
+    fn report_no_run(&mut self, reason: NotReadyReason, message: String) {
+        self.unrecovered = self.not_ready(reason, message);
         self.report.send_modify(|report| {
             (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
         });

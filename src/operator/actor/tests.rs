@@ -3,6 +3,7 @@ use kube::runtime::events::Recorder;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::mailbox::End;
 use super::*;
 use crate::operator::beater::Beater;
 use crate::operator::budget::Budget;
@@ -116,4 +117,36 @@ async fn what_a_recovery_found_outlasts_a_reconcile_and_ends_with_the_next_recov
     actor.unrecovered = None;
     actor.handle(desired());
     assert_eq!(reason(&actor), None);
+}
+
+/// Nothing can be created in a namespace that is being deleted, so the recovery is not tried again and again.
+#[tokio::test]
+async fn an_organism_in_a_terminating_namespace_stops_for_good() {
+    let (resources, mut ledger, mut status) = resources();
+    let (mailbox, receiver) = mailbox::Mailbox::new("u");
+    let actor = tokio::spawn(Actor::new(organism(), resources).run(receiver));
+    mailbox.send(Message::Organism(organism()));
+    mailbox.send(Message::Desired(Box::new(desired()), "venom".into()));
+    ledger.answer(|_| mock::not_found()).await;
+    let terminating = json!({
+        "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "it is being terminated",
+        "details": {"causes": [{"reason": "NamespaceTerminating"}]},
+    });
+    let (method, _) = ledger.answer(|_| (StatusCode::FORBIDDEN, terminating)).await;
+    assert_eq!(method, Method::POST, "the recovery creates the head");
+    loop {
+        let stored = |body: &Value| {
+            let mut object = serde_json::to_value(&*organism()).unwrap();
+            object["status"] = body["status"].clone();
+            (StatusCode::OK, object)
+        };
+        let (_, patch) = status.answer(stored).await;
+        let conditions = patch["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|it| it["type"] == "Ready" && it["reason"] == "Deleting") {
+            break;
+        }
+    }
+    mailbox.send(Message::Organism(organism()));
+    mailbox.end(End::Stop).await;
+    actor.await.unwrap();
 }

@@ -47,6 +47,7 @@ use super::failure_log::FailureLog;
 use super::key::Key;
 use super::metrics::Metrics;
 use super::publisher::report::{CommittedLedger, FaultCause, ReportSender};
+use super::publisher::until;
 use crate::api::OnDelete;
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::sealed::SealError;
@@ -440,14 +441,6 @@ fn seal(
             Ok(parts)
         }
         Err(error) => Err(error),
-    }
-}
-
-/// Returns at `due`; never where there is none.
-async fn until(due: Option<tokio::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -11,9 +11,9 @@ use kube::runtime::controller::Action as Requeue;
 use kube::runtime::reflector::{ObjectRef, Store};
 use serde_json::json;
 
-use super::{ReconcileError, claim};
+use super::claim;
 use crate::api;
-use crate::operator::call::call;
+use crate::operator::call::{CallError, call};
 use crate::operator::health::List;
 use crate::operator::key::Key;
 use crate::operator::publisher::conditions::Conditions;
@@ -36,11 +36,11 @@ pub struct Context {
 /// Brings one Genome's claim and condition up to date.
 ///
 /// # Errors
-/// [`ReconcileError`] when it has to be retried.
+/// [`CallError`] when it has to be retried.
 pub async fn reconcile(
     guarded: Arc<DeserializeGuard<api::Genome>>,
     context: Arc<Context>,
-) -> Result<Requeue, ReconcileError> {
+) -> Result<Requeue, CallError> {
     let done = try_reconcile(&guarded, &context).await?;
     context.shared.genomes.succeeded(&Key::of_metadata(guarded.meta()));
     Ok(done)
@@ -49,7 +49,7 @@ pub async fn reconcile(
 async fn try_reconcile(
     guarded: &DeserializeGuard<api::Genome>,
     context: &Context,
-) -> Result<Requeue, ReconcileError> {
+) -> Result<Requeue, CallError> {
     let genome = match &guarded.0 {
         Ok(genome) => genome,
         Err(invalid) => {
@@ -105,7 +105,7 @@ fn is_claimed(genome: &api::Genome, context: &Context) -> bool {
 /// The wait before a failed reconciliation is retried.
 pub fn error_policy(
     guarded: Arc<DeserializeGuard<api::Genome>>,
-    error: &ReconcileError,
+    error: &CallError,
     context: Arc<Context>,
 ) -> Requeue {
     if error.is_conflict() || error.is_not_found() {

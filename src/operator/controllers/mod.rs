@@ -28,7 +28,6 @@ use tokio::task::JoinSet;
 use self::organism_events::OrganismEvents;
 use self::retries::Retries;
 use super::actor;
-use super::call::CallError;
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::watches::{Scope, Watches, stopped};
@@ -56,30 +55,6 @@ pub struct Context {
     pub organisms: Retries,
     /// Genomes whose reconciliation has failed.
     pub genomes: Retries,
-}
-
-/// Why a reconciliation has to be retried.
-#[derive(Debug, thiserror::Error)]
-pub enum ReconcileError {
-    /// A call failed.
-    #[error(transparent)]
-    Call(#[from] CallError),
-}
-
-impl ReconcileError {
-    /// Whether the object does not exist.
-    #[must_use]
-    pub fn is_not_found(&self) -> bool {
-        let Self::Call(error) = self;
-        error.is_not_found()
-    }
-
-    /// Whether the object has changed since it was read.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        let Self::Call(error) = self;
-        error.is_conflict()
-    }
 }
 
 /// The name of the list of Organisms.

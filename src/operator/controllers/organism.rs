@@ -21,7 +21,7 @@ use kube::core::{DeserializeGuard, Resource};
 use kube::runtime::controller::Action as Requeue;
 use serde_json::json;
 
-use super::{Context, ReconcileError, claim};
+use super::{Context, claim};
 use crate::api;
 use crate::operator::actor::Actor;
 use crate::operator::actor::mailbox::{End, Mailbox, Message};
@@ -41,11 +41,11 @@ const CONFLICT_RETRY: Duration = Duration::from_millis(200);
 /// Brings one Organism to what its spec asks for. The steps are those at the head of this module.
 ///
 /// # Errors
-/// [`ReconcileError`] when it has to be retried.
+/// [`CallError`] when it has to be retried.
 pub async fn reconcile(
     guarded: Arc<DeserializeGuard<api::Organism>>,
     context: Arc<Context>,
-) -> Result<Requeue, ReconcileError> {
+) -> Result<Requeue, CallError> {
     let organism = match &guarded.0 {
         Ok(organism) => organism,
         Err(invalid) => {
@@ -175,7 +175,7 @@ async fn remove_finalizer(organism: &api::Organism, key: &Key, context: &Context
 /// The wait before a failed reconciliation is retried.
 pub fn error_policy(
     guarded: Arc<DeserializeGuard<api::Organism>>,
-    error: &ReconcileError,
+    error: &CallError,
     context: Arc<Context>,
 ) -> Requeue {
     if error.is_conflict() {

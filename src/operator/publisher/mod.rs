@@ -147,7 +147,7 @@ impl Publisher {
     }
 
     fn next_status(&self, report: &Report) -> api::OrganismStatus {
-        let failing = self.resources.failing.borrow().clone();
+        let failing = self.resources.failing.borrow();
         status::organism_status(report, &self.key, &failing, &self.organism_status, Timestamp::now())
     }
 
@@ -218,7 +218,7 @@ impl Publisher {
 }
 
 /// Returns at `due`; never where there is none.
-async fn until(due: Option<Instant>) {
+pub(super) async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

@@ -91,6 +91,12 @@ impl RecoveryError {
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Store(StoreError { kind: StoreErrorKind::Conflict, .. }))
     }
+
+    /// Whether nothing can be created in the namespace any more.
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        matches!(self, Self::Store(StoreError { kind: StoreErrorKind::NamespaceTerminating, .. }))
+    }
 }
 
 /// Recovers the ledger of `organism` for the operator `holder`, and writes a head with a higher epoch than any
