@@ -60,10 +60,12 @@ fn the_defaults_are_the_missions() {
             "nodes": {"replicas": 5, "resources": {
                 "requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"},
             }, "podTemplate": {}},
-            "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 10, "targetCPUUtilization": 50},
+            "autoscaling": {"minReplicas": 1, "maxReplicas": 10, "targetCPUUtilization": 50},
             "mesh": {"port": 9000},
             "metrics": {"port": 8000, "service": {"type": "LoadBalancer"}},
+            "sensing": {"weights": {"restart": 2, "oomKill": 5, "crashLoop": 5, "notReady": 1, "eviction": 2}},
             "ledger": {"commitInterval": "1s", "retain": {"bytes": "4Mi"}, "onDelete": "Delete"},
+            "response": {"releaseAfter": "60s", "services": "Detach"},
         })
     );
     assert_eq!(
@@ -102,7 +104,10 @@ fn every_field_is_bounded_and_described() {
                 let list = node["type"] == "array";
                 let counted = node.get("maxProperties").is_some() || node.get("maxItems").is_some();
                 assert!(part != "spec" || !(map || list) || counted, "{kind} {path}: a bounded list or map");
-                let filled = !map && !path.ends_with("genomeRef") && !path.ends_with("[]");
+                let filled = !map
+                    && !path.ends_with("genomeRef")
+                    && !path.ends_with("workloadRef")
+                    && !path.ends_with("[]");
                 if part == "spec" && node["type"] == "object" && filled {
                     assert_eq!(node["default"], json!({}), "{kind} {path}: filled in from nothing");
                 }

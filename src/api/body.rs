@@ -202,8 +202,9 @@ pub enum WhenUnsatisfiable {
 #[x_kube(validation = rules::REPLICAS_ORDER.rule())]
 pub struct Autoscaling {
     /// enabled creates a HorizontalPodAutoscaler for the pods. With false, set spec.nodes.replicas or use
-    /// `kubectl scale org NAME --replicas=3`. Defaults to true.
-    pub enabled: bool,
+    /// `kubectl scale org NAME --replicas=3`. Defaults to true, and with spec.workloadRef to false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
     /// minReplicas is the lower limit for the number of pods, 1 to 1000. Must not exceed maxReplicas. Defaults
     /// to 1.
     #[x_kube(validation = bounds::MIN_REPLICAS.rule())]
@@ -226,7 +227,7 @@ pub struct Autoscaling {
 
 impl Default for Autoscaling {
     fn default() -> Self {
-        Self { enabled: true, min_replicas: 1, max_replicas: 10, target_cpu_utilization: 50, tolerance: None }
+        Self { enabled: None, min_replicas: 1, max_replicas: 10, target_cpu_utilization: 50, tolerance: None }
     }
 }
 

@@ -199,6 +199,17 @@ pub(super) const COMMIT_INTERVAL: Span = Span { field: "spec.ledger.commitInterv
 pub(super) const RETAIN_BYTES: Size =
     Size { field: "spec.ledger.retain.bytes", min: ByteSize::kibibytes(256), max: ByteSize::mebibytes(16) };
 
+pub(super) const RESTART: Integer = Integer::new("spec.sensing.weights.restart", 0, 1000);
+pub(super) const OOM_KILL: Integer = Integer::new("spec.sensing.weights.oomKill", 0, 1000);
+pub(super) const CRASH_LOOP: Integer = Integer::new("spec.sensing.weights.crashLoop", 0, 1000);
+pub(super) const NOT_READY: Integer = Integer::new("spec.sensing.weights.notReady", 0, 1000);
+pub(super) const EVICTION: Integer = Integer::new("spec.sensing.weights.eviction", 0, 1000);
+pub(super) const QUERY_INTERVAL: Span = Span { field: "spec.sensing.prometheus: interval", zero: None };
+pub(super) const ABOVE: Number = Number::new("spec.sensing.prometheus: above", -1e15, 1e15);
+pub(super) const ANOMS_PER_UNIT: Number = Number::new("spec.sensing.prometheus: anomsPerUnit", 0.0, 1e6);
+pub(super) const QUERY_MAX: Integer = Integer::new("spec.sensing.prometheus: max", 1, 1_000_000);
+pub(super) const RELEASE_AFTER: Span = Span { field: "spec.response.releaseAfter", zero: Some("at once") };
+
 /// Apart from [`k_max_rule`], because only the lower bound needs an explanation.
 pub(super) fn k_min_rule() -> Rule {
     rule(

@@ -14,6 +14,7 @@ pub mod labels;
 mod organism;
 mod quantity;
 mod read;
+mod response;
 mod rules;
 mod schema;
 pub mod validate;
@@ -33,6 +34,10 @@ pub use organism::{
 };
 pub use quantity::{ByteSize, InvalidByteSize};
 pub use read::{ReadError, document, read};
+pub use response::{
+    AppliedResponse, PrometheusQuery, Response, ResponseMode, ResponseStatus, Sensing, SensingWeights,
+    ServicesPolicy, WorkloadKind, WorkloadRef,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, ResourceExt};

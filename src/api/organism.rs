@@ -5,7 +5,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::conditions::{conditions, time};
-use super::{Action, Autoscaling, ByteSize, GoDuration, Mesh, Metrics, Nodes, bounds, rules, schema};
+use super::{
+    Action, Autoscaling, ByteSize, GoDuration, Mesh, Metrics, Nodes, Response, ResponseMode, ResponseStatus,
+    Sensing, WorkloadRef, bounds, rules, schema,
+};
 
 const DESCRIPTION: &str = "An Organism is a group of pods with an autopilot: it beats, senses anomalies, scores the \
 threat, decides one of five actions, acts, and records every step in a ledger from which each decision can be \
@@ -63,11 +66,26 @@ re-derived. Every field of spec is optional.";
         json_path = ".status.ledger.merkleRoot",
         description = "Merkle root of the ledger",
         priority = 1
+    ),
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".status.response.mode",
+        description = "Whether decisions are acted on",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Holder",
+        type_ = "string",
+        json_path = ".status.ledger.holder",
+        description = "Replica of the operator that beats it",
+        priority = 1
     )
 )]
 #[serde(default = "OrganismSpec::default", rename_all = "camelCase")]
 #[x_kube(validation = rules::PORTS_DIFFER.rule())]
 #[x_kube(validation = rules::CPU_TO_SCALE_BY.rule())]
+#[x_kube(validation = rules::NODES_OR_WORKLOAD.rule())]
 pub struct OrganismSpec {
     /// genomeRef names the Genome that this Organism uses. It must be in the same namespace, and no other
     /// Organism may use it. Defaults to the Genome with the Organism's own name, which the operator creates
@@ -83,6 +101,10 @@ pub struct OrganismSpec {
     /// pulse sets the period between beats: T_Λ = t1 · ln(u) / (1 − 1/(k·P)) seconds, where P is the number of
     /// ready pods, and at least 1.
     pub pulse: Pulse,
+    /// workloadRef names a Deployment or StatefulSet that is this Organism's body, instead of pods of its own. Nothing
+    /// of it is written and none of its pods restarts. It takes part in no mesh. spec.nodes must be left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload_ref: Option<WorkloadRef>,
     /// nodes configures the pods of this Organism.
     pub nodes: Nodes,
     /// autoscaling configures the HorizontalPodAutoscaler that sets the number of pods.
@@ -91,8 +113,12 @@ pub struct OrganismSpec {
     pub mesh: Mesh,
     /// metrics configures how the pods expose Prometheus metrics.
     pub metrics: Metrics,
+    /// sensing configures which events and metrics count as anomalies.
+    pub sensing: Sensing,
     /// ledger configures the record of every input, decision and action.
     pub ledger: Ledger,
+    /// response configures what decisions do.
+    pub response: Response,
 }
 
 impl Default for OrganismSpec {
@@ -102,11 +128,14 @@ impl Default for OrganismSpec {
             beats: -1,
             suspend: false,
             pulse: Pulse::default(),
+            workload_ref: None,
             nodes: Nodes::default(),
             autoscaling: Autoscaling::default(),
             mesh: Mesh::default(),
             metrics: Metrics::default(),
+            sensing: Sensing::default(),
             ledger: Ledger::default(),
+            response: Response::default(),
         }
     }
 }
@@ -115,6 +144,18 @@ impl OrganismSpec {
     /// The number of beats since genesis after which the organism completes; `None` for no limit.
     pub fn beats_limit(&self) -> Option<u64> {
         u64::try_from(self.beats).ok()
+    }
+
+    /// Whether decisions are acted on: as `response.mode` says, and without it only for a body of its own.
+    pub fn response_mode(&self) -> ResponseMode {
+        let default = if self.workload_ref.is_some() { ResponseMode::Observe } else { ResponseMode::Enforce };
+        self.response.mode.unwrap_or(default)
+    }
+
+    /// Whether the operator manages an autoscaler: as `autoscaling.enabled` says, and without it only for a body of its
+    /// own.
+    pub fn autoscaling_enabled(&self) -> bool {
+        self.autoscaling.enabled.unwrap_or(self.workload_ref.is_none())
     }
 }
 
@@ -232,8 +273,8 @@ pub enum OnDelete {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct OrganismStatus {
-    /// conditions are Ready, Beating, PulseStable, CoresHealthy, LedgerIntact, BodyAvailable, MeshReachable and
-    /// AutoscalingActive.
+    /// conditions are Ready, Beating, PulseStable, CoresHealthy, LedgerIntact, BodyAvailable, MeshReachable,
+    /// AutoscalingActive, Quarantined, Sensing and, with spec.workloadRef, Adopted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -246,6 +287,9 @@ pub struct OrganismStatus {
     /// decision is the decision in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// response is what has been done about decisions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<ResponseStatus>,
     /// nodes is the observed state of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodesStatus>,
@@ -269,11 +313,17 @@ pub struct Decision {
     pub since: Time,
     /// entry is the index of the ledger entry that first decided this action.
     pub entry: u64,
+    /// rule is the rule that decided at the last beat or, for NOOP, the one that was nearest to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// margin is the distance of the rule's value from its threshold, negative if it was not reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// Observed state of the pods.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct NodesStatus {
     /// ready is the number of ready pods. T_Λ is computed with at least 1.
     pub ready: u32,
@@ -281,6 +331,10 @@ pub struct NodesStatus {
     pub replicas: u32,
     /// selector is the label selector of the pods in string form, for the scale subresource.
     pub selector: String,
+    /// appliedHash is a hash of the objects of the body as the operator has applied them. An operator that starts and
+    /// finds them so writes none of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied_hash: Option<String>,
 }
 
 /// Committed state of the ledger.
@@ -300,6 +354,10 @@ pub struct LedgerStatus {
     pub segments: u32,
     /// bytes is the stored size of all retained segments.
     pub bytes: u64,
+    /// holder is the replica of the operator that has committed these entries and goes on with them. Its Lease is in the
+    /// operator's namespace.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub holder: String,
     /// onDelete is what happens to the ledger when the Organism is deleted now. It is absent while a change of
     /// spec.ledger.onDelete is being carried over to the objects of the ledger.
     #[serde(skip_serializing_if = "Option::is_none")]

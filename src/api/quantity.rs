@@ -91,7 +91,8 @@ pub(super) fn quantity(text: &str) -> Option<f64> {
     if !number.ends_with(|it: char| it.is_ascii_digit() || it == '.') || number.ends_with(['+', '-']) {
         return None;
     }
-    let exponent = suffix.strip_prefix(['e', 'E']).filter(|it| !it.is_empty());
+    // "E" and "Ei" are units.
+    let exponent = suffix.strip_prefix(['e', 'E']).filter(|it| !it.is_empty() && *it != "i");
     if let Some(exponent) = exponent {
         return format!("{number}e{}", exponent.parse::<i32>().ok()?).parse().ok();
     }
@@ -134,6 +135,8 @@ impl JsonSchema for ByteSize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -164,6 +167,7 @@ mod tests {
             ("2e3", 2000.0),
             ("5E-2", 0.05),
             ("1E", 1e18),
+            ("1Ei", 1_152_921_504_606_846_976.0),
             ("1.5k", 1500.0),
         ] {
             assert_eq!(quantity(text), Some(value), "{text}");
@@ -180,6 +184,45 @@ mod tests {
     fn rejects_other_texts_without_a_panic() {
         for text in ["", "Mi", "-1", "+1", "1.5Mi", "1 Mi", "4mi", "4MiB", "1e6", "18446744073709551615Ki"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    /// By Kubernetes' grammar: a sign, digits with a point before, within or after them, and a suffix.
+    fn is_quantity(text: &str) -> bool {
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        let end = unsigned.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(unsigned.len());
+        let (number, suffix) = unsigned.split_at(end);
+        let is_number = number.matches('.').count() <= 1 && number.chars().any(|it| it.is_ascii_digit());
+        let exponent = suffix.strip_prefix(['e', 'E']).unwrap_or_default();
+        let units = "n u m k M G T P E Ki Mi Gi Ti Pi Ei";
+        is_number
+            && (suffix.is_empty()
+                || units.split(' ').any(|it| it == suffix)
+                || exponent.parse::<i32>().is_ok())
+    }
+
+    proptest! {
+        #[test]
+        fn exactly_kubernetes_grammar_is_accepted(text in "[+-]?[0-9]{0,3}[.]?[0-9]{0,3}([numkMGTPE]i?|[eE][+-]?[0-9]{0,3}|.{0,2})") {
+            let value = quantity(&text);
+            prop_assert_eq!(value.is_some(), is_quantity(&text), "{} {:?}", text, value);
+            prop_assert!(value.is_none_or(|it| !it.is_nan()));
+        }
+
+        #[test]
+        fn one_value_has_many_notations(number in 0..10_000_u32) {
+            let value = quantity(&number.to_string()).unwrap();
+            for text in [format!("{number}000m"), format!("{number}e0"), format!("+{number}.0"), format!("{number}000e-3")] {
+                prop_assert_eq!(quantity(&text), Some(value), "{}", text);
+            }
+        }
+
+        #[test]
+        fn a_size_is_a_quantity_of_the_same_value(text in "[+-]?[0-9]{0,8}([kMG]|[KMG]i|.?)") {
+            if let Ok(size) = text.parse::<ByteSize>() {
+                prop_assert_eq!(quantity(&text), Some(size.bytes() as f64), "{}", text);
+                prop_assert_eq!(quantity(&size.to_string()), Some(size.bytes() as f64), "{}", size);
+            }
         }
     }
 }

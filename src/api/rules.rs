@@ -10,7 +10,9 @@ use kube::core::Rule;
 
 use super::genome::Injectable;
 use super::quantity::quantity;
-use super::{Autoscaling, OrganismSpec, Quantities, Resources, TaintEffect, Toleration, TolerationOperator};
+use super::{
+    Autoscaling, Nodes, OrganismSpec, Quantities, Resources, TaintEffect, Toleration, TolerationOperator,
+};
 
 /// A CEL rule with the message that the API server returns when it does not hold.
 pub(super) fn rule(expression: impl Into<String>, message: impl AsRef<str>) -> Rule {
@@ -51,13 +53,31 @@ pub(super) const PORTS_DIFFER: Requirement<OrganismSpec> = Requirement {
 pub(super) const CPU_TO_SCALE_BY: Requirement<OrganismSpec> = Requirement {
     field: "spec.nodes.resources.requests.cpu",
     must: "is required for autoscaling on CPU; set it, or set spec.autoscaling.enabled: false",
-    cel: "!has(self.autoscaling) || !self.autoscaling.enabled || 'cpu' in self.nodes.resources.requests \
-          || 'cpu' in self.nodes.resources.limits",
+    cel: "!has(self.autoscaling) || has(self.workloadRef) \
+          || (has(self.autoscaling.enabled) && !self.autoscaling.enabled) \
+          || 'cpu' in self.nodes.resources.requests || 'cpu' in self.nodes.resources.limits",
     holds: |spec| {
         let resources = &spec.nodes.resources;
-        !spec.autoscaling.enabled
+        spec.workload_ref.is_some()
+            || !spec.autoscaling_enabled()
             || resources.requests.contains_key("cpu")
             || resources.limits.contains_key("cpu")
+    },
+};
+/// The API server fills in the defaults of `spec.nodes` before it checks rules, so what is left out and what is written
+/// as the default look the same.
+pub(super) const NODES_OR_WORKLOAD: Requirement<OrganismSpec> = Requirement {
+    field: "spec.nodes",
+    must: "must be left out with spec.workloadRef, whose pods are the body; remove one of them",
+    cel: "!has(self.workloadRef) || !has(self.nodes) || (self.nodes.replicas == 5 \
+          && !has(self.nodes.nodeSelector) && !has(self.nodes.tolerations) \
+          && !has(self.nodes.topologySpreadConstraints) && !has(self.nodes.priorityClassName) \
+          && !has(self.nodes.podTemplate.labels) && !has(self.nodes.podTemplate.annotations) \
+          && !has(self.nodes.podTemplate.imagePullSecrets))",
+    holds: |spec| {
+        let nodes = &spec.nodes;
+        spec.workload_ref.is_none()
+            || Nodes { resources: Resources::default(), ..nodes.clone() } == Nodes::default()
     },
 };
 pub(super) const REPLICAS_ORDER: Requirement<Autoscaling> = Requirement {
@@ -128,6 +148,19 @@ pub(super) const PRIORITY_CLASS: Requirement<str> = Requirement {
            for the cluster's default",
     cel: SUBDOMAIN,
     holds: is_subdomain,
+};
+pub(super) const WORKLOAD_NAME: Requirement<str> = Requirement {
+    field: "spec.workloadRef.name",
+    must: "must be the name of the workload: lower-case letters, digits, '-' and '.'; correct it",
+    cel: SUBDOMAIN,
+    holds: is_subdomain,
+};
+pub(super) const QUERY_NAME: Requirement<str> = Requirement {
+    field: "spec.sensing.prometheus: name",
+    must: "must be at most 40 characters, lower-case letters, digits and '-', begin with a letter and end with a letter \
+           or digit; choose a name such as error-rate",
+    cel: NAME_OF_SELF,
+    holds: is_name,
 };
 pub(super) const PULL_SECRET: Requirement<str> = Requirement {
     field: "spec.nodes.podTemplate.imagePullSecrets: name",
@@ -222,12 +255,12 @@ const fn name(field: &'static str, cel: &'static str) -> Requirement<str> {
         must: "must be at most 40 characters, lower-case letters, digits and '-', begin with a letter and end with a letter \
                or digit; choose a name such as venom-1",
         cel,
-        holds: |name| {
-            name.len() <= 40
-                && name.starts_with(|first: char| first.is_ascii_lowercase())
-                && is_dns_label(name)
-        },
+        holds: is_name,
     }
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() <= 40 && name.starts_with(|first: char| first.is_ascii_lowercase()) && is_dns_label(name)
 }
 
 const SUBDOMAIN: &str = "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')";

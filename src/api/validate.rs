@@ -5,7 +5,7 @@
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{Autoscaling, Genome, GenomeSpec, Nodes, Organism, OrganismSpec, bounds, rules};
+use super::{Autoscaling, Genome, GenomeSpec, Nodes, Organism, OrganismSpec, Sensing, bounds, rules};
 
 /// Checks an Organism's spec against its schema.
 ///
@@ -18,11 +18,14 @@ pub fn organism(spec: &OrganismSpec) -> Result<(), String> {
         beats,
         suspend: _,
         pulse,
+        workload_ref,
         nodes: pods,
         autoscaling: scaling,
         mesh,
         metrics,
+        sensing: sensors,
         ledger,
+        response,
     } = spec;
     if let Some(genome) = genome_ref {
         rules::GENOME_NAME.check(&genome.name)?;
@@ -34,8 +37,14 @@ pub fn organism(spec: &OrganismSpec) -> Result<(), String> {
     if let Some(period) = pulse.min_period {
         bounds::MIN_PERIOD.check(period)?;
     }
+    if let Some(workload) = workload_ref {
+        rules::WORKLOAD_NAME.check(&workload.name)?;
+    }
+    rules::NODES_OR_WORKLOAD.check(spec)?;
     nodes(pods)?;
     autoscaling(scaling)?;
+    sensing(sensors)?;
+    bounds::RELEASE_AFTER.check(response.release_after)?;
     bounds::MESH_PORT.check(mesh.port)?;
     bounds::METRICS_PORT.check(metrics.port)?;
     rules::PORTS_DIFFER.check(spec)?;
@@ -94,6 +103,27 @@ fn autoscaling(scaling: &Autoscaling) -> Result<(), String> {
         bounds::TOLERANCE.check(*tolerance)?;
     }
     rules::REPLICAS_ORDER.check(scaling)
+}
+
+fn sensing(sensing: &Sensing) -> Result<(), String> {
+    let weights = &sensing.weights;
+    for (bounds, weight) in [
+        (bounds::RESTART, weights.restart),
+        (bounds::OOM_KILL, weights.oom_kill),
+        (bounds::CRASH_LOOP, weights.crash_loop),
+        (bounds::NOT_READY, weights.not_ready),
+        (bounds::EVICTION, weights.eviction),
+    ] {
+        bounds.check(weight)?;
+    }
+    for query in &sensing.prometheus {
+        rules::QUERY_NAME.check(&query.name)?;
+        bounds::QUERY_INTERVAL.check(query.interval)?;
+        bounds::ABOVE.check(query.above)?;
+        bounds::ANOMS_PER_UNIT.check(query.anoms_per_unit)?;
+        bounds::QUERY_MAX.check(query.max)?;
+    }
+    Ok(())
 }
 
 /// Checks a Genome's spec against its schema.
