@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use venom::cli::{self, crds, inject, ledger, mesh, node, operator, run};
+use venom::cli::{self, crds, explain, inject, ledger, mesh, node, operator, release, run, train};
 
 /// An auditable autopilot for a group of pods.
 #[derive(Parser)]
@@ -29,6 +29,12 @@ enum Command {
     Crds(crds::Args),
     /// Read and verify a ledger
     Ledger(ledger::Args),
+    /// Explain why a decision was taken, or why another was not
+    Explain(explain::Args),
+    /// Undo what was done about an Organism's decisions, and keep hands off
+    Release(release::Args),
+    /// Learn the threat model from one's own data, and say how good it is
+    Train(train::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,9 @@ fn main() -> ExitCode {
         Ok(Cli { command: Command::Mesh(args) }) => mesh::run(&args),
         Ok(Cli { command: Command::Crds(args) }) => crds::run(&args),
         Ok(Cli { command: Command::Ledger(args) }) => ledger::run(&args),
+        Ok(Cli { command: Command::Explain(args) }) => explain::run(&args),
+        Ok(Cli { command: Command::Release(args) }) => release::run(&args),
+        Ok(Cli { command: Command::Train(args) }) => train::run(&args),
         Err(error) => return cli::usage(name, &error),
     };
     cli::exit_code(name, result)
