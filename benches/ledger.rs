@@ -175,7 +175,7 @@ fn segment(pace: &str, size: usize, period: f64, jitter: f64) {
     let end = after(&run);
     let (sealed, one) = (seal(&run, &end), seal(&run[..1], &after(&run[..1])));
     let seal = median(|| time(|| drop(black_box(seal(&run, &end)))));
-    let open = median(|| time(|| drop(black_box(sealed.open()))));
+    let open = median(|| time(|| drop(black_box(sealed.verify(None)))));
     println!(
         "segment of {size:>5} beats, {pace:<5} {:>6.1} bytes per beat, {:>5} for one beat alone, sealed in {:>7.0} µs, opened in {:>7.0} µs",
         sealed.entries.len() as f64 / size as f64,

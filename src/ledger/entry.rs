@@ -103,7 +103,12 @@ impl Entry {
             previous_hash: hash(&parsed.previous_hash)?,
             hash: hash(&parsed.hash)?,
         };
-        if entry.to_line() == line { Ok(entry) } else { Err(EntryError::NotCanonical) }
+        if entry.to_line() != line {
+            return Err(EntryError::NotCanonical);
+        }
+        // serde_json takes more nesting than canonical JSON has, which no segment could store.
+        canonical::check(&entry.data).map_err(|error| malformed(&error))?;
+        Ok(entry)
     }
 
     /// Parses the data.
@@ -280,7 +285,10 @@ pub struct Enforcement {
     pub entry: u64,
     /// The response mode, `Enforce` or `Observe`.
     pub mode: String,
-    /// The changed objects; with `Observe` those that would have been changed.
+    /// Why nothing of `what` was done: `LimitReached`, `SelectorOverlap`, `HandsOff` or `Contested`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// The changes, one for each object; with `Observe` those that would have been made.
     pub what: Vec<String>,
 }
 

@@ -10,6 +10,7 @@
 //! | [`segment`] | the lossless codec for a run of entries |
 //! | [`sealed`] | a segment as it is stored: readable head and encoded entries |
 //! | [`replay`] | re-derivation of every number from the recorded inputs |
+//! | [`explain`] | why a decision was taken, from the replayed entries |
 //!
 //! Architecture Invariant: no clock, no I/O, no tokio, no Kubernetes and no `HashMap`, whose iteration order is
 //! random. The segment codec does not use the engine: a codec that predicted decisions with the engine would
@@ -18,6 +19,7 @@
 pub mod canonical;
 pub mod chain;
 pub mod entry;
+pub mod explain;
 pub mod memory;
 pub mod merkle;
 pub mod replay;

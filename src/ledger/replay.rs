@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::Entry;
 use super::entry::{Change, Data, FlowData, Record};
 use crate::organism::cores::{Cores, Failure, Flows};
+use crate::organism::genome::Weights;
 use crate::organism::pulse::PulseError;
+use crate::organism::state::MAX_ITEMS;
 use crate::organism::{Action, Beat, Input, State, VERSION, beat};
 
 /// An entry differs from what the entries before it imply.
@@ -30,8 +32,9 @@ pub struct Replay {
     /// Beats since the last snapshot or genesis.
     since_snapshot: u64,
     beats_since_resume: Option<u64>,
-    decisions: Vec<(u64, Action)>,
+    decided: Vec<Decided>,
     decision: Option<Decision>,
+    last_beat: Option<RecordedBeat>,
     from: Option<u64>,
     beats: u64,
     injections: u64,
@@ -49,9 +52,30 @@ pub struct Decision {
     pub since: f64,
 }
 
+/// A complete beat, as the ledger records it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedBeat {
+    /// Its seven entries, in order.
+    pub entries: Vec<Entry>,
+    /// The weights in force at its pulse, by which its decision vector was multiplied.
+    pub weights: Weights,
+}
+
+/// Beats that stand side by side and decided the same. A ledger may have millions of beats, so they are not listed
+/// one by one.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    action: Action,
+    /// Index of the action entry of the first beat.
+    first: u64,
+    beats: u64,
+}
+
 /// Types of the seven entries of a beat, in order.
 const BEAT: [&str; 7] =
     ["pulse", "flow_result", "flow_result", "flow_result", "flow_result", "action", "evolution"];
+/// Number of entries of a beat.
+const BEAT_ENTRIES: u64 = BEAT.len() as u64;
 /// Maximum number of beats between two snapshots.
 pub const SNAPSHOT_EVERY: u64 = 1000;
 
@@ -86,10 +110,38 @@ impl Replay {
         self.decision
     }
 
-    /// The decision of every beat, with the index of its action entry.
+    /// Number of beats that decided each action, in the order of [`Action::ALL`].
     #[must_use]
-    pub fn decisions(&self) -> &[(u64, Action)] {
-        &self.decisions
+    pub fn decided(&self) -> [u64; 5] {
+        Action::ALL
+            .map(|action| self.decided.iter().filter(|it| it.action == action).map(|it| it.beats).sum())
+    }
+
+    /// The last complete beat. [`state`](Self::state) is the state after it, as long as no input follows.
+    #[must_use]
+    pub fn last_beat(&self) -> Option<&RecordedBeat> {
+        self.last_beat.as_ref()
+    }
+
+    /// Whether `entry`, if it is the next one, belongs to a beat.
+    #[must_use]
+    pub fn is_of_beat(&self, entry: &Entry) -> bool {
+        !self.open_beat.is_empty() || (self.state.is_some() && entry.data.contains("\"type\":\"pulse\""))
+    }
+
+    /// The decision that entry `index` records; `None` if that is no action entry of this replay.
+    fn decided_at(&self, index: u64) -> Option<Action> {
+        let before = self.decided.partition_point(|it| it.first <= index);
+        let it = self.decided.get(before.checked_sub(1)?)?;
+        let (beats, rest) = ((index - it.first) / BEAT_ENTRIES, (index - it.first) % BEAT_ENTRIES);
+        (rest == 0 && beats < it.beats).then_some(it.action)
+    }
+
+    fn record_decision(&mut self, entry: u64, action: Action) {
+        match self.decided.last_mut() {
+            Some(it) if it.action == action && it.first + it.beats * BEAT_ENTRIES == entry => it.beats += 1,
+            _ => self.decided.push(Decided { action, first: entry, beats: 1 }),
+        }
     }
 
     /// Ends the replay and returns the final state, or `None` if there was no genesis and no snapshot.
@@ -109,7 +161,7 @@ impl Replay {
     /// Returns [`Mismatch`] if the entry differs from what the entries before it imply. The replay cannot be
     /// continued after that.
     pub fn feed(&mut self, entry: Entry) -> Result<(), Mismatch> {
-        if !self.open_beat.is_empty() || (self.state.is_some() && entry.data.contains("\"type\":\"pulse\"")) {
+        if self.is_of_beat(&entry) {
             return self.feed_beat(entry);
         }
         let index = entry.index;
@@ -133,7 +185,13 @@ impl Replay {
                 self.injections += 1;
                 apply(state, index, &Input::Injection(it))?;
             }
-            Data::Sense(it) => apply(state, index, &Input::Sense(it))?,
+            Data::Sense(it) => {
+                if it.anoms > 0 && state.suppress_excess(it.clone()).suppressed != it.suppressed {
+                    let what = format!("{MAX_ITEMS} senses count already: this one must be suppressed");
+                    return Err(mismatch(index, &what));
+                }
+                apply(state, index, &Input::Sense(it))?;
+            }
             Data::Scale(it) => {
                 if it.from != state.config.pulse.p {
                     return Err(mismatch(
@@ -159,26 +217,19 @@ impl Replay {
                 self.since_snapshot = 0;
                 self.beats_since_resume = None;
             }
-            Data::Enforcement(it) => {
-                let found = self.decisions.binary_search_by_key(&it.entry, |&(index, _)| index);
-                match found.map(|at| self.decisions[at].1) {
-                    Ok(Action::Noop) if it.change == Change::Apply => {
-                        return Err(mismatch(index, "enforcement applies a NOOP"));
-                    }
-                    Ok(_) => {}
-                    // The action may precede the snapshot at which this replay started.
-                    Err(_) if self.from.is_some_and(|from| it.entry < from) => {}
-                    Err(_) => {
-                        return Err(mismatch(
-                            index,
-                            &format!(
-                                "enforcement refers to entry {}, which is not an earlier action",
-                                it.entry
-                            ),
-                        ));
-                    }
+            Data::Enforcement(it) => match self.decided_at(it.entry) {
+                Some(Action::Noop) if it.change == Change::Apply => {
+                    return Err(mismatch(index, "enforcement applies a NOOP"));
                 }
-            }
+                Some(_) => {}
+                // The action may precede the snapshot at which this replay started.
+                None if self.from.is_some_and(|from| it.entry < from) => {}
+                None => {
+                    let what =
+                        format!("enforcement refers to entry {}, which is not an earlier action", it.entry);
+                    return Err(mismatch(index, &what));
+                }
+            },
             Data::Unknown => {}
             Data::Pulse(_) | Data::FlowResult(_) | Data::Action(_) | Data::Evolution(_) => {
                 return Err(mismatch(index, "entry of a beat outside a beat: its pulse is missing"));
@@ -203,9 +254,11 @@ impl Replay {
             let first = seven[0].index;
             // Always present: without a state, `feed` does not start a beat.
             if let Some(state) = &mut self.state {
+                let weights = state.weights;
                 let derived = derive(state, &seven)?;
                 let (entry, action) = (first + 5, derived.action);
-                self.decisions.push((entry, action));
+                self.record_decision(entry, action);
+                self.last_beat = Some(RecordedBeat { entries: seven, weights });
                 if self.decision.is_none_or(|decision| decision.action != action) {
                     self.decision = Some(Decision { action, entry, since: derived.pulse.timestamp });
                 }

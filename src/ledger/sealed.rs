@@ -4,10 +4,12 @@
 //! hashes of entries are not stored. A reader computes them from the previous hash and the data, and the last one
 //! must be the head's `lastHash`. The format is specified in `docs/segment-format.md`.
 
+use std::convert::Infallible;
+
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Origin, Record};
-use super::merkle::Tree;
+use super::merkle::{MAX_SIZE, Tree};
 use super::segment::{self, DecodeError, EncodeError, Row};
 use super::{Chain, Hash, canonical, hex, parse_hash};
 
@@ -107,6 +109,63 @@ pub enum OpenError {
     },
 }
 
+/// Largest total size of the data of merged entries, in bytes. It bounds the memory of a merge: the texts are held
+/// together with what they are encoded to.
+const MAX_MERGED_BYTES: usize = 18 << 20;
+
+/// The texts of entries, one after the other.
+#[derive(Default)]
+struct Texts {
+    text: String,
+    /// Timestamp of each entry, and where its text ends.
+    ends: Vec<(f64, usize)>,
+}
+
+impl Texts {
+    fn push(&mut self, timestamp: f64, data: &str) {
+        self.text.push_str(data);
+        self.ends.push((timestamp, self.text.len()));
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        let ranges = starts.zip(&self.ends);
+        ranges.map(|(start, (timestamp, end))| Row { timestamp: *timestamp, data: &self.text[start..*end] })
+    }
+}
+
+/// What has ended the visit of a segment.
+#[derive(Debug)]
+pub enum VisitError<E> {
+    /// The segment is damaged or forged.
+    Open(OpenError),
+    /// The visitor has failed.
+    Each(E),
+}
+
+impl VisitError<Infallible> {
+    /// The error of the segment, where the visitor cannot fail.
+    #[must_use]
+    pub fn open(self) -> OpenError {
+        match self {
+            Self::Open(error) => error,
+            Self::Each(never) => match never {},
+        }
+    }
+}
+
+impl<E> From<OpenError> for VisitError<E> {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl<E> From<DecodeError> for VisitError<E> {
+    fn from(error: DecodeError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
 /// Error of [`SealedSegment::merge`].
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
@@ -121,6 +180,19 @@ pub enum MergeError {
     Gap(u64),
 }
 
+impl From<DecodeError> for MergeError {
+    fn from(error: DecodeError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+fn check_merged(what: &'static str, actual: usize, limit: usize) -> Result<(), MergeError> {
+    if actual <= limit {
+        return Ok(());
+    }
+    Err(SealError::from(EncodeError::TooLarge { what, actual, limit }).into())
+}
+
 impl SealedSegment {
     /// Seals the entries of `records`, which lead the chain from `before` to `after`.
     ///
@@ -132,33 +204,40 @@ impl SealedSegment {
         after: &Chain,
         records: impl IntoIterator<Item = &'a Record>,
     ) -> Result<Self, SealError> {
-        let mut texts = vec![];
-        let mut scratch = Vec::new();
+        let (mut texts, mut scratch) = (Texts::default(), Vec::new());
         for record in records {
-            record.write(&mut scratch, &mut |timestamp, data| texts.push((timestamp, data.to_owned())))?;
+            record.write(&mut scratch, &mut |timestamp, data| texts.push(timestamp, data))?;
         }
         Ok(Self::encode(origin, before, after, &texts)?)
     }
 
     /// Verifies adjacent segments and merges them into one.
     ///
+    /// The parts are not trusted: what their heads declare is added up before anything is decoded, and decoding ends
+    /// where their data exceeds [`MAX_MERGED_BYTES`].
+    ///
     /// # Errors
     /// Returns [`MergeError`] if a segment is damaged, if there is a gap, or if the merged segment is too large.
     pub fn merge(origin: Option<&Origin>, parts: &[Self]) -> Result<Self, MergeError> {
         let Some(first) = parts.first() else { return Err(MergeError::Gap(0)) };
+        let sum = |declared: fn(&SegmentHead) -> u64| {
+            let sum = parts.iter().fold(0, |sum: u64, part| sum.saturating_add(declared(&part.head)));
+            usize::try_from(sum).unwrap_or(usize::MAX)
+        };
+        check_merged("entries", sum(|head| head.count), segment::MAX_ENTRIES)?;
+        check_merged("bytes of columns", sum(|head| head.columns), segment::MAX_COLUMN_BYTES)?;
         let before = first.chain_before()?;
-        let (mut texts, mut after) = (vec![], before.clone());
+        let (mut texts, mut after) = (Texts::default(), before.clone());
         for part in parts {
             if part.chain_before()? != after {
                 return Err(MergeError::Gap(part.head.first));
             }
-            let SegmentHead { count, columns, .. } = part.head;
-            for (timestamp, data) in
-                segment::decode(&part.entries, count, columns).map_err(OpenError::from)?
-            {
-                after.append(timestamp, &data);
-                texts.push((timestamp, data));
-            }
+            part.rows(|timestamp, data| {
+                check_merged("bytes of data", texts.text.len() + data.len(), MAX_MERGED_BYTES)?;
+                after.append(timestamp, data);
+                texts.push(timestamp, data);
+                Ok::<(), MergeError>(())
+            })?;
             part.check_last_hash(&after)?;
         }
         Ok(Self::encode(origin, &before, &after, &texts).map_err(SealError::from)?)
@@ -168,23 +247,22 @@ impl SealedSegment {
         origin: Option<&Origin>,
         before: &Chain,
         after: &Chain,
-        texts: &[(f64, String)],
+        texts: &Texts,
     ) -> Result<Self, EncodeError> {
-        let rows: Vec<Row<'_>> =
-            texts.iter().map(|(timestamp, data)| Row { timestamp: *timestamp, data }).collect();
+        let rows: Vec<Row<'_>> = texts.rows().collect();
         let encoded = segment::encode(&rows)?;
-        let start = (before.size()..).zip(texts).find(|(_, (_, data))| is_replay_start(data));
+        let start = (before.size()..).zip(&rows).find(|(_, row)| is_replay_start(row.data));
         Ok(Self {
             head: SegmentHead {
                 columns: encoded.columns,
-                count: texts.len() as u64,
+                count: rows.len() as u64,
                 first: before.size(),
                 format: FORMAT,
                 last_hash: HexHash(*after.last_hash()),
                 origin: origin.cloned(),
                 peaks: before.tree().peaks().iter().copied().map(HexHash).collect(),
                 previous_hash: HexHash(*before.last_hash()),
-                start: start.map(|(index, (time, _))| ReplayStart { index, time: *time }),
+                start: start.map(|(index, row)| ReplayStart { index, time: row.timestamp }),
             },
             entries: encoded.bytes,
         })
@@ -193,13 +271,16 @@ impl SealedSegment {
     /// Returns the chain before the first entry, according to the head.
     ///
     /// # Errors
-    /// Returns [`OpenError::Head`] if the head has an unknown version or the wrong number of peaks.
+    /// Returns [`OpenError::Head`] if the head has an unknown version, indices out of range or the wrong number of peaks.
     pub fn chain_before(&self) -> Result<Chain, OpenError> {
-        let SegmentHead { first, peaks, previous_hash, format, .. } = &self.head;
+        let SegmentHead { first, count, peaks, previous_hash, format, .. } = &self.head;
         if *format != FORMAT {
             return Err(OpenError::Head(format!(
                 "unsupported format {format}; use a newer version of venom"
             )));
+        }
+        if first.checked_add(*count).is_none_or(|end| end > MAX_SIZE) {
+            return Err(OpenError::Head(format!("{count} entries from {first} on are beyond any ledger")));
         }
         let tree = Tree::from_peaks(*first, peaks.iter().map(|peak| peak.0).collect()).ok_or_else(|| {
             OpenError::Head(format!("{} peaks do not fit {first} preceding entries", peaks.len()))
@@ -207,22 +288,43 @@ impl SealedSegment {
         Ok(Chain::from_parts(tree, previous_hash.0))
     }
 
-    /// Decodes the entries, computes their hashes and verifies the last one against the head.
+    /// Decodes the entries, computes their hashes, and verifies the last one against the head. Returns the chain after
+    /// the last entry, and the chain at `size` where that lies within the segment or at one of its ends.
     ///
     /// # Errors
     /// Returns [`OpenError`] if the segment is damaged or forged.
-    pub fn open(&self) -> Result<Vec<Entry>, OpenError> {
+    pub fn verify(&self, size: Option<u64>) -> Result<(Chain, Option<Chain>), OpenError> {
         let mut chain = self.chain_before()?;
-        let SegmentHead { count, columns, .. } = &self.head;
-        let rows = segment::decode(&self.entries, *count, *columns)?;
-        let mut entries = Vec::with_capacity(rows.len());
-        for (timestamp, data) in rows {
-            let (index, previous_hash) = (chain.size(), *chain.last_hash());
-            let hash = chain.append(timestamp, &data);
-            entries.push(Entry { index, timestamp, data: data.into(), previous_hash, hash });
-        }
+        let mut at_size = (size == Some(chain.size())).then(|| chain.clone());
+        self.rows(|timestamp, data| {
+            chain.append(timestamp, data);
+            if size == Some(chain.size()) {
+                at_size = Some(chain.clone());
+            }
+            Ok::<(), OpenError>(())
+        })?;
         self.check_last_hash(&chain)?;
-        Ok(entries)
+        Ok((chain, at_size))
+    }
+
+    /// As [`Self::verify`], and calls `each` with every entry. The last hash is verified after that: what `each` has
+    /// seen counts only if this returns `Ok`.
+    ///
+    /// # Errors
+    /// [`VisitError::Open`] if the segment is damaged or forged, or the first error of `each`.
+    pub fn visit<E>(&self, mut each: impl FnMut(Entry) -> Result<(), E>) -> Result<Chain, VisitError<E>> {
+        let mut chain = self.chain_before()?;
+        self.rows(|timestamp, data| {
+            let (index, previous_hash) = (chain.size(), *chain.last_hash());
+            let hash = chain.append(timestamp, data);
+            each(Entry { index, timestamp, data: data.into(), previous_hash, hash }).map_err(VisitError::Each)
+        })?;
+        self.check_last_hash(&chain)?;
+        Ok(chain)
+    }
+
+    fn rows<E: From<DecodeError>>(&self, each: impl FnMut(f64, &str) -> Result<(), E>) -> Result<(), E> {
+        segment::visit(&self.entries, self.head.count, self.head.columns, each)
     }
 
     fn check_last_hash(&self, chain: &Chain) -> Result<(), OpenError> {

@@ -65,11 +65,9 @@ impl<'a, F: FnMut(Range<usize>, Scalar<'a>)> Scan<'a, F> {
     }
 
     fn value(&mut self, depth: usize) -> Result<(), NotCanonical> {
-        if depth > MAX_DEPTH {
-            return self.fail("nested too deeply");
-        }
         let start = self.at;
         let scalar = match self.peek() {
+            Some(b'{' | b'[') if depth == MAX_DEPTH => return self.fail("nested too deeply"),
             Some(b'{') => return self.object(depth),
             Some(b'[') => return self.array(depth),
             Some(b'"') => Scalar::String(self.string()?),

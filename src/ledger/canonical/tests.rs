@@ -153,6 +153,10 @@ fn nesting_is_bounded() {
     assert!(is_canonical(&nested(MAX_DEPTH)));
     assert!(parse(&nested(MAX_DEPTH)).is_ok());
     assert!(!is_canonical(&nested(MAX_DEPTH + 1)));
+    // Nothing is in it, but it is one array too many.
+    let empty = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    assert!(is_canonical(&empty(MAX_DEPTH)));
+    assert!(!is_canonical(&empty(MAX_DEPTH + 1)));
     assert!(!is_canonical(&nested(100_000)));
 }
 
@@ -185,6 +189,24 @@ struct Flat {
     rest: BTreeMap<String, f64>,
 }
 
+/// As serde_json writes a text that it does not look into.
+#[derive(Serialize)]
+#[serde(rename = "$serde_json::private::RawValue")]
+struct Raw {
+    #[serde(rename = "$serde_json::private::RawValue")]
+    text: &'static str,
+}
+
+/// serde_json's features `raw_value` and `arbitrary_precision`, which any dependency can turn on, give these keys a meaning:
+/// the string is parsed in place of the object, and the bound of nesting begins anew within it. Whoever may write a head
+/// could then exhaust the stack, and with it end the operator.
+#[test]
+fn no_key_has_a_meaning_of_its_own() {
+    for text in [r#"{"$serde_json::private::RawValue":"[1]"}"#, r#"[{"$serde_json::private::Number":"1"}]"#] {
+        assert_eq!(to_string(&parse(text).expect(text)).as_deref(), Ok(text));
+    }
+}
+
 #[test]
 fn structs_are_serialized_in_declaration_order() {
     let value = Ordered { a: 1.0, b: None, c: None, d: Inner::Data { value: -7 } };
@@ -208,8 +230,7 @@ fn a_value_without_canonical_form_is_an_error_and_leaves_the_output_unchanged() 
     assert_eq!(write(&mut out, &f64::NEG_INFINITY), Err(NotCanonical::NotFinite("-Infinity")));
     assert_eq!(write(&mut out, &f32::INFINITY), Err(NotCanonical::NotFinite("Infinity")));
     assert_eq!(write(&mut out, &BTreeMap::from([(1, 2)])), Err(NotCanonical::KeyNotString));
-    let raw = serde_json::value::RawValue::from_string("{ }".to_owned()).expect("JSON");
-    assert!(matches!(write(&mut out, &raw), Err(NotCanonical::Unsupported(_))));
+    assert!(matches!(write(&mut out, &Raw { text: "{ }" }), Err(NotCanonical::Unsupported(_))));
     assert_eq!(out, b"before");
 }
 

@@ -7,7 +7,9 @@ use super::predict::{Columns, Plan};
 use super::schema::{
     Code, Kind, Schema, StringDictionary, code_to_float, float_to_code, parse_token, push_token,
 };
-use super::{DecodeError, MAX_COLUMNS, MAX_PLAN_BYTES, MAX_STRINGS, MAX_TEXT_BYTES, check_limit};
+use super::{
+    DecodeError, MAX_COLUMNS, MAX_PLAN_BYTES, MAX_STRINGS, MAX_TEXT_BYTES, check_entry, check_limit,
+};
 use crate::ledger::canonical::{check, read_f64};
 
 /// Decodes the rows of a segment from its columns, one by one.
@@ -55,6 +57,7 @@ impl<'a> RowReader<'a> {
         let mut schemas = Vec::new();
         for line in schema_lines {
             let (timestamp, data) = parse_line(line)?;
+            check_entry(data.len())?;
             let schema = Schema::parse(data, &mut strings)?;
             let base = columns.len();
             check_limit("columns", base + schema.fields.len() + 1, MAX_COLUMNS)?;
@@ -110,6 +113,7 @@ impl<'a> RowReader<'a> {
         self.previous = schema;
         let Some(schema) = schema.checked_sub(1) else {
             let (timestamp, data) = parse_line(self.exceptions.next().ok_or(DecodeError::Truncated)?)?;
+            check_entry(data.len())?;
             check(data)?;
             self.decoded += data.len();
             check_limit("bytes of data", self.decoded, MAX_TEXT_BYTES)?;
@@ -166,9 +170,10 @@ impl<'a> RowReader<'a> {
             self.data.extend_from_slice(piece);
             self.data.extend_from_slice(token);
             // Checked after each token: one long string can be referenced by thousands of fields.
-            check_limit("bytes of data", self.decoded + self.data.len(), MAX_TEXT_BYTES)?;
+            check_entry(self.data.len())?;
         }
         self.decoded += self.data.len();
+        check_limit("bytes of data", self.decoded, MAX_TEXT_BYTES)?;
         let data = std::str::from_utf8(&self.data).map_err(|_| NOT_UTF8)?;
         Ok((timestamp, data))
     }

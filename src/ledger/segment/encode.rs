@@ -6,7 +6,7 @@ use super::plan::make_plans;
 use super::predict::{Columns, Plan};
 use super::schema::{Code, Kind, StringDictionary};
 use super::table::{Group, Table};
-use super::{EncodeError, MAX_COLUMNS, MAX_STRINGS, check_limit};
+use super::{EncodeError, MAX_COLUMN_BYTES, MAX_COLUMNS, check_limit};
 use crate::ledger::canonical::push_f64;
 
 /// Encodes the columns of a segment: everything that is inside its zstd frame.
@@ -49,7 +49,8 @@ pub(super) fn encode_columns(table: &Table<'_>) -> Result<Vec<u8>, EncodeError> 
         }
         next_entry[schema] += 1;
     }
-    check_limit("distinct strings", writer.string_count as usize, MAX_STRINGS)?;
+    let lines = [&writer.schemas, &writer.exceptions, &writer.strings];
+    check_limit("bytes of columns", lines.iter().map(|it| it.text.len()).sum(), MAX_COLUMN_BYTES)?;
     Ok(writer.finish(&schemas))
 }
 

@@ -49,14 +49,23 @@ pub const MAX_ENTRIES: usize = 1 << 18;
 pub const MAX_ENCODED_BYTES: usize = 900 << 10;
 /// Maximum size of a segment's columns before compression, in bytes.
 pub const MAX_COLUMN_BYTES: usize = 16 << 20;
+/// Maximum size of the data of one entry, in bytes. A snapshot with full risk windows has less; parsed into a tree of
+/// JSON values, an entry takes up to thirty times its size.
+pub const MAX_ENTRY_BYTES: usize = 256 << 10;
 /// Maximum total size of the data of a segment's entries, in bytes.
 pub const MAX_TEXT_BYTES: usize = 64 << 20;
 /// Maximum size of the block of plans, in bytes.
 const MAX_PLAN_BYTES: usize = 256 << 10;
 /// Maximum number of distinct strings in a segment's fields.
-const MAX_STRINGS: usize = 1 << 19;
+const MAX_STRINGS: usize = 1 << 18;
 /// Maximum number of columns: the timestamp and the fields of every schema.
-pub const MAX_COLUMNS: usize = 1 << 18;
+pub const MAX_COLUMNS: usize = 1 << 16;
+/// Maximum number of values that an encoder holds: the timestamps and fields of all entries.
+const MAX_VALUES: usize = 1 << 21;
+/// Maximum number of fields in the distinct schemas that an encoder holds, those that occur once included.
+const MAX_SCHEMA_FIELDS: usize = 1 << 17;
+/// Maximum size of these schemas, in bytes.
+const MAX_SCHEMA_BYTES: usize = 8 << 20;
 
 /// The part of an entry that a segment stores. Index and hashes follow from the head and the data.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,7 +81,7 @@ pub struct Row<'a> {
 pub struct Encoded {
     /// The version byte and the zstd frame.
     pub bytes: Vec<u8>,
-    /// Size of the columns before compression, in bytes. [`decode`] needs it.
+    /// Size of the columns before compression, in bytes. [`visit`] needs it.
     pub columns: u64,
 }
 
@@ -108,7 +117,7 @@ pub enum EncodeError {
     Frame(String),
 }
 
-/// Error of [`decode`] and [`visit`].
+/// Error of [`visit`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// A declared or decoded size exceeds a limit of the format.
@@ -154,6 +163,7 @@ pub enum DecodeError {
 pub fn encode(rows: &[Row<'_>]) -> Result<Encoded, EncodeError> {
     check_limit("entries", rows.len(), MAX_ENTRIES)?;
     check_limit("bytes of data", rows.iter().map(|row| row.data.len()).sum(), MAX_TEXT_BYTES)?;
+    rows.iter().try_for_each(|row| check_entry(row.data.len()).map(drop))?;
     let columns = encode::encode_columns(&table::Table::build(rows)?)?;
     check_limit("bytes of columns", columns.len(), MAX_COLUMN_BYTES)?;
     let mut bytes = vec![VERSION];
@@ -162,28 +172,15 @@ pub fn encode(rows: &[Row<'_>]) -> Result<Encoded, EncodeError> {
     Ok(Encoded { bytes, columns: columns.len() as u64 })
 }
 
-/// Decodes a segment of `count` entries whose columns have `columns` bytes, as its head declares. Returns
-/// each entry's timestamp, in seconds since 1970, and data.
+/// Decodes a segment of `count` entries whose columns have `columns` bytes, as its head declares. Calls `each` with
+/// each entry's timestamp, in seconds since 1970, and data. Memory is bounded by the columns, not by the data.
 ///
 /// The input is not trusted. The declared sizes are checked before anything is allocated, the data is
-/// bounded by [`MAX_TEXT_BYTES`], and every text returned is canonical JSON.
+/// bounded by [`MAX_ENTRY_BYTES`] and [`MAX_TEXT_BYTES`], and every text is canonical JSON.
 ///
 /// # Errors
-/// Returns [`DecodeError`] if `bytes` is not exactly such a segment.
-pub fn decode(bytes: &[u8], count: u64, columns: u64) -> Result<Vec<(f64, String)>, DecodeError> {
-    let mut rows = Vec::new();
-    visit(bytes, count, columns, |timestamp, data| {
-        rows.push((timestamp, data.to_owned()));
-        Ok::<(), DecodeError>(())
-    })?;
-    Ok(rows)
-}
-
-/// Decodes like [`decode`], but calls `each` with every timestamp and text instead of collecting them, so
-/// that memory use is bounded by the columns and not by the data.
-///
-/// # Errors
-/// As [`decode`], or the first error of `each`. `each` may have been called before either.
+/// [`DecodeError`] if `bytes` is not exactly such a segment, or the first error of `each`. `each` may have been called
+/// before either.
 pub fn visit<E: From<DecodeError>>(
     bytes: &[u8],
     count: u64,
@@ -231,6 +228,10 @@ impl From<TooLarge> for DecodeError {
 
 fn check_limit(what: &'static str, actual: usize, limit: usize) -> Result<usize, TooLarge> {
     if actual <= limit { Ok(actual) } else { Err(TooLarge { what, actual, limit }) }
+}
+
+fn check_entry(bytes: usize) -> Result<usize, TooLarge> {
+    check_limit("bytes in one entry", bytes, MAX_ENTRY_BYTES)
 }
 
 #[cfg(test)]

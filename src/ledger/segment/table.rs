@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::schema::{
     Code, Kind, Schema, StringDictionary, ends_token, float_to_code, parse_token, scan_token,
 };
-use super::{EncodeError, Row};
+use super::{EncodeError, MAX_SCHEMA_BYTES, MAX_SCHEMA_FIELDS, MAX_STRINGS, MAX_VALUES, Row, check_limit};
 
 /// The entries of one schema.
 #[derive(Debug)]
@@ -91,6 +91,7 @@ impl<'a> Table<'a> {
         let mut keys = BTreeMap::new();
         let mut successors: Vec<usize> = Vec::new();
         let mut last = None;
+        let (mut values, mut schema_fields, mut schema_bytes) = (0, 0, 0);
         for (row, Row { timestamp, data }) in rows.iter().enumerate() {
             if !timestamp.is_finite() {
                 return Err(EncodeError::NotFinite { row });
@@ -107,14 +108,25 @@ impl<'a> Table<'a> {
                 let schema =
                     Schema::parse(data, strings).map_err(|error| EncodeError::NotCanonical { row, error })?;
                 let next = table.groups.len();
-                let group = *keys.entry(schema.key()).or_insert(next);
+                let (fields, key) = (schema.fields.len(), schema.key());
+                let bytes = key.len();
+                let group = *keys.entry(key).or_insert(next);
                 if group == next {
+                    // A schema takes many times the memory of its text.
+                    schema_fields += fields;
+                    schema_bytes += bytes;
+                    check_limit("fields of schemas", schema_fields, MAX_SCHEMA_FIELDS)?;
+                    check_limit("bytes of schemas", schema_bytes, MAX_SCHEMA_BYTES)?;
                     successors.push(0);
                     table.groups.push(Group::new(schema, *timestamp));
                 }
                 table.groups[group].try_push(*timestamp, data, strings);
                 group
             };
+            values += table.groups[group].width();
+            check_limit("values", values, MAX_VALUES)?;
+            // Those of schemas that occur once count here and not in the decoder: they take memory as well.
+            check_limit("distinct strings", table.strings.len(), MAX_STRINGS)?;
             table.groups[group].rows.push(row);
             table.sequence.push(group);
             if let Some(last) = last.replace(group) {

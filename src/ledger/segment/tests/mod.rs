@@ -21,6 +21,15 @@ fn encoded(rows: &[(f64, String)]) -> Encoded {
     encode(&rows).expect("rows that fit")
 }
 
+fn decode(bytes: &[u8], count: u64, columns: u64) -> Result<Rows, DecodeError> {
+    let mut rows = vec![];
+    visit(bytes, count, columns, |timestamp, data| {
+        rows.push((timestamp, data.to_owned()));
+        Ok::<(), DecodeError>(())
+    })?;
+    Ok(rows)
+}
+
 /// Encodes and decodes `rows`, asserts that nothing is lost and returns the encoding.
 fn round_trip(rows: &[(f64, String)]) -> Encoded {
     let encoded = encoded(rows);
@@ -183,9 +192,9 @@ fn forge(columns: &[u8]) -> Vec<u8> {
 
 #[test]
 fn decompression_bombs_are_rejected() {
-    // One schema with a string of 1 MiB, which all rows repeat.
+    // One schema with the longest string, which all rows repeat.
     let mut columns = Vec::new();
-    bytes::push_block(&mut columns, format!("1.0 \"{}\"\n", "a".repeat(1 << 20)).as_bytes());
+    bytes::push_block(&mut columns, format!("1.0 \"{}\"\n", "a".repeat(MAX_ENTRY_BYTES - 2)).as_bytes());
     // No exceptions, no further strings, a plan without steps.
     columns.extend([0, 0, 1, 0]);
     let mut sequence = bytes::ResidualWriter::default();
@@ -199,9 +208,20 @@ fn decompression_bombs_are_rejected() {
     let error = decode(&bytes, MAX_ENTRIES as u64, columns.len() as u64).expect_err("too much");
     assert!(matches!(error, DecodeError::TooLarge { what: "bytes of data", .. }), "{error}");
 
-    // One schema with more fields than the limit of columns.
+    // One long entry, as a schema and as an exception.
+    let long = format!("1.0 \"{}\"\n", "a".repeat(MAX_ENTRY_BYTES - 1));
+    for blocks in [[&*long, ""], ["", &long]] {
+        let mut columns = Vec::new();
+        blocks.iter().for_each(|it| bytes::push_block(&mut columns, it.as_bytes()));
+        columns.extend(if blocks[0].is_empty() { &[0, 0, 0][..] } else { &[0, 1, 0, 1, 1, 0][..] });
+        let error = decode(&forge(&columns), 1, columns.len() as u64).expect_err("too long");
+        assert!(matches!(error, DecodeError::TooLarge { what: "bytes in one entry", .. }), "{error}");
+    }
+
+    // Schemas with more fields than the limit of columns.
     let mut columns = Vec::new();
-    bytes::push_block(&mut columns, format!("1.0 [{}0]\n", "0,".repeat(MAX_COLUMNS)).as_bytes());
+    let schema = format!("1.0 [{}0]\n", "0,".repeat(MAX_COLUMNS / 2));
+    bytes::push_block(&mut columns, schema.repeat(2).as_bytes());
     columns.extend([0, 0]);
     let error = decode(&forge(&columns), 1, columns.len() as u64).expect_err("too much");
     assert!(matches!(error, DecodeError::TooLarge { what: "columns", .. }), "{error}");
