@@ -18,7 +18,9 @@ use serde_json::json;
 use super::failure::is_namespace_terminating;
 use super::{ApiFailure, CALL_TIMEOUT, Head, SegmentRef};
 use crate::api::Organism;
-use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
+use crate::api::labels::{
+    HOLDER_ANNOTATION, MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, RELEASED_ANNOTATION, UID_LABEL,
+};
 use crate::ledger::SealedSegment;
 
 /// A failed call for an object of a ledger.
@@ -123,6 +125,14 @@ impl LedgerObject {
 /// Objects of a ledger by name.
 pub type Objects = BTreeMap<String, LedgerObject>;
 
+/// Whether an object has the labels of a ledger's head. The chart's admission policy selects by the second of them: an
+/// object without it may have been written by anyone.
+#[must_use]
+pub fn is_ledger_object(object: &ConfigMap) -> bool {
+    let labels = object.labels();
+    labels.get(MANAGED_BY_LABEL).is_some_and(|it| it == MANAGER) && labels.contains_key(ORGANISM_LABEL)
+}
+
 /// UID of the Organism that owns an object, where one does.
 fn owner(metadata: &ObjectMeta) -> Option<String> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
@@ -165,10 +175,10 @@ impl ConfigMaps {
         &self.uid
     }
 
-    /// Name of the head: `<organism>-ledger`.
+    /// Name of the head.
     #[must_use]
     pub fn head_name(&self) -> String {
-        format!("{}-ledger", self.organism)
+        head_name(&self.organism)
     }
 
     /// Name of a segment: `<organism>-ledger-<epoch>-<first>-<count>`.
@@ -235,7 +245,7 @@ impl ConfigMaps {
         let Some(object) = self.call("get", &name, self.api.get_opt(&name)).await? else {
             return Ok(None);
         };
-        let ours = object.labels().get(MANAGED_BY_LABEL).is_some_and(|value| value == MANAGER);
+        let ours = is_ledger_object(&object);
         let text = object.data.as_ref().and_then(|data| data.get("head"));
         let head = match text {
             Some(text) if ours => Some(
@@ -343,6 +353,17 @@ impl ConfigMaps {
         self.parse_segment(name, object).map(Some)
     }
 
+    /// As [`segment`](Self::segment), where one that cannot be read counts as missing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn readable_segment(&self, name: &str) -> Result<Option<(String, SealedSegment)>, StoreError> {
+        match self.segment(name).await {
+            Err(StoreError { kind: StoreErrorKind::Content(_), .. }) => Ok(None),
+            found => found,
+        }
+    }
+
     /// Reads the segment that a head lists. Returns `None` if it is gone or was replaced by another object.
     ///
     /// # Errors
@@ -434,6 +455,10 @@ impl ConfigMaps {
         let text = serde_json::to_string(head)
             .map_err(|error| self.error("write", &name, StoreErrorKind::Content(error.to_string())))?;
         let mut metadata = self.metadata(name);
+        let annotations =
+            [(HOLDER_ANNOTATION, head.holder.clone()), (RELEASED_ANNOTATION, head.released.to_string())];
+        metadata.annotations =
+            Some(annotations.into_iter().map(|(key, value)| (key.into(), value)).collect());
         if head.uid != self.uid {
             // An archived head belongs to the Organism that wrote it, which is gone.
             metadata.labels.get_or_insert_default().insert(UID_LABEL.into(), head.uid.clone());
@@ -468,6 +493,12 @@ pub fn parse_segment_name(organism: &str, name: &str) -> Option<(u64, u64, u64)>
     let mut next = || numbers.next()?.parse().ok();
     let (epoch, first, count) = (next()?, next()?, next()?);
     numbers.next().is_none().then_some((epoch, first, count))
+}
+
+/// Name of the head of an Organism's ledger: `<organism>-ledger`.
+#[must_use]
+pub fn head_name(organism: &str) -> String {
+    format!("{organism}-ledger")
 }
 
 /// Parses the name of an archived head, `<organism>-ledger-g<generation>`, into its generation.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use sha3::{Digest, Sha3_256};
 
-use super::{Head, HeadError, OpenedSegment, SegmentRef};
+use super::{Head, HeadError, SegmentRef};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::SealError;
 use crate::ledger::{SealedSegment, hex};
@@ -219,27 +219,6 @@ impl Folder {
             return Err(altered("its head differs from its entry in head.json"));
         }
         Ok(sealed)
-    }
-
-    /// Reads and decodes a segment. If `end` is given, checks that the segment continues that chain.
-    ///
-    /// # Errors
-    /// [`FolderError`] naming the file.
-    pub fn open(
-        &self,
-        segment: &SegmentRef,
-        end: Option<&crate::ledger::Chain>,
-    ) -> Result<OpenedSegment, FolderError> {
-        let opened = OpenedSegment::open(&self.load(segment)?)
-            .map_err(|error| FolderErrorKind::Altered(error.to_string()).at(self.segment_path(segment)))?;
-        match end {
-            Some(end) if *end != opened.before => {
-                let what =
-                    format!("does not continue the chain after entry {}", end.size().saturating_sub(1));
-                Err(FolderErrorKind::Altered(what).at(self.segment_path(segment)))
-            }
-            _ => Ok(opened),
-        }
     }
 
     /// The unexpected files in this folder, whose head is `head`.

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::printable::{QUOTE, line};
+
 /// An error of a call. Its text is the API server's message, or the causes of a failed connection; that of
 /// [`kube::Error`] repeats a whole Status in its debug form.
 #[derive(Debug)]
@@ -14,9 +16,13 @@ impl fmt::Display for ApiFailure {
     }
 }
 
-/// The text of an [`ApiFailure`].
+/// The text of an [`ApiFailure`], in one line. A webhook, or whoever answers in the API server's place, may send anything.
 #[must_use]
 pub fn words(error: &kube::Error) -> String {
+    line(&full_text(error), QUOTE)
+}
+
+fn full_text(error: &kube::Error) -> String {
     let error: &(dyn Error + 'static) = match error {
         kube::Error::Api(status) if !status.message.is_empty() => return status.message.clone(),
         kube::Error::Api(status) => return format!("{} ({})", status.reason, status.code),
@@ -62,5 +68,12 @@ mod tests {
         let io = std::io::Error::other("connection refused");
         let failure = ApiFailure(kube::Error::Service(Box::new(io)));
         assert_eq!(failure.to_string(), "connection refused");
+    }
+
+    #[test]
+    fn whatever_a_webhook_answers_is_one_bounded_line() {
+        let text = "\x1b[2J\ndenied: ".to_owned() + &"x".repeat(1 << 20);
+        let failure = ApiFailure(kube::Error::Api(Status::failure(&text, "Forbidden").boxed())).to_string();
+        assert!(failure.starts_with(r"\u{1b}[2J\ndenied: x") && failure.len() <= QUOTE, "{}", failure.len());
     }
 }

@@ -8,10 +8,15 @@ use crate::ledger::merkle::{MAX_SIZE, Tree};
 use crate::ledger::sealed::{HexHash, ReplayStart, SealedSegment};
 use crate::ledger::{Chain, hex};
 use crate::organism::input::ResumeReason;
+use crate::printable::{QUOTE, line};
 
+mod contents;
 mod parse;
 
+pub use contents::{Contents, LastEnforcement};
 pub use parse::HeadError;
+
+use super::rebuild::Published;
 
 /// The head of a ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,15 +39,28 @@ pub struct Head {
     pub injected_total: u64,
     /// Hash of the last entry.
     pub last_hash: HexHash,
+    /// The last enforcement entry of this generation: it is written once for each change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<LastEnforcement>,
+    /// What was found in place of the published ledger, if that is why this generation began. Kept until the genesis of
+    /// this generation is pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forged: Option<Forged>,
     /// The newest injection: its index and its timestamp in seconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_injection: Option<(u64, f64)>,
+    /// The newest observation of a sensor, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sense: Option<(u64, f64)>,
     /// First and last index of the entries that the previous generation published and lost, if that is why this
     /// generation began. Kept until the genesis of this generation is pruned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_tail: Option<(u64, u64)>,
     /// Peaks of the Merkle tree over all entries since genesis.
     pub peaks: Vec<HexHash>,
+    /// Whether the holder has given the ledger back: another one may take it over at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
     /// Whether the Organism was deleted with `onDelete: Retain`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retained: bool,
@@ -57,10 +75,43 @@ pub struct Head {
     pub uid: String,
 }
 
+/// A ledger that contradicts what its Organism's status has published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Forged {
+    /// Generation that the found head states; its archived head has that number.
+    pub generation: u64,
+    /// What is wrong with it.
+    pub found: String,
+    /// Generation that was published.
+    pub published_generation: u64,
+    /// Number of its entries that were published.
+    pub published_size: u64,
+    /// Their Merkle root.
+    pub published_root: HexHash,
+}
+
+impl Forged {
+    /// A ledger of this `generation` in place of what was published.
+    #[must_use]
+    pub fn new(generation: u64, mut found: String, published: &Published) -> Self {
+        if let Some((at, _)) = found.char_indices().nth(LONGEST_TEXT / 2) {
+            found.truncate(at);
+        }
+        Self {
+            generation,
+            found,
+            published_generation: published.generation,
+            published_size: published.size,
+            published_root: HexHash(published.root),
+        }
+    }
+}
+
 /// Refuses counters that no writer can have reached: they would overflow, or fence every later writer for good.
 fn bounded<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let number = u64::deserialize(deserializer)?;
-    if number <= MAX_SIZE / 2 {
+    if number <= LARGEST_COUNTER {
         Ok(number)
     } else {
         Err(serde::de::Error::custom(format!("{number} is larger than any count can be")))
@@ -94,8 +145,8 @@ impl TryFrom<Row> for SegmentRef {
     type Error = &'static str;
 
     fn try_from((first, count, epoch, object, bytes, level, start): Row) -> Result<Self, Self::Error> {
-        if first.max(count).max(bytes) > MAX_SIZE / 2 {
-            return Err("a segment's first, count or bytes is too large");
+        if first.max(count).max(bytes).max(epoch) > LARGEST_COUNTER {
+            return Err("a segment's first, count, bytes or epoch is too large");
         }
         let start = start.map(|(index, time)| ReplayStart { index, time });
         Ok(Self { first, count, epoch, object, bytes, level, start })
@@ -137,15 +188,19 @@ impl Head {
     pub fn empty(uid: &str, generation: u64, epoch: u64, holder: &str) -> Self {
         let tree = Tree::default();
         Self {
+            enforcement: None,
             epoch,
             floor: 0,
+            forged: None,
             generation,
             holder: holder.to_owned(),
             injected_total: 0,
             last_hash: HexHash::default(),
             last_injection: None,
+            last_sense: None,
             lost_tail: None,
             peaks: vec![],
+            released: false,
             retained: false,
             root: HexHash(tree.root()),
             segments: vec![],
@@ -158,11 +213,17 @@ impl Head {
     /// `resume` entry.
     pub fn take_over(&mut self, holder: &str) -> ResumeReason {
         self.epoch += 1;
-        self.retained = false;
+        (self.released, self.retained) = (false, false);
         match std::mem::replace(&mut self.holder, holder.to_owned()) == holder {
             true => ResumeReason::Restart,
             false => ResumeReason::TakeOver,
         }
+    }
+
+    /// Gives the ledger back, whether or not a life of this holder still goes on: storing the head then fences it.
+    pub fn disown(&mut self) {
+        self.epoch += 1;
+        self.released = true;
     }
 
     /// Whether `other` states the same ledger: the same entries in the same segments, whoever wrote the head last.
@@ -182,14 +243,17 @@ impl Head {
         (tree.root() == self.root.0).then(|| Chain::from_parts(tree, self.last_hash.0))
     }
 
-    /// Appends a segment after which the chain is `chain`. `injections` are index and timestamp of those in it.
-    pub fn append(&mut self, segment: SegmentRef, chain: &Chain, injections: &[(u64, f64)]) {
+    /// Appends a segment after which the chain is `chain`, with what the head says of its entries.
+    pub fn append(&mut self, segment: SegmentRef, chain: &Chain, contents: Contents) {
+        let Contents { injections, senses, enforcement } = contents;
         self.size = chain.size();
         self.last_hash = HexHash(*chain.last_hash());
         self.root = HexHash(chain.tree().root());
         self.peaks = chain.tree().peaks().iter().copied().map(HexHash).collect();
         self.injected_total += injections.len() as u64;
         self.last_injection = injections.last().copied().or(self.last_injection);
+        self.last_sense = senses.last().copied().or(self.last_sense);
+        self.enforcement = enforcement.or(self.enforcement.take());
         self.segments.push(segment);
     }
 
@@ -198,7 +262,7 @@ impl Head {
         let pruned = self.segments.drain(..count).collect();
         self.floor = self.segments.first().map_or(self.size, |it| it.first);
         if self.floor > 0 {
-            self.lost_tail = None;
+            (self.lost_tail, self.forged) = (None, None);
         }
         pruned
     }
@@ -278,12 +342,19 @@ impl Head {
 pub fn head_unreadable(name: &str, why: &str) -> String {
     let (namespace, head) = name.split_once('/').unwrap_or(("", name));
     let organism = head.strip_suffix("-ledger").unwrap_or(head);
+    let why = line(why, QUOTE);
     format!(
         "ConfigMap {name} is not a readable ledger head: {why}. Restore its data.head, or run `venom ledger repair \
          organism/{organism} -n {namespace}`. Until then nothing is committed."
     )
 }
 
+/// Largest number in a head. Sums of a few of them do not overflow, and are exact in every JSON parser.
+const LARGEST_COUNTER: u64 = MAX_SIZE / 4;
+/// Most segments that a head may list: several times as many as a writer lists.
+const MOST_LISTED: usize = 4 * MOST;
+/// Longest text in a head, in bytes: a UID, a holder, a hash.
+const LONGEST_TEXT: usize = 512;
 /// Number of segments of one level that become one segment of the next.
 const MERGE: usize = 8;
 /// From this number of segments on, neighbours of different levels are merged.
@@ -293,9 +364,9 @@ const MANY: usize = 64;
 const MOST: usize = 74;
 /// Encoded size from which a segment is not merged any more.
 pub const LARGEST_MERGE: u64 = 512 * 1024;
-/// Largest number of entries in a merged segment. It bounds memory: a beat is a few bytes encoded, and more than a
-/// kilobyte decoded.
-const LARGEST_COUNT: u64 = 1 << 17;
+/// Largest number of entries in a merged segment. It bounds memory: a beat is a few bytes encoded, and more than two
+/// kilobytes decoded.
+const LARGEST_COUNT: u64 = 48 << 10;
 
 /// The largest segment that a merge may create if `retain` bytes are kept. A quarter, because pruning removes whole
 /// segments and should stay close to the bound.
@@ -374,12 +445,12 @@ mod tests {
     fn too_many_segments_are_merged_in_shorter_runs_or_pruned() {
         let mut head = head(&[(10, 0, true); 80]);
         for (at, segment) in (0..).zip(&mut head.segments) {
-            (segment.first, segment.count) = (at * 50_000, 50_000);
+            (segment.first, segment.count) = (at * 20_000, 20_000);
         }
         assert_eq!(head.mergeable(1_000, |_| true), Some(0..2), "three are too many entries");
         assert_eq!(head.prunable(u64::MAX, u64::MAX), 6);
         for (at, segment) in (0..).zip(&mut head.segments) {
-            (segment.first, segment.count) = (at * 100_000, 100_000);
+            (segment.first, segment.count) = (at * 40_000, 40_000);
         }
         assert_eq!(head.mergeable(1_000, |_| true), None);
     }
@@ -437,6 +508,9 @@ mod tests {
     fn a_lost_tail_is_kept_until_the_genesis_is_pruned() {
         let mut head = head(&[(100, 0, true), (100, 0, true)]);
         head.lost_tail = Some((0, 6));
+        let published = Published { generation: 1, size: 9, root: [1; 32], last_hash: [2; 32] };
+        head.forged = Some(Forged::new(1, "ä".repeat(1_000), &published));
+        assert!(serde_json::to_string(&head.forged).unwrap().len() < 2_000);
         assert_eq!(head.prune(0), []);
         assert_eq!((head.floor, head.lost_tail), (0, Some((0, 6))));
         assert_eq!(head.prune(1).len(), 1);

@@ -3,8 +3,8 @@
 //! | module | content |
 //! |---|---|
 //! | [`head`] | the mutable record of a ledger, which lists its segments |
-//! | [`injections`] | the recent injections of a ledger, for deduplication |
-//! | [`opened`] | a decoded segment with the chain before and after it |
+//! | [`recent`] | the recent recent of a ledger, for deduplication |
+//! | [`opened`] | a verified segment: the chain before and after it |
 //! | [`rebuild`] | a new head from the segments of a lost one |
 //! | [`configmap`] | a ledger in ConfigMaps |
 //! | [`directory`] | a ledger in a folder of a file system |
@@ -16,9 +16,9 @@ pub mod configmap;
 pub mod directory;
 pub mod failure;
 pub mod head;
-pub mod injections;
 pub mod opened;
 pub mod rebuild;
+pub mod recent;
 
 pub use failure::ApiFailure;
 pub use head::{Head, HeadError, SegmentRef};

@@ -6,19 +6,21 @@
 //!    none does, a gap is listed, as if its segment had been lost while the organism was beating.
 //! 3. Forwards from there: the segments that continue the chain. Nothing published covers them.
 
-use super::head::{Head, SegmentRef};
-use super::opened::OpenedSegment;
+use super::configmap::{Objects, parse_segment_name};
+use super::head::{Contents, Forged, Head, SegmentRef};
+use crate::api::LedgerStatus;
 use crate::ledger::entry::{Data, Origin};
 use crate::ledger::merkle::MAX_SIZE;
-use crate::ledger::{Chain, Hash, SealedSegment, hex};
+use crate::ledger::sealed::{OpenError, VisitError};
+use crate::ledger::{Chain, Hash, SealedSegment, hex, parse_hash};
 
-/// How far the epoch of a rebuilt head is above all that are known, if the old head does not tell its own: a writer may
-/// have taken the ledger over and not committed yet.
-const UNKNOWN_EPOCHS: u64 = 1000;
+/// How far the epoch of a new head is above all that are known, if the old head does not tell its own: a writer may have
+/// taken the ledger over and not committed yet.
+pub const UNKNOWN_EPOCHS: u64 = 1000;
 /// Holder of a rebuilt head. Any operator may take it over.
 pub const HOLDER: &str = "venom ledger repair";
-/// No writer has reached a higher epoch, and a head with one could not be read.
-pub const LARGEST_EPOCH: u64 = MAX_SIZE / 4;
+/// No writer has reached a higher epoch, and heads with a few more can still be read.
+pub const LARGEST_EPOCH: u64 = MAX_SIZE / 8;
 
 /// A segment that was found, decoded and checked by itself.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub struct Candidate {
     after: Chain,
     /// The chain at the published size, if that lies within or at the end.
     at_published: Option<Chain>,
-    /// Index and timestamp of the injections.
-    injections: Vec<(u64, f64)>,
+    /// What the head says of its entries.
+    contents: Contents,
 }
 
 impl Candidate {
@@ -46,33 +48,37 @@ impl Candidate {
         sealed: &SealedSegment,
         published: Option<&Published>,
     ) -> Result<Self, String> {
-        let OpenedSegment { origin, before, entries, after } =
-            OpenedSegment::open(sealed).map_err(|error| error.to_string())?;
-        let origin = origin.ok_or("it does not say to which ledger it belongs")?;
-        if let Some(start) = sealed.head.start {
-            let entry = entries.iter().find(|entry| entry.index == start.index);
-            let starts = |entry: &crate::ledger::Entry| {
-                entry.timestamp == start.time && ["genesis", "snapshot"].contains(&&*entry.kind())
-            };
-            if !entry.is_some_and(starts) {
-                return Err(format!("entry {} is not the snapshot that its head states", start.index));
-            }
-        }
-        let mut at = before.clone();
-        let mut at_published = None;
-        let mut injections = vec![];
-        for entry in &entries {
+        let wrong = |error: OpenError| error.to_string();
+        let origin = sealed.head.origin.clone().ok_or("it does not say to which ledger it belongs")?;
+        let before = sealed.chain_before().map_err(wrong)?;
+        let (mut at, mut at_published, mut contents) = (before.clone(), None, Contents::default());
+        let start = sealed.head.start;
+        let mut starts = start.is_none();
+        let visited = sealed.visit(|entry| {
+            starts |= start.is_some_and(|start| {
+                (entry.index, entry.timestamp) == (start.index, start.time)
+                    && ["genesis", "snapshot"].contains(&&*entry.kind())
+            });
             at.push_hash(entry.hash);
             if published.is_some_and(|it| it.size == at.size()) {
                 at_published = Some(at.clone());
             }
-            if entry.data.contains("\"type\":\"injection\"") && matches!(entry.data(), Ok(Data::Injection(_)))
-            {
-                injections.push((entry.index, entry.timestamp));
+            let may_be = ["injection", "sense"]
+                .iter()
+                .any(|kind| entry.data.contains(&format!("\"type\":\"{kind}\"")));
+            match may_be.then(|| entry.data()) {
+                Some(Ok(Data::Injection(_))) => contents.injections.push((entry.index, entry.timestamp)),
+                Some(Ok(Data::Sense(_))) => contents.senses.push((entry.index, entry.timestamp)),
+                _ => {}
             }
+            Ok(())
+        });
+        let after = visited.map_err(VisitError::open).map_err(wrong)?;
+        if let Some(start) = start.filter(|_| !starts) {
+            return Err(format!("entry {} is not the snapshot that its head states", start.index));
         }
         let listed = SegmentRef::new(sealed, epoch, object, 0);
-        Ok(Self { name, origin, listed, before, after, at_published, injections })
+        Ok(Self { name, origin, listed, before, after, at_published, contents })
     }
 
     fn rank(&self) -> (u64, u64) {
@@ -93,6 +99,22 @@ pub struct Published {
     pub last_hash: Hash,
 }
 
+impl Published {
+    /// What a status says of the ledger; `None` where it has published no entry.
+    #[must_use]
+    pub fn of(status: &LedgerStatus) -> Option<Self> {
+        let LedgerStatus { generation, size, .. } = *status;
+        let (root, last_hash) = (parse_hash(&status.merkle_root)?, parse_hash(&status.last_hash)?);
+        (size > 0).then_some(Self { generation, size, root, last_hash })
+    }
+
+    /// Whether `chain` ends as the published entries do.
+    #[must_use]
+    pub fn is_end(&self, chain: &Chain) -> bool {
+        chain.size() == self.size && chain.tree().root() == self.root && *chain.last_hash() == self.last_hash
+    }
+}
+
 /// What is known besides the segments.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -110,6 +132,8 @@ pub struct Known {
     pub highest_epoch: u64,
     /// [`Head::lost_tail`] of the old head, as far as it can be made out.
     pub lost_tail: Option<(u64, u64)>,
+    /// [`Head::forged`] of the old head, as far as it can be made out.
+    pub forged: Option<Forged>,
 }
 
 /// A rebuilt head and what is to be said about it.
@@ -155,9 +179,10 @@ pub fn rebuild(candidates: Vec<Candidate>, known: &Known) -> Result<Rebuilt, Str
     let mut head = Head::empty(&uid, generation, epoch(known), HOLDER);
     head.floor = floor;
     head.lost_tail = known.lost_tail.filter(|_| floor == 0);
+    head.forged = known.forged.clone().filter(|_| floor == 0);
     let (mut complete, mut end) = (floor == 0, floor);
     for segment in segments {
-        let Candidate { listed, before, after, injections, .. } = segment;
+        let Candidate { listed, before, after, contents, .. } = segment;
         if listed.first > end {
             complete = false;
             let what = "missing; the head lists them as lost";
@@ -165,7 +190,8 @@ pub fn rebuild(candidates: Vec<Candidate>, known: &Known) -> Result<Rebuilt, Str
             head.segments.push(gap(end, &before));
         }
         end = listed.end();
-        head.append(listed, &after, &injections);
+        // The next response records what it finds in force once more.
+        head.append(listed, &after, contents);
     }
     if !complete {
         head.injected_total = head.injected_total.max(known.injected_total);
@@ -213,11 +239,8 @@ fn ledger_of(candidates: &[Candidate], known: &Known) -> Result<(String, u64), S
 
 /// The segment that ends at the published size, or contains it.
 fn anchor(rest: &mut Vec<Candidate>, published: &Published) -> Result<Candidate, String> {
-    let is_published =
-        |chain: &Chain| chain.tree().root() == published.root && *chain.last_hash() == published.last_hash;
     let anchors = |it: &Candidate| {
-        it.at_published.as_ref().is_some_and(is_published)
-            || (it.before.size() == published.size && is_published(&it.before))
+        it.at_published.as_ref().is_some_and(|chain| published.is_end(chain)) || published.is_end(&it.before)
     };
     let contradicts = rest.iter().any(|it| it.at_published.is_some());
     take(rest, anchors, Candidate::rank).ok_or_else(|| {
@@ -280,8 +303,18 @@ fn take<R: Ord>(
     Some(rest.swap_remove(best))
 }
 
+/// The highest epoch in the names of `objects` that are segments of `organism`. Names that no writer can have given do not
+/// count.
+#[must_use]
+pub fn newest_epoch(organism: &str, objects: &Objects) -> Option<u64> {
+    let epochs =
+        objects.keys().filter_map(|name| parse_segment_name(organism, name)).map(|(epoch, ..)| epoch);
+    epochs.filter(|epoch| *epoch <= LARGEST_EPOCH).max()
+}
+
 /// Whether an earlier end of a chain can be a prefix of a later one: the subtrees that both are made of are the same.
-fn agree(earlier: &Chain, later: &Chain) -> bool {
+#[must_use]
+pub fn agree(earlier: &Chain, later: &Chain) -> bool {
     let differing = u64::BITS - (earlier.size() ^ later.size()).leading_zeros();
     let common = (earlier.size() >> differing).count_ones() as usize;
     earlier.tree().peaks().get(..common) == later.tree().peaks().get(..common)
@@ -295,9 +328,10 @@ fn gap(first: u64, after: &Chain) -> SegmentRef {
 
 /// An epoch that fences every writer of the old head.
 fn epoch(known: &Known) -> u64 {
-    let archived = known.archived.iter().map(|it| it.epoch).max().unwrap_or_default();
-    let seen = known.highest_epoch.max(archived);
-    known.old_epoch.map_or(seen + UNKNOWN_EPOCHS, |old| old.max(seen) + 1)
+    let archived = known.archived.iter().map(|it| it.epoch).filter(|epoch| *epoch <= LARGEST_EPOCH).max();
+    let seen = known.highest_epoch.max(archived.unwrap_or_default());
+    let old = known.old_epoch.filter(|old| *old <= LARGEST_EPOCH);
+    old.map_or(seen + UNKNOWN_EPOCHS, |old| old.max(seen) + 1)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::Head;
-use super::super::head::{LARGEST_MERGE, SegmentRef};
+use super::super::head::{Contents, LARGEST_MERGE, SegmentRef};
 use super::{
     At, Folder, FolderError, FolderErrorKind, HEAD_TEMP, Stray, TEMP_EXTENSION, file_hash, head_file,
 };
 use crate::files::NewFile;
 use crate::ledger::entry::{Origin, Record};
 use crate::ledger::replay::Replay;
-use crate::ledger::sealed::{MergeError, SealError};
+use crate::ledger::sealed::{MergeError, SealError, VisitError};
 use crate::ledger::{Chain, SealedSegment};
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
@@ -118,7 +118,7 @@ impl Writer {
             SealedSegment::seal(self.origin.as_ref(), &self.end, &end, records).at(self.folder.path())?;
         let listed = self.write_segment(&sealed, 0)?;
         let mut head = self.head.clone();
-        head.append(listed, &end, injections);
+        head.append(listed, &end, Contents { injections: injections.to_vec(), ..Contents::default() });
         self.put(head)?;
         self.end = end;
         self.merge()
@@ -204,12 +204,17 @@ fn resume_point(
     let mut replay = Replay::default();
     let mut chain: Option<Chain> = None;
     for listed in &head.segments[from..] {
-        let opened = folder.open(listed, chain.as_ref())?;
-        for entry in opened.entries {
-            replay.feed(entry).at(&folder.segment_path(listed))?;
+        let (path, sealed) = (folder.segment_path(listed), folder.load(listed)?);
+        if let Some(end) = chain.filter(|end| sealed.chain_before().ok().as_ref() != Some(end)) {
+            let what = format!("does not continue the chain after entry {}", end.size().saturating_sub(1));
+            return Err(FolderErrorKind::Altered(what).at(&path));
         }
-        chain = Some(opened.after);
-        origin = opened.origin;
+        let visited = sealed.visit(|entry| replay.feed(entry)).map_err(|error| match error {
+            VisitError::Open(error) => FolderErrorKind::Altered(error.to_string()),
+            VisitError::Each(mismatch) => mismatch.into(),
+        });
+        chain = Some(visited.at(&path)?);
+        origin = sealed.head.origin;
     }
     if chain.is_none_or(|chain| chain != *end) {
         return Err(FolderErrorKind::Altered("its last entry is not that of its segments".into())
