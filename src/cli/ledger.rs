@@ -1,7 +1,7 @@
 //! `venom ledger`: reads and verifies a ledger.
 
 pub mod export;
-mod progress;
+pub(super) mod progress;
 pub mod repair;
 pub mod replay;
 pub mod show;

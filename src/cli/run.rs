@@ -23,7 +23,8 @@ use self::committer::Committer;
 use self::mesh_node::MeshNode;
 use self::spec::RunSpec;
 use self::tally::Tally;
-use super::{Error, complain, host_name, signals};
+use super::output::complain;
+use super::{Error, host_name, signals};
 use crate::runtime::{Engine, History, StartParams};
 use crate::store::directory::Writer;
 
@@ -112,11 +113,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
     };
     let params = StartParams {
+        enforcement: None,
         desired,
         epoch: writer.head().epoch,
         operator: operator.into(),
         history,
         batch_spacing: Duration::ZERO,
+        min_period: Duration::ZERO,
         publishes: false,
     };
     let mut engine = Engine::new(params, std::time::Instant::now());

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 pub use connect::Cluster;
 pub(super) use connect::{Connection, failed, organism_name};
 pub use lines::Lines;
-pub use walk::{WalkFrom, end_at, walk};
+pub use walk::{WalkFrom, Walked, end_at, walk};
 
 use super::Error;
 use crate::files;
 use crate::ledger::SealedSegment;
+use crate::ledger::merkle::MAX_SIZE;
 use crate::store::directory::Folder;
 use crate::store::{Head, SegmentRef};
 use live::Live;
@@ -62,8 +63,8 @@ pub trait Store: Sync {
     fn strays(&self, head: &Head) -> Result<Vec<String>, Error>;
 }
 
-/// Indices from here on are rejected: no ledger has nearly as many entries, and the sum of two cannot overflow.
-pub const INDEX_BOUND: u64 = 1 << 60;
+/// Indices from here on are rejected: no tree has a place for them.
+pub const INDEX_BOUND: u64 = MAX_SIZE;
 
 /// Reads the head of `store` and checks that its numbers are below [`INDEX_BOUND`] and consistent.
 ///
@@ -116,25 +117,61 @@ impl Args {
         is_inside.then_some("is in the folder of the source")
     }
 
+    /// Whether the source can be read only once.
+    #[must_use]
+    pub fn is_stdin(&self) -> bool {
+        self.source == "-"
+    }
+
+    /// The arguments that select this source again, for a shell.
+    #[must_use]
+    pub fn for_shell(&self) -> String {
+        let mut words = quote(&self.source);
+        if organism_name(&self.source).is_some() {
+            for (flag, value) in self.cluster.flags() {
+                words += &format!(" {flag} {}", quote(&value));
+            }
+        }
+        words
+    }
+
     /// Opens the source.
     ///
     /// # Errors
     /// [`Error`] if the source does not exist or the cluster cannot be reached.
     pub fn open(&self) -> Result<Source, Error> {
-        if self.source == "-" {
-            return Ok(Source::Lines(Lines::stdin()));
-        }
-        if let Some(name) = organism_name(&self.source) {
-            return Ok(Source::Store(Box::new(Live::open(name, &self.cluster)?)));
-        }
-        let path = PathBuf::from(&self.source);
-        match std::fs::metadata(&path) {
-            Ok(found) if found.is_dir() => Ok(Source::Store(Box::new(Folder::new(path)))),
-            Ok(_) => Ok(Source::Lines(Lines::file(&path)?)),
-            Err(error) => Err(Error::Failed(format!(
-                "{}: {error}; name a folder, a file, - or organism/NAME",
-                path.display()
-            ))),
-        }
+        open(&self.source, &self.cluster)
+    }
+}
+
+/// Opens `source`: a folder, a file of JSON lines, - for stdin, or organism/NAME.
+///
+/// # Errors
+/// [`Error`] if the source does not exist or the cluster cannot be reached.
+pub fn open(source: &str, cluster: &Cluster) -> Result<Source, Error> {
+    if source == "-" {
+        return Ok(Source::Lines(Lines::stdin()));
+    }
+    if let Some(name) = organism_name(source) {
+        return Ok(Source::Store(Box::new(Live::open(name, cluster)?)));
+    }
+    let path = PathBuf::from(source);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_dir() => Ok(Source::Store(Box::new(Folder::new(path)))),
+        Ok(_) => Ok(Source::Lines(Lines::file(&path)?)),
+        Err(error) => Err(Error::Failed(format!(
+            "{}: {error}; name a folder, a file, - or organism/NAME",
+            path.display()
+        ))),
+    }
+}
+
+/// `word` as a shell reads it as one word.
+fn quote(word: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "-_./:@%+=,".contains(it);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }

@@ -59,12 +59,14 @@ pub struct OpenBeat {
 /// the input of the cores.
 ///
 /// # Errors
-/// Returns [`PulseError`] and leaves `state` unchanged if T_Λ is undefined.
+/// Returns [`PulseError`] and leaves `state` unchanged if T_Λ is undefined or the beats cannot be counted.
 pub fn open(state: &mut State, timestamp: f64) -> Result<OpenBeat, PulseError> {
     let params = state.config.pulse;
     let t_lambda = t_lambda(params.k, params.p, params.t1, params.u)?;
+    // A snapshot that somebody has forged may state any number.
+    let beat = state.beat.checked_add(1).ok_or(PulseError::Domain("the number of beats is out of range"))?;
     state.advance_time(timestamp);
-    state.beat += 1;
+    state.beat = beat;
     let pulse = Pulse {
         elapsed: timestamp - state.started,
         k: params.k,

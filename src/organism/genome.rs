@@ -56,6 +56,21 @@ impl Weights {
             regen: self.regen / total,
         }
     }
+
+    /// The largest (B, O) that these weights can have now or after any number of beats, if no config changes them and
+    /// none is negative.
+    ///
+    /// After a beat O is o / (R + B + E + o), where o is at most 0.9 before the division, E at least 0.05, and R + B
+    /// may have decayed to nothing: hence 0.9/0.95. Likewise R + B is what o of at least 0.1 and E of at least 0.05
+    /// leave of 1, unless it is more now. A beat does not change the ratio of B to R.
+    #[must_use]
+    pub fn bounds(&self) -> (f64, f64) {
+        let most_optimize = OPTIMIZE_BOUNDS.1 / (OPTIMIZE_BOUNDS.1 + ENTROPY_BOUNDS.0);
+        let rest = self.regen + self.balance;
+        let share = if rest > 0.0 { self.balance / rest } else { 0.0 };
+        let most_rest = 1.0 - OPTIMIZE_BOUNDS.0 - ENTROPY_BOUNDS.0;
+        (share * rest.max(most_rest), self.optimize.max(most_optimize))
+    }
 }
 
 /// Risk of the organism, in anomalies.
@@ -190,4 +205,39 @@ pub struct Config {
     pub pid: PidGains,
     /// Parameters of the pulse.
     pub pulse: PulseParams,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn evolution_stays_within_the_bounds(
+            start in prop::array::uniform4(0.0..1.0_f64),
+            steps in prop::collection::vec((-0.05..=0.05_f64, 0.0..1.0_f64), 1..200),
+        ) {
+            let [balance, entropy, optimize, regen] = start;
+            let mut weights = Weights { balance, entropy, optimize, regen };
+            let (most_balance, most_optimize) = weights.bounds();
+            for (beat, (delta_o, threat)) in (1..).zip(steps) {
+                weights = weights.evolve(delta_o, threat, beat);
+                prop_assert!(weights.balance <= most_balance * (1.0 + 1e-12), "{weights:?} {most_balance}");
+                prop_assert!(weights.optimize <= most_optimize * (1.0 + 1e-12), "{weights:?} {most_optimize}");
+            }
+        }
+    }
+
+    /// A long calm and then a threat just above a half: E falls to its least while R + B are nearly nothing.
+    #[test]
+    fn the_bound_of_optimize_is_nearly_reached() {
+        let mut weights = Weights::default();
+        for beat in 1..2_000 {
+            weights = weights.evolve(0.05, 0.5, beat);
+        }
+        weights = weights.evolve(0.05, 0.53, 2_000);
+        assert!(weights.optimize > 0.946, "{weights:?}");
+    }
 }

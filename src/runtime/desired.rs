@@ -29,6 +29,8 @@ pub struct Desired {
     pub genome_generation: i64,
     /// Range of model weights that an injection may set.
     pub injectable: Injectable,
+    /// How long no QUARANTINE must have been decided before a quarantine ends, in seconds of the ledger's own time.
+    pub release_after: f64,
 }
 
 /// Why an organism should not beat.
@@ -56,6 +58,7 @@ impl Desired {
             generation: organism.metadata.generation.unwrap_or_default(),
             genome_generation: genome.metadata.generation.unwrap_or_default(),
             injectable: Injectable { min: genome.spec.ml.injectable.min, max: genome.spec.ml.injectable.max },
+            release_after: spec.response.release_after.as_secs_f64(),
         }
     }
 }
@@ -74,6 +77,7 @@ impl Desired {
             generation: 1,
             genome_generation: 1,
             injectable: Injectable::default(),
+            release_after: 60.0,
         }
     }
 }

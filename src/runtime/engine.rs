@@ -1,30 +1,41 @@
 //! One organism's running engine.
 
+mod inputs;
+mod shown;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::desired::{Desired, PauseReason};
-use super::injections::{InjectionOutcome, InjectionQueue, NextInjection, RecordedInjection};
+use super::injections::{InjectionOutcome, InjectionQueue, RecordedInjection};
 use super::pace::{Pace, PaceMeter};
-use super::pending::{Batch, MAX_PENDING, Pending};
+use super::pending::{Batch, CommitIntervals, MAX_PENDING, Pending};
 use super::start::{History, StartParams};
-use super::status::{CurrentDecision, EngineStatus, Phase};
+use super::status::CurrentDecision;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::{Continues, Genesis, Origin, Record};
 use crate::ledger::replay::SNAPSHOT_EVERY;
 use crate::ledger::{Chain, Hash};
-use crate::mesh::{InjectionEvent, Outcome};
+use crate::mesh::Outcome;
 use crate::organism::beat::{self, OpenBeat};
 use crate::organism::cores::Flows;
-use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale};
+use crate::organism::decision::Details;
+use crate::organism::genome::Thresholds;
+use crate::organism::input::{ConfigChange, Resume, ResumeReason, Scale, Sense};
 use crate::organism::pulse::{self, PulseError};
 use crate::organism::state::ApplyError;
 use crate::organism::{Beat, Input, State, VERSION};
+use crate::store::head::LastEnforcement;
 
 /// A new input makes an organism due at once, but its beats stay at least this far apart.
 const EARLY_BEAT_SPACING: Duration = Duration::from_millis(20);
+/// An engine that has beaten this often since its last snapshot ends with one.
+const SNAPSHOT_AT_END: u64 = 20;
 /// A beat's entries before its action entry: pulse and four flow results.
 const ENTRIES_BEFORE_ACTION: u64 = 5;
+/// A period is slowed to at most this many seconds: the ledger's own time follows no longer ones that no spec asks for.
+const LONGEST_SLOWED: f64 = 10.0;
 /// The period where a spec asks for one that a Duration cannot hold.
 const LONGEST_PERIOD: Duration = Duration::from_secs(86_400);
 
@@ -58,11 +69,22 @@ pub struct Engine {
     /// An ended engine never runs again.
     ended: bool,
     resume: Option<ResumeReason>,
+    /// Shortest period that the driver allows.
+    min_period: Duration,
     deadline: Instant,
     last_beat: Option<Instant>,
     beats_since_snapshot: u64,
     decision: Option<CurrentDecision>,
     last: Option<Box<Beat>>,
+    /// What was decided by at the last beat that was not held.
+    decided_by: Option<(Details, Thresholds)>,
+    /// Observations that wait for the next beat.
+    senses: VecDeque<Sense>,
+    /// The enforcement recorded last.
+    enforcement: Option<LastEnforcement>,
+    /// The ledger's own time, in seconds, at the last beat that decided QUARANTINE, or at the start of this process.
+    last_quarantine: Option<f64>,
+    calm: bool,
     failed_cores: Vec<(String, String)>,
     stable: Option<bool>,
     pace: PaceMeter,
@@ -85,6 +107,9 @@ impl Engine {
             epoch: params.epoch,
             operator: params.operator,
             stable: state.as_ref().and_then(|state| state.pid.settled()),
+            // How long ago the last one was decided before is not known: a restart makes a quarantine longer.
+            last_quarantine: state.as_ref().map(|state| state.tau),
+            calm: state.is_none(),
             resume,
             state,
             genesis,
@@ -93,11 +118,15 @@ impl Engine {
             outcomes: vec![],
             running: false,
             ended: false,
+            min_period: params.min_period,
             deadline: now,
             last_beat: None,
             beats_since_snapshot: 0,
             decision,
             last: None,
+            decided_by: None,
+            senses: VecDeque::new(),
+            enforcement: params.enforcement,
             failed_cores: vec![],
             pace: PaceMeter::new(now),
         }
@@ -120,15 +149,21 @@ impl Engine {
             return Ok(());
         }
         self.desired = desired;
-        self.pending.mark_status_changed();
+        self.pending.mark_spec_changed();
         self.reconcile(now, wall)
     }
 
-    /// Stops for good. What is pending is due at once.
-    pub fn end(&mut self) {
+    /// Stops for good. What is pending is due at once. One that runs ends with a snapshot, unless its last is hardly
+    /// older or an input waits for its pulse: the next writer of this ledger then has few beats to replay.
+    ///
+    /// # Errors
+    /// [`EngineError`] when that cannot be recorded; the engine has ended all the same.
+    pub fn end(&mut self, wall: f64) -> Result<(), EngineError> {
+        let wants_snapshot = self.running && self.beats_since_snapshot >= SNAPSHOT_AT_END;
         self.running = false;
         self.ended = true;
         self.pending.mark_urgent();
+        if wants_snapshot { self.record_snapshot(wall) } else { Ok(()) }
     }
 
     /// Whether it beats.
@@ -179,12 +214,19 @@ impl Engine {
         self.deadline
     }
 
-    /// Period of a beat, `slowdown` times as long as the spec asks.
+    /// Period of a beat, `slowdown` times as long as the spec and the driver's shortest period ask.
     #[must_use]
     pub fn period(&self, slowdown: f64) -> Duration {
+        let seconds = self.spec_period().max(self.min_period.as_secs_f64());
+        let slowed = (seconds * slowdown).min(seconds.max(LONGEST_SLOWED));
+        Duration::try_from_secs_f64(slowed).unwrap_or(LONGEST_PERIOD)
+    }
+
+    /// The period that the spec asks for, in seconds.
+    fn spec_period(&self) -> f64 {
         let pulse = &self.desired.config.pulse;
         let t_lambda = pulse::t_lambda(pulse.k, pulse.p, pulse.t1, pulse.u).unwrap_or(f64::MAX);
-        Duration::try_from_secs_f64(t_lambda.max(pulse.min_period()) * slowdown).unwrap_or(LONGEST_PERIOD)
+        t_lambda.max(pulse.min_period())
     }
 
     /// How it keeps its pace, as observed until now.
@@ -201,24 +243,17 @@ impl Engine {
         1.0 / (1.0 - 1.98 * (fill.min(1.0) - 0.5).max(0.0))
     }
 
-    /// When a driver has to look at this engine again; `commit_interval` is how long entries that are not
-    /// urgent may wait.
+    /// Whether inputs wait for their commit, and no changed decision does.
     #[must_use]
-    pub fn due(&self, commit_interval: Duration) -> Option<Instant> {
+    pub fn has_uncommitted_input(&self) -> bool {
+        self.pending.has_input()
+    }
+
+    /// When a driver has to look at this engine again.
+    #[must_use]
+    pub fn due(&self, intervals: CommitIntervals) -> Option<Instant> {
         let beat = self.running.then_some(self.deadline);
-        [beat, self.pending.due(commit_interval)].into_iter().flatten().min()
-    }
-
-    /// Queues an injection: the next beat, due at once, records it.
-    pub fn inject(&mut self, event: InjectionEvent, now: Instant) {
-        self.injections.push(event);
-        self.make_due(now);
-    }
-
-    /// What became of injections since the last call, to be sent to the nodes that took them in.
-    #[must_use]
-    pub fn take_outcomes(&mut self) -> Vec<InjectionOutcome> {
-        std::mem::take(&mut self.outcomes)
+        [beat, self.pending.due(intervals)].into_iter().flatten().min()
     }
 
     /// Opens the beat that is due and moves the deadline, unless `most` records or more are not committed. Injections
@@ -236,13 +271,17 @@ impl Engine {
     ) -> Result<OpenedBeat, EngineError> {
         let mut missed = self.advance_deadline(now, slowdown);
         let full = self.pending.held() >= most.min(MAX_PENDING);
-        let blocked = if full { None } else { self.record_injections(wall)? };
+        if !full {
+            self.record_senses(wall, most)?;
+        }
+        let blocked = if full { None } else { self.record_injections(wall, most)? };
         let open = match &mut self.state {
             Some(state) if self.running && !full => Some(beat::open(state, wall)?),
             _ => None,
         };
         missed += u64::from(open.is_none());
         let period = self.period(1.0);
+        let slowdown = slowdown * (self.min_period.as_secs_f64() / self.spec_period()).max(1.0);
         match &open {
             Some(_) => self.pace.beat(now, missed, slowdown, period),
             None if full => self.pace.blocked(now, missed, slowdown, period),
@@ -300,10 +339,10 @@ impl Engine {
     }
 
     /// Takes the batch that is due; none while another one is in flight.
-    pub fn take_batch(&mut self, now: Instant, commit_interval: Duration) -> Option<Batch> {
-        self.pending.due(commit_interval).filter(|due| *due <= now)?;
+    pub fn take_batch(&mut self, now: Instant, intervals: CommitIntervals) -> Option<Batch> {
+        self.pending.due(intervals).filter(|due| *due <= now)?;
         let status = self.status();
-        Some(self.pending.take_batch(now, self.desired.retain, status))
+        Some(self.pending.take_batch(now, intervals, self.desired.retain, status))
     }
 
     /// Marks the batch in flight as committed.
@@ -325,7 +364,10 @@ impl Engine {
                     Some(PauseReason::GenomeNotFound) => ResumeReason::GenomeBack,
                     None => ResumeReason::BeatsRaised,
                 });
-                self.pending.mark_status_changed();
+                match self.desired.pause {
+                    Some(_) => self.pending.mark_spec_changed(),
+                    None => self.pending.mark_status_changed(),
+                }
             }
             (true, true) => {
                 if self.record_spec_changes(wall)? {
@@ -361,7 +403,7 @@ impl Engine {
         }
         self.running = true;
         self.deadline = now;
-        self.pending.mark_status_changed();
+        self.pending.mark_spec_changed();
         Ok(())
     }
 
@@ -393,51 +435,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Records the injections that wait. Returns why they still wait, when that is new.
-    fn record_injections(&mut self, wall: f64) -> Result<Option<String>, EngineError> {
-        while self.running
-            && self.pending.held() < MAX_PENDING
-            && let Some(state) = &mut self.state
-        {
-            match self.injections.next(state, self.desired.injectable) {
-                NextInjection::Record(event, input) => {
-                    let entry = self.pending.size();
-                    self.pending.append(Record::input(wall, &input)?)?;
-                    self.pending.track_injection(RecordedInjection { event, entry, time: wall });
-                    self.pending.mark_urgent();
-                }
-                NextInjection::Refuse(event, reason) => {
-                    self.outcomes.push((event, Outcome::Refused { reason }));
-                }
-                NextInjection::Blocked { reason, first } => return Ok(first.then_some(reason)),
-                NextInjection::Empty => break,
-            }
-        }
-        Ok(None)
-    }
-
-    /// Takes decision, failed cores and stability of a beat over into the status.
-    fn observe(&mut self, beat: &Beat) {
-        let entry = self.pending.size() + ENTRIES_BEFORE_ACTION;
-        if self.decision.is_none_or(|decision| decision.action != beat.action) {
-            let since = beat.pulse.timestamp;
-            self.decision = Some(CurrentDecision { action: beat.action, since, entry });
-            self.pending.mark_status_changed();
-        }
-        let failed: Vec<_> =
-            beat.flows.failures().map(|(flow, reason)| (flow.to_string(), reason.to_string())).collect();
-        let stable = self.state.as_ref().and_then(|state| state.pid.settled());
-        if failed != self.failed_cores || stable != self.stable || self.last.is_none() {
-            (self.failed_cores, self.stable) = (failed, stable);
-            self.pending.mark_status_changed();
-        }
-    }
-
     /// Moves the deadline to now, or to the earliest moment at which the next beat may follow the last one.
     fn make_due(&mut self, now: Instant) {
         let earliest = self.last_beat.map_or(now, |last| last + EARLY_BEAT_SPACING);
         self.deadline = self.deadline.min(earliest.max(now));
-        self.pending.mark_urgent();
+        self.pending.mark_input();
     }
 
     /// Sets the deadline after this one. Missed deadlines are skipped, never bunched; returns how many.
@@ -455,33 +457,6 @@ impl Engine {
     fn is_completed(&self) -> bool {
         let beat = self.state.as_ref().map_or(0, |state| state.beat);
         self.desired.beats.is_some_and(|beats| beat >= beats)
-    }
-
-    fn phase(&self) -> Phase {
-        match self.desired.pause {
-            Some(PauseReason::GenomeNotFound) => Phase::GenomeNotFound,
-            Some(PauseReason::Suspended) => Phase::Suspended,
-            None if self.is_completed() => Phase::Completed,
-            None => Phase::Beating,
-        }
-    }
-
-    fn status(&self) -> EngineStatus {
-        let state = self.state.as_ref();
-        EngineStatus {
-            phase: self.phase(),
-            generation: self.desired.generation,
-            genome_generation: self.desired.genome_generation,
-            beats: state.map_or(0, |state| state.beat),
-            p: self.desired.config.pulse.p,
-            t_lambda: self.last.as_ref().map(|beat| beat.pulse.t_lambda),
-            decision: self.decision,
-            threat: self.last.as_ref().and_then(|beat| beat.details).map(|it| it.raw_threat),
-            weights: state.map(|state| state.weights),
-            anoms: state.map(|state| state.genome_anoms().saturating_add(state.features_anoms())),
-            stable: self.stable,
-            failed_cores: self.failed_cores.clone(),
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::mesh::{Injectable, InjectionEvent, Outcome};
 use crate::organism::{Input, State};
-use crate::store::injections;
+use crate::store::recent;
 
 /// An injection that is recorded in the ledger.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl InjectionQueue {
     /// Takes the injection at the front and applies it to `state`. An injection without room stays at the front.
     pub(super) fn next(&mut self, state: &mut State, injectable: Injectable) -> NextInjection {
         let Some(event) = self.waiting.front() else { return NextInjection::Empty };
-        let checked = event.payload.validate(injectable).map(|()| injections::input(event));
+        let checked = event.payload.validate(injectable).map(|()| recent::input(event));
         if let Ok(input) = &checked
             && let Err(full) = state.apply(input)
         {

@@ -28,7 +28,7 @@ pub mod status;
 pub use desired::{Desired, PauseReason};
 pub use engine::{Engine, EngineError};
 pub use pace::Pace;
-pub use pending::{Batch, MAX_PENDING};
+pub use pending::{Batch, CommitIntervals, MAX_PENDING};
 pub use start::{History, StartParams};
 pub use status::{CurrentDecision, EngineStatus, Phase};
 

@@ -8,6 +8,7 @@ use super::status::EngineStatus;
 use crate::ledger::canonical::NotCanonical;
 use crate::ledger::entry::Record;
 use crate::ledger::{Chain, Hash};
+use crate::store::head::LastEnforcement;
 
 /// From this number of records on a batch ends with the next beat, so that its segment stays well below a
 /// ConfigMap's limit.
@@ -27,12 +28,43 @@ pub struct Batch {
     pub after: Chain,
     /// Entry index and time (seconds since 1970) of each injection among the records.
     pub injections: Vec<(u64, f64)>,
+    /// The same of each observation of a sensor.
+    pub senses: Vec<(u64, f64)>,
+    /// The enforcement entries among the records, by index.
+    pub enforcements: Vec<(u64, LastEnforcement)>,
     /// The status after the last record.
     pub status: EngineStatus,
     /// Bytes of encoded segments to keep.
     pub retain: u64,
-    /// Whether a decision or a condition changed or an input was recorded: such a batch goes ahead of others.
+    /// Whether it goes ahead of others: a decision or a condition changed, or an input was recorded.
     pub urgent: bool,
+}
+
+/// How long entries may wait for their commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitIntervals {
+    /// Those of calm beats.
+    pub calm: Duration,
+    /// Inputs, such as injections. Zero unless the organism commits more than it may.
+    pub input: Duration,
+}
+
+impl CommitIntervals {
+    /// Inputs are committed at once, calm beats after `calm`.
+    #[must_use]
+    pub fn unlimited(calm: Duration) -> Self {
+        Self { calm, input: Duration::ZERO }
+    }
+}
+
+/// What is to be committed, and so how soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    Calm,
+    /// An input: its sender waits for the commit.
+    Input,
+    /// A changed decision or condition, or the end.
+    Decision,
 }
 
 /// The end of a batch that is not the newest: the status that is committed with it has to be that of its last record.
@@ -58,6 +90,10 @@ pub(super) struct Pending {
     cuts: VecDeque<Cut>,
     /// Injections among the records, oldest first.
     injections: Vec<RecordedInjection>,
+    /// Index and time of observations among the records, oldest first.
+    senses: Vec<(u64, f64)>,
+    /// Enforcement entries among the records, oldest first.
+    enforcements: Vec<(u64, LastEnforcement)>,
     /// The batch in flight; none when no batch is.
     in_flight: Option<InFlight>,
     last_batch: Instant,
@@ -65,7 +101,7 @@ pub(super) struct Pending {
     spacing: Duration,
     /// Whether a changed status is urgent.
     publishes: bool,
-    urgent: bool,
+    urgency: Urgency,
     status_changed: bool,
 }
 
@@ -77,11 +113,13 @@ impl Pending {
             records: vec![],
             cuts: VecDeque::new(),
             injections: vec![],
+            senses: vec![],
+            enforcements: vec![],
             in_flight: None,
             last_batch: now,
             spacing,
             publishes,
-            urgent: true,
+            urgency: Urgency::Decision,
             status_changed: true,
         }
     }
@@ -97,15 +135,46 @@ impl Pending {
         self.injections.push(recorded);
     }
 
+    /// Remembers that the record appended last is an observation of this time.
+    pub(super) fn track_sense(&mut self, time: f64) {
+        self.senses.push((self.size() - 1, time));
+    }
+
+    /// Remembers that the record appended last is this enforcement.
+    pub(super) fn track_enforcement(&mut self, enforcement: LastEnforcement) {
+        self.enforcements.push((self.size() - 1, enforcement));
+    }
+
     /// Notes that the status has changed. Where it is published, the next batch is urgent.
     pub(super) fn mark_status_changed(&mut self) {
         self.status_changed = true;
-        self.urgent |= self.publishes;
+        if self.publishes {
+            self.mark_urgent();
+        }
+    }
+
+    /// Notes that a changed spec changes the status. Where it is published, the next batch is as urgent as one with an
+    /// input: whoever may write the spec can do so many times a second.
+    pub(super) fn mark_spec_changed(&mut self) {
+        self.status_changed = true;
+        if self.publishes {
+            self.mark_input();
+        }
+    }
+
+    /// Notes that an input is among the records, or will be with the next beat.
+    pub(super) fn mark_input(&mut self) {
+        self.urgency = self.urgency.max(Urgency::Input);
+    }
+
+    /// Whether inputs wait for their commit.
+    pub(super) fn has_input(&self) -> bool {
+        self.urgency == Urgency::Input
     }
 
     /// Makes the next batch urgent.
     pub(super) fn mark_urgent(&mut self) {
-        self.urgent = true;
+        self.urgency = Urgency::Decision;
     }
 
     /// Index of the next entry.
@@ -142,17 +211,28 @@ impl Pending {
         self.records.is_empty() && self.in_flight.is_none()
     }
 
-    /// When the next batch is due; `interval` is how long records that are not urgent may wait.
-    pub(super) fn due(&self, interval: Duration) -> Option<Instant> {
+    /// When the next batch is due.
+    pub(super) fn due(&self, intervals: CommitIntervals) -> Option<Instant> {
         if self.in_flight.is_some() || (self.records.is_empty() && !self.status_changed) {
             return None;
         }
-        let soon = self.urgent || !self.cuts.is_empty();
-        Some(self.last_batch + if soon { self.spacing } else { interval })
+        let wait = match self.urgency {
+            _ if !self.cuts.is_empty() => self.spacing,
+            Urgency::Calm => intervals.calm.max(self.spacing),
+            Urgency::Input => intervals.input.max(self.spacing),
+            Urgency::Decision => self.spacing,
+        };
+        Some(self.last_batch + wait)
     }
 
     /// Takes the oldest batch. `status` is that after the last record.
-    pub(super) fn take_batch(&mut self, now: Instant, retain: u64, status: EngineStatus) -> Batch {
+    pub(super) fn take_batch(
+        &mut self,
+        now: Instant,
+        intervals: CommitIntervals,
+        retain: u64,
+        status: EngineStatus,
+    ) -> Batch {
         let Cut { records, chain: after, status } = self.cuts.pop_front().unwrap_or_else(|| Cut {
             records: self.records.len(),
             chain: self.recorded.clone(),
@@ -161,19 +241,28 @@ impl Pending {
         let records: Vec<Record> = self.records.drain(..records).collect();
         let injections = self.injections.partition_point(|it| it.entry < after.size());
         let injections: Vec<RecordedInjection> = self.injections.drain(..injections).collect();
+        let senses = self.senses.partition_point(|(index, _)| *index < after.size());
+        let enforcements = self.enforcements.partition_point(|(index, _)| *index < after.size());
         let batch = Batch {
+            senses: self.senses.drain(..senses).collect(),
+            enforcements: self.enforcements.drain(..enforcements).collect(),
             before: std::mem::replace(&mut self.batched, after.clone()),
             after,
             injections: injections.iter().map(|it| (it.entry, it.time)).collect(),
             status,
             retain,
-            urgent: self.urgent,
+            urgent: match self.urgency {
+                Urgency::Calm => false,
+                // One that commits more than it may does not go ahead of others.
+                Urgency::Input => intervals.input <= self.spacing,
+                Urgency::Decision => true,
+            },
             records,
         };
         self.in_flight = Some(InFlight { records: batch.records.len(), injections });
         self.last_batch = now;
         if self.records.is_empty() {
-            (self.urgent, self.status_changed) = (false, false);
+            (self.urgency, self.status_changed) = (Urgency::Calm, false);
         }
         batch
     }

@@ -9,6 +9,7 @@ use crate::ledger::Chain;
 use crate::ledger::entry::{Continues, Origin};
 use crate::organism::State;
 use crate::organism::input::ResumeReason;
+use crate::store::head::LastEnforcement;
 
 /// What an engine starts from.
 pub struct StartParams {
@@ -20,8 +21,12 @@ pub struct StartParams {
     pub operator: Arc<str>,
     /// The ledger so far.
     pub history: History,
+    /// The last enforcement entry that is committed.
+    pub enforcement: Option<LastEnforcement>,
     /// Two batches are at least this far apart.
     pub batch_spacing: Duration,
+    /// Shortest period of beats, whatever the spec asks for.
+    pub min_period: Duration,
     /// Whether a changed decision or condition makes a batch due at once, because a status shows it.
     pub publishes: bool,
 }

@@ -1,6 +1,7 @@
 //! What may be shown of an organism once a batch is committed.
 
 use crate::organism::Action;
+use crate::organism::decision::Rule;
 use crate::organism::genome::Weights;
 
 /// Whether an organism beats, and if not, why.
@@ -46,6 +47,12 @@ pub struct EngineStatus {
     pub decision: Option<CurrentDecision>,
     /// Raw threat at the last beat that was not held.
     pub threat: Option<f64>,
+    /// The expected gain at the last beat that was not held, a fraction.
+    pub gain: Option<f64>,
+    /// The rule that decided at the last beat of this process that was not held; for NOOP the one that was nearest to it.
+    pub rule: Option<Rule>,
+    /// Whether no QUARANTINE has been decided for `response.releaseAfter` of the ledger's own time.
+    pub calm: bool,
     /// Evolved weights.
     pub weights: Option<Weights>,
     /// Anomalies inside the risk window, injected and sensed.
@@ -69,6 +76,9 @@ impl EngineStatus {
             t_lambda: Some(0.004_210_526_315_789_474),
             decision: Some(CurrentDecision { action: Action::Alert, since: 1_000.5, entry: 83 }),
             threat: Some(0.645_656_306_225_796),
+            gain: None,
+            rule: None,
+            calm: true,
             weights: None,
             anoms: Some(5),
             stable: Some(true),

@@ -9,6 +9,7 @@ use crate::organism::cores::{CoreInput, Cores, Entropy};
 use crate::organism::{Action, State};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVALS: CommitIntervals = CommitIntervals { calm: INTERVAL, input: Duration::ZERO };
 
 /// An engine with a clock of its own, and the ledger that its batches make.
 struct Harness {
@@ -26,15 +27,21 @@ fn desired() -> Desired {
 
 impl Harness {
     fn new(desired: Desired) -> Self {
+        Self::with_min_period(desired, Duration::ZERO)
+    }
+
+    fn with_min_period(desired: Desired, min_period: Duration) -> Self {
         let start = Instant::now();
         let origin =
             Origin { generation: 1, name: "venom".into(), namespace: "default".into(), uid: "u".into() };
         let params = StartParams {
+            enforcement: None,
             desired,
             epoch: 1,
             operator: "test".into(),
             history: History::Empty { origin: Some(origin), continues: None },
             batch_spacing: Duration::from_millis(50),
+            min_period,
             publishes: true,
         };
         let mut engine = Engine::new(params, start);
@@ -71,7 +78,7 @@ impl Harness {
 
     /// Commits the batch that is due.
     fn commit(&mut self) {
-        while let Some(batch) = self.engine.take_batch(self.now(), INTERVAL) {
+        while let Some(batch) = self.engine.take_batch(self.now(), INTERVALS) {
             assert_eq!(batch.before, self.chain);
             for record in &batch.records {
                 record
@@ -228,19 +235,19 @@ fn one_batch_is_in_flight_at_a_time_and_calm_ones_wait_for_the_interval() {
     let now = harness.now();
     let after = |seconds| now + Duration::from_secs_f64(seconds);
     assert!(harness.beat_at(now, 1_015.01, &Cores::default()));
-    assert!(harness.engine.take_batch(after(0.5), INTERVAL).is_none(), "calm beats wait for the interval");
-    assert_eq!(harness.engine.take_batch(after(2.0), INTERVAL).unwrap().records.len(), 1);
+    assert!(harness.engine.take_batch(after(0.5), INTERVALS).is_none(), "calm beats wait for the interval");
+    assert_eq!(harness.engine.take_batch(after(2.0), INTERVALS).unwrap().records.len(), 1);
     assert!(harness.beat_at(now, 1_016.0, &Cores::default()));
-    assert!(harness.engine.take_batch(after(60.0), INTERVAL).is_none(), "the first is not acknowledged yet");
+    assert!(harness.engine.take_batch(after(60.0), INTERVALS).is_none(), "the first is not acknowledged yet");
     harness.engine.acknowledge();
-    assert!(harness.engine.take_batch(after(60.0), INTERVAL).is_some());
+    assert!(harness.engine.take_batch(after(60.0), INTERVALS).is_some());
 }
 
 #[test]
 fn an_ended_engine_never_runs_again() {
     let mut harness = Harness::new(desired());
     harness.beats(3);
-    harness.engine.end();
+    harness.engine.end(1_004.0).unwrap();
     harness.seconds += 1.0;
     harness.commit();
     let size = harness.entries.len();
@@ -248,6 +255,24 @@ fn an_ended_engine_never_runs_again() {
     harness.beats(2);
     assert_eq!((harness.entries.len(), harness.engine.is_running()), (size, false));
     assert!(harness.engine.is_flushed());
+}
+
+#[test]
+fn an_engine_ends_with_a_snapshot_unless_one_was_recorded_lately_or_it_does_not_run() {
+    let kinds_after = |beats: usize, suspend: bool| {
+        let mut harness = Harness::new(desired());
+        harness.beats(beats);
+        harness.set_desired(|desired| desired.pause = suspend.then_some(PauseReason::Suspended));
+        let before = harness.kinds().len();
+        harness.engine.end(2_000.0).unwrap();
+        harness.seconds += 1.0;
+        harness.commit();
+        assert!(harness.engine.is_flushed());
+        harness.replay();
+        harness.kinds().split_off(before)
+    };
+    assert_eq!(kinds_after(20, false), ["snapshot"]);
+    assert!(kinds_after(19, false).is_empty() && kinds_after(20, true).is_empty());
 }
 
 #[test]
@@ -334,7 +359,7 @@ fn a_status_is_never_older_than_the_entries_that_it_is_committed_with() {
     }
     let mut beats = vec![];
     harness.seconds += 1.0;
-    while let Some(batch) = harness.engine.take_batch(harness.now(), INTERVAL) {
+    while let Some(batch) = harness.engine.take_batch(harness.now(), INTERVALS) {
         let committed = batch.records.iter().filter(|it| matches!(it, Record::Beat(_))).count() as u64;
         let before = beats.last().copied().unwrap_or_default();
         assert_eq!(batch.status.beats, before + committed);
@@ -369,4 +394,40 @@ fn an_organism_whose_commits_are_refused_slows_down_and_then_stops_at_its_share(
     assert!(last > 10.0, "{last}");
     assert!(harness.engine.open_beat(harness.now(), 2_000.0, 1.0, 50).unwrap().open.is_none());
     assert_ne!(harness.engine.pace(harness.now()), Pace::OnTime);
+}
+
+/// How long the commit of an injection with `anoms` waits after the one before, in tenths of a second, where inputs wait
+/// for `input`.
+fn wait_of_commit(input: Duration, anoms: u64) -> Option<u32> {
+    let mut harness = Harness::new(desired());
+    harness.beats(15);
+    harness.inject("a", Some(anoms), None);
+    assert!(harness.beat_at(harness.now(), 1_000.0 + harness.seconds, &Cores::default()));
+    let (now, intervals) = (harness.now(), CommitIntervals { calm: INTERVAL, input });
+    (0..100).find(|tenths| {
+        harness.engine.take_batch(now + Duration::from_millis(100) * *tenths, intervals).is_some()
+    })
+}
+
+#[test]
+fn inputs_of_one_above_its_share_wait_and_changed_decisions_do_not() {
+    let limited = Duration::from_secs(3);
+    let soon = |wait: Option<u32>| wait.is_some_and(|tenths| tenths <= 1);
+    assert!(soon(wait_of_commit(Duration::ZERO, 1)));
+    assert!(wait_of_commit(limited, 1).is_some_and(|tenths| tenths > 10));
+    assert!(soon(wait_of_commit(limited, 20)), "it decides to quarantine");
+}
+
+#[test]
+fn a_shortest_period_of_the_driver_changes_when_it_beats_and_nothing_that_is_recorded() {
+    let record = |min_period| {
+        let mut harness = Harness::with_min_period(desired(), min_period);
+        harness.beats(30);
+        harness.commit();
+        (harness.engine.period(1.0), harness.engine.state().map(|it| it.config))
+    };
+    let (spec, longer) = (Duration::ZERO, Duration::from_secs(7));
+    assert_eq!(record(longer).0, longer);
+    assert!(record(spec).0 < longer);
+    assert_eq!(record(spec).1, record(longer).1);
 }

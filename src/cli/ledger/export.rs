@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::super::source::{self, Source, WalkFrom, walk};
-use super::super::{Error, stdout};
+use super::super::{Error, output};
 use super::progress::Progress;
 use crate::files::{NewFile, PUBLIC};
 
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     let mut source = args.source.open()?;
     let Some(path) = &args.output else {
-        return write(&mut source, &mut stdout());
+        return write(&mut source, &mut output::data());
     };
     let file_error = |error: std::io::Error| Error::Failed(format!("{}: {error}", path.display()));
     let mut file = NewFile::create(path, PUBLIC).map_err(file_error)?;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn write(source: &mut Source, out: &mut dyn Write) -> Result<(), Error> {
-    let progress = Progress::new("exported");
+    let progress = Progress::new("entries exported");
     let mut is_empty = true;
     walk(source, WalkFrom::AfterGaps, &mut |entry| {
         progress.add(1);

@@ -6,8 +6,6 @@
 //!
 //! Nothing is deleted.
 
-use std::io::{self, IsTerminal, Write};
-
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -15,11 +13,12 @@ use serde_json::{Value, json};
 use sha3::{Digest, Sha3_256};
 
 use super::super::source::{self, Connection, failed, organism_name};
-use super::super::{Error, stdout};
+use super::super::{Error, output};
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::api::{Genome, Organism};
-use crate::ledger::{SealedSegment, hex, parse_hash};
-use crate::store::configmap::{parse_archived_name, parse_segment_name};
+use crate::ledger::{SealedSegment, hex};
+use crate::store::configmap::{head_name, is_ledger_object, parse_archived_name, parse_segment_name};
+use crate::store::head::Forged;
 use crate::store::rebuild::{Candidate, Known, LARGEST_EPOCH, Published, Rebuilt, rebuild};
 use crate::store::{ApiFailure, CALL_TIMEOUT, Head, HeadError};
 
@@ -61,27 +60,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let plan = runtime.block_on(repair.plan())?;
     show(&repair, &plan)?;
     if !args.yes {
-        confirm()?;
+        output::confirm("Write this?", "nothing was written")?;
     }
     runtime.block_on(repair.write(&plan))?;
-    let mut out = stdout();
-    writeln!(out, "repaired: the operator continues from here; run venom ledger verify {}", args.organism)?;
-    Ok(out.flush()?)
-}
-
-/// Asks on the terminal.
-fn confirm() -> Result<(), Error> {
-    let nothing = |why: &str| Err(Error::Failed(format!("nothing was written: {why}")));
-    if !io::stdin().is_terminal() {
-        return nothing("stdin is not a terminal; read the above and add --yes");
-    }
-    write!(io::stderr(), "Write this? [y/N] ").and_then(|()| io::stderr().flush())?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => nothing("the answer was not yes"),
-    }
+    let mut out = output::text();
+    out.line(format_args!(
+        "repaired: the operator continues from here; run venom ledger verify {}",
+        args.organism
+    ))?;
+    out.finish()
 }
 
 /// The objects of the ledger to repair.
@@ -107,10 +94,6 @@ struct Plan {
 }
 
 impl Repair {
-    fn head_name(&self) -> String {
-        format!("{}-ledger", self.name)
-    }
-
     fn error(&self, what: &dyn std::fmt::Display) -> Error {
         failed(&self.shown, what)
     }
@@ -127,14 +110,15 @@ impl Repair {
 
     /// Reads everything and rebuilds the head.
     async fn plan(&self) -> Result<Plan, Error> {
-        let old = match self.call(self.maps.get_opt(&self.head_name())).await? {
+        let old = match self.call(self.maps.get_opt(&head_name(&self.name))).await? {
             Some(object) => Some(self.damage(object)?),
             None => None,
         };
         let organism = self.call(self.organisms.get_opt(&self.name)).await?;
+        let status = organism.as_ref().and_then(|it| it.status.as_ref());
         let mut known = Known {
             uid: organism.as_ref().and_then(ResourceExt::uid),
-            published: organism.as_ref().and_then(published),
+            published: status.and_then(|it| it.ledger.as_ref()).and_then(Published::of),
             lost_tail: organism.as_ref().and_then(lost_tail),
             ..Known::default()
         };
@@ -147,6 +131,7 @@ impl Repair {
         if let Some(fields) = old.as_ref().and_then(|(object, _)| head_text(object)).map(fields_of) {
             known.old_epoch = fields.epoch.filter(|epoch| *epoch <= LARGEST_EPOCH);
             known.lost_tail = known.lost_tail.or(fields.lost_tail);
+            known.forged = fields.forged;
         }
         let (mut candidates, mut unreadable, mut like) = (vec![], vec![], ObjectMeta::default());
         let mut page = ListParams::default().labels(&format!("{ORGANISM_LABEL}={}", self.name)).limit(PAGE);
@@ -182,8 +167,8 @@ impl Repair {
 
     /// What is wrong with the head, or an error if it is not to be replaced.
     fn damage(&self, object: ConfigMap) -> Result<(ConfigMap, String), Error> {
-        let name = self.head_name();
-        if object.labels().get(MANAGED_BY_LABEL).is_none_or(|value| value != MANAGER) {
+        let name = head_name(&self.name);
+        if !is_ledger_object(&object) {
             return Err(
                 self.error(&format!("ConfigMap {name} is not a ledger's; delete or rename it, then repair"))
             );
@@ -225,10 +210,10 @@ impl Repair {
                 // Its resourceVersion is a precondition: nobody has written it since.
                 let mut new = ConfigMap { data, ..old.clone() };
                 new.metadata.labels.get_or_insert_default().insert(UID_LABEL.into(), uid);
-                self.call(self.maps.replace(&self.head_name(), &PostParams::default(), &new)).await?;
+                self.call(self.maps.replace(&head_name(&self.name), &PostParams::default(), &new)).await?;
             }
             None => {
-                let mut metadata = plan.metadata(self.head_name());
+                let mut metadata = plan.metadata(head_name(&self.name));
                 metadata.labels.get_or_insert_default().insert(UID_LABEL.into(), uid);
                 let new = ConfigMap { metadata, data, ..ConfigMap::default() };
                 self.call(self.maps.create(&PostParams::default(), &new)).await?;
@@ -267,36 +252,34 @@ impl Plan {
 }
 
 fn show(repair: &Repair, plan: &Plan) -> Result<(), Error> {
-    let mut out = stdout();
+    let mut out = output::text();
     let Rebuilt { head, proven, not_proven, left_out } = &plan.rebuilt;
-    let name = repair.head_name();
-    writeln!(out, "{}", repair.shown)?;
+    let name = head_name(&repair.name);
+    out.line(format_args!("{}", repair.shown))?;
     match &plan.old {
-        Some((_, why)) => writeln!(out, "  head:       ConfigMap {name} is unreadable: {why}")?,
-        None => writeln!(out, "  head:       ConfigMap {name} is missing")?,
+        Some((_, why)) => out.line(format_args!("  head:       ConfigMap {name} is unreadable: {why}"))?,
+        None => out.line(format_args!("  head:       ConfigMap {name} is missing"))?,
     }
     match &plan.published {
         Some(Published { generation, size, root, .. }) => {
             let root = hex(root);
-            writeln!(out, "  published:  generation {generation}, {size} entries, root {root}")?;
+            out.line(format_args!("  published:  generation {generation}, {size} entries, root {root}"))?;
         }
-        None => writeln!(out, "  published:  nothing")?,
+        None => out.line(format_args!("  published:  nothing"))?,
     }
-    proven.iter().try_for_each(|line| writeln!(out, "  proven:     {line}"))?;
+    proven.iter().try_for_each(|line| out.line(format_args!("  proven:     {line}")))?;
     let lines = not_proven.iter().chain(&plan.unreadable);
-    lines.into_iter().try_for_each(|line| writeln!(out, "  not proven: {line}"))?;
-    writeln!(out, "to be written:")?;
+    lines.into_iter().try_for_each(|line| out.line(format_args!("  not proven: {line}")))?;
+    out.line(format_args!("to be written:"))?;
     if let Some(kept) = plan.kept() {
-        writeln!(out, "  ConfigMap {}, immutable: what {name} contains now", kept.name_any())?;
+        out.line(format_args!("  ConfigMap {}, immutable: what {name} contains now", kept.name_any()))?;
     }
     for (segment, _) in left_out {
-        writeln!(
-            out,
+        out.line(format_args!(
             "  ConfigMap {segment}: kept, but without the label {UID_LABEL}; it has no place in the head"
-        )?;
+        ))?;
     }
-    writeln!(
-        out,
+    out.line(format_args!(
         "  ConfigMap {name}: generation {}, epoch {}, {} entries from index {} in {} segments, root {}",
         head.generation,
         head.epoch,
@@ -304,8 +287,8 @@ fn show(repair: &Repair, plan: &Plan) -> Result<(), Error> {
         head.floor,
         head.segments.len(),
         head.root_hex()
-    )?;
-    Ok(out.flush()?)
+    ))?;
+    out.finish()
 }
 
 fn head_text(object: &ConfigMap) -> Option<&str> {
@@ -318,17 +301,6 @@ fn candidate(object: ConfigMap, epoch: u64, published: Option<&Published>) -> Re
     let entries = object.binary_data.unwrap_or_default().remove("entries").unwrap_or_default().0;
     let sealed = SealedSegment::from_parts(&head, entries).map_err(|error| error.to_string())?;
     Candidate::open(name, uid, epoch, &sealed, published)
-}
-
-/// What the Organism's status has published.
-fn published(organism: &Organism) -> Option<Published> {
-    let ledger = organism.status.as_ref()?.ledger.as_ref()?;
-    Some(Published {
-        generation: ledger.generation,
-        size: ledger.size,
-        root: parse_hash(&ledger.merkle_root)?,
-        last_hash: parse_hash(&ledger.last_hash)?,
-    })
 }
 
 /// The range in the message of LedgerIntact=False, reason TailLost.
@@ -344,18 +316,20 @@ fn lost_tail(organism: &Organism) -> Option<(u64, u64)> {
 struct Fields {
     epoch: Option<u64>,
     lost_tail: Option<(u64, u64)>,
+    forged: Option<Forged>,
 }
 
 fn fields_of(text: &str) -> Fields {
     if let Ok(value) = serde_json::from_str::<Value>(text) {
         let lost_tail = serde_json::from_value(value["lostTail"].clone()).ok();
-        return Fields { epoch: value["epoch"].as_u64(), lost_tail };
+        let forged = serde_json::from_value(value["forged"].clone()).ok();
+        return Fields { epoch: value["epoch"].as_u64(), lost_tail, forged };
     }
     let (_, rest) = text.split_once("\"epoch\":").unwrap_or_default();
     let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
     // A number that ends with the text may be cut off.
     let whole = rest.trim_start().len() > digits.len();
-    Fields { epoch: digits.parse().ok().filter(|_| whole), lost_tail: None }
+    Fields { epoch: digits.parse().ok().filter(|_| whole), ..Fields::default() }
 }
 
 #[cfg(test)]

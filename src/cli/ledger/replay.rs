@@ -1,9 +1,7 @@
 //! `venom ledger replay`: re-derives every number from the recorded inputs.
 
-use std::io::Write;
-
 use super::super::source::{self, Source, WalkFrom, walk};
-use super::super::{Error, stdout};
+use super::super::{Error, output};
 use super::progress::Progress;
 use crate::ledger::replay::Replay;
 use crate::organism::Action;
@@ -24,7 +22,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     let name = source.name();
     let failed = |what: &dyn std::fmt::Display| Error::Failed(format!("{name}: {what}"));
     let mut replay = Replay::default();
-    let progress = Progress::new("derived");
+    let progress = Progress::new("entries derived");
     let mut last = 0;
     walk(&mut source, WalkFrom::AfterGaps, &mut |entry| {
         last = entry.index;
@@ -37,19 +35,20 @@ pub fn run(args: &Args) -> Result<(), Error> {
         return Err(failed(&"no genesis and no snapshot to replay from"));
     };
     let beats = replay.beats();
-    let decisions = Action::ALL.map(|action| replay.decisions().iter().filter(|it| it.1 == action).count());
+    let decisions = replay.decided();
     replay.finish().map_err(|mismatch| failed(&mismatch))?;
 
-    let mut out = stdout();
-    writeln!(out, "replayed: {beats} beats from entry {from} to entry {last}, every number follows")?;
+    let mut out = output::text();
+    out.line(format_args!(
+        "replayed: {beats} beats from entry {from} to entry {last}, every number follows"
+    ))?;
     for (action, count) in Action::ALL.iter().zip(decisions) {
-        writeln!(out, "  {:<15}{count:>12}", action.as_str())?;
+        out.line(format_args!("  {:<15}{count:>12}", action.as_str()))?;
     }
     if matches!(source, Source::Lines(_)) {
-        writeln!(
-            out,
+        out.line(format_args!(
             "end not anchored: nothing here shows whether entries are missing after entry {last}; see venom ledger verify --help"
-        )?;
+        ))?;
     }
-    Ok(out.flush()?)
+    out.finish()
 }

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::io::Write;
 
-use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
-use super::super::source::{self, WalkFrom, walk};
-use super::super::{Error, stdout};
+use super::super::source::{self, Source, WalkFrom, walk};
+use super::super::{Error, output};
 use crate::ledger::Entry;
 use crate::ledger::entry::Data;
 use crate::organism::cores::Flow;
@@ -37,25 +36,34 @@ const TRUNCATE_AT: usize = 100;
 /// [`Error`] if the ledger cannot be read or stdout cannot be written.
 pub fn run(args: &Args) -> Result<(), Error> {
     let mut source = args.source.open()?;
-    let mut out = stdout();
+    if args.json {
+        let mut out = output::data();
+        select(args, &mut source, &mut |entry| Ok(writeln!(out, "{}", entry.to_line())?))?;
+        return Ok(out.flush()?);
+    }
+    let mut out = output::text();
+    select(args, &mut source, &mut |entry| out.line(row(entry)))?;
+    out.finish()
+}
+
+/// Calls `print` with the selected entries.
+fn select(
+    args: &Args,
+    source: &mut Source,
+    print: &mut dyn FnMut(&Entry) -> Result<(), Error>,
+) -> Result<(), Error> {
     let shown = |entry: &Entry| args.kind.is_empty() || args.kind.contains(&entry.kind());
-    let mut print = |entry: &Entry| -> Result<(), Error> {
-        if args.json {
-            writeln!(out, "{}", entry.to_line())?;
-        } else {
-            row(&mut out, entry)?;
-        }
-        Ok(())
-    };
     match args.tail {
-        None => walk(&mut source, WalkFrom::Oldest, &mut |entry| {
-            if shown(&entry) { print(&entry) } else { Ok(()) }
-        })?,
+        None => {
+            walk(source, WalkFrom::Oldest, &mut |entry| {
+                if shown(&entry) { print(&entry) } else { Ok(()) }
+            })?;
+        }
         Some(tail) => {
             // Entries of a rare type may be anywhere in the ledger, so all of it is read.
             let from = if args.kind.is_empty() { WalkFrom::Last(tail) } else { WalkFrom::Oldest };
             let mut last = VecDeque::new();
-            walk(&mut source, from, &mut |entry| {
+            walk(source, from, &mut |entry| {
                 if shown(&entry) {
                     last.push_back(entry);
                 }
@@ -64,21 +72,15 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 }
                 Ok(())
             })?;
-            last.iter().try_for_each(&mut print)?;
+            last.iter().try_for_each(print)?;
         }
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
-fn row(out: &mut dyn Write, entry: &Entry) -> std::io::Result<()> {
+fn row(entry: &Entry) -> String {
     let kind = entry.kind();
-    writeln!(out, "{:>9}  {}  {kind:<11}  {}", entry.index, time(entry.timestamp), summary(entry))
-}
-
-/// RFC 3339 with milliseconds, or the bare number if it is out of range.
-fn time(seconds: f64) -> String {
-    let moment = Timestamp::from_millisecond((seconds * 1000.0).floor() as i64);
-    moment.map_or_else(|_| seconds.to_string(), |moment| format!("{moment:.3}"))
+    format!("{:>9}  {}  {kind:<11}  {}", entry.index, output::time(entry.timestamp), summary(entry))
 }
 
 /// One-line summary of an entry.

@@ -3,13 +3,12 @@
 //! Whether entries are missing at the end is known only from outside the entries: from a head, or from the size or root
 //! that the user expects. Without them the result says that the end is not anchored.
 
-use std::io::Write;
-
 use rayon::prelude::*;
 use serde::Serialize;
 
+use super::super::output::Format;
 use super::super::source::{self, Lines, Source, Store};
-use super::super::{Error, stdout};
+use super::super::{Error, output};
 use super::progress::Progress;
 use crate::ledger::{Chain, Entry, Hash, hex, parse_hash};
 use crate::store::{Head, OpenedSegment, SegmentRef};
@@ -38,15 +37,6 @@ Exit status:
      missing at the end, and the result says so (\"end not anchored\"; in JSON, endAnchoredBy is null)
   1  At least one finding, or the ledger cannot be read
   2  Wrong usage";
-
-/// Format of the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// Lines for people.
-    Text,
-    /// One JSON object.
-    Json,
-}
 
 fn root(text: &str) -> Result<Hash, String> {
     parse_hash(text).ok_or_else(|| "write 64 hexadecimal digits in lower case".into())
@@ -137,9 +127,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn print(report: &Report) -> Result<(), Error> {
-    let mut out = stdout();
+    let mut out = output::text();
     for finding in &report.findings {
-        writeln!(out, "{finding}")?;
+        out.line(finding)?;
     }
     if report.findings.is_empty() {
         let Report { floor, size, root, .. } = report;
@@ -155,12 +145,15 @@ fn print(report: &Report) -> Result<(), Error> {
         let verdict = if report.end_anchored_by.is_some() {
             "verified"
         } else {
-            writeln!(out, "end not anchored: {}", not_anchored(report.anchored_size))?;
+            out.line(format_args!("end not anchored: {}", not_anchored(report.anchored_size)))?;
             "verified but for that"
         };
-        writeln!(out, "{verdict}: {} entries from index {floor}, size {size}, {root}", size - floor)?;
+        out.line(format_args!(
+            "{verdict}: {} entries from index {floor}, size {size}, {root}",
+            size - floor
+        ))?;
     }
-    Ok(out.flush()?)
+    out.finish()
 }
 
 /// What a missing anchor means. Entries before `anchored` are covered by one.
@@ -180,9 +173,7 @@ fn print_json(name: &str, report: &Report) -> Result<(), Error> {
         serde_json::to_value(report).map_err(|error| Error::Failed(format!("{name}: {error}")))?;
     value["source"] = name.into();
     value["verified"] = report.findings.is_empty().into();
-    let mut out = stdout();
-    writeln!(out, "{value}")?;
-    Ok(out.flush()?)
+    output::json(&value)
 }
 
 /// Verifies a head and its segments.
@@ -206,13 +197,6 @@ pub fn store(store: &dyn Store, expected: &Expected) -> Result<Report, Error> {
     }
 }
 
-/// A verified segment: the chain before and after it, and the chain at the expected size if that lies within.
-struct Checked {
-    before: Chain,
-    after: Chain,
-    at_size: Option<Chain>,
-}
-
 fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, Error> {
     let mut report = Report {
         floor: head.floor,
@@ -224,8 +208,8 @@ fn check(store: &dyn Store, head: &Head, expected: &Expected) -> Result<Report, 
     let name = store.name();
     check_ranges(&name, head, &mut report.findings);
 
-    let progress = Progress::new("verified");
-    let checked: Vec<Result<Checked, String>> = head
+    let progress = Progress::new("entries verified");
+    let checked: Vec<Result<OpenedSegment, String>> = head
         .segments
         .par_iter()
         .map(|listed| {
@@ -295,20 +279,9 @@ fn check_ranges(name: &str, head: &Head, findings: &mut Vec<String>) {
     }
 }
 
-fn segment(store: &dyn Store, listed: &SegmentRef, size: Option<u64>) -> Result<Checked, Error> {
-    let sealed = store.load(listed)?;
-    let opened = OpenedSegment::open(&sealed)
-        .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))?;
-    let inside = size.filter(|size| (listed.first..=listed.end()).contains(size));
-    let at_size = inside.map(|size| {
-        let mut chain = opened.before.clone();
-        for entry in opened.entries.iter().take_while(|entry| entry.index < size) {
-            // Cannot fail: the hashes were computed when the segment was opened.
-            let _ = chain.verify_next(entry);
-        }
-        chain
-    });
-    Ok(Checked { before: opened.before, after: opened.after, at_size })
+fn segment(store: &dyn Store, listed: &SegmentRef, size: Option<u64>) -> Result<OpenedSegment, Error> {
+    OpenedSegment::open(&store.load(listed)?, size)
+        .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))
 }
 
 /// Verifies JSON lines.
@@ -320,7 +293,7 @@ pub fn lines(lines: &mut Lines, expected: &Expected) -> Result<Report, Error> {
     let mut chain: Option<Chain> = None;
     let mut first: Option<u64> = None;
     let mut at_size = None;
-    let progress = Progress::new("verified");
+    let progress = Progress::new("entries verified");
     while let Some((number, entry)) = lines.next_line()? {
         progress.add(1);
         let wrong = match &entry {

@@ -3,14 +3,15 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::super::{Error, complain};
+use super::super::Error;
+use super::super::output::complain;
 use super::committer::Committer;
 use super::progress::Progress;
 use super::tally::Tally;
 use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::Arbiter;
 use crate::organism::cores::Cores;
-use crate::runtime::{Engine, EngineError, MAX_PENDING};
+use crate::runtime::{CommitIntervals, Engine, EngineError, MAX_PENDING};
 
 /// Longest wait for a message: nothing is due later than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -52,10 +53,10 @@ impl BeatLoop<'_> {
             let now = Instant::now();
             if !self.engine.is_running() {
                 // The beats asked for are made: what is pending is due at once.
-                self.engine.end();
+                self.engine.end(unix_seconds()).map_err(failed)?;
             }
             // What is recorded before the first beat is a batch of its own.
-            let interval = self.engine.desired().commit_interval;
+            let interval = CommitIntervals::unlimited(self.engine.desired().commit_interval);
             if let Some(batch) = self.engine.take_batch(now, interval)
                 && self.committer.commit(batch).is_err()
             {
@@ -106,7 +107,8 @@ impl BeatLoop<'_> {
         };
         while let Some(message) = next {
             match message {
-                Message::Stop => self.engine.end(),
+                // The engine ends in any case.
+                Message::Stop => drop(self.engine.end(unix_seconds())),
                 Message::Inject(event) => self.engine.inject(event, Instant::now()),
                 Message::Committed => {
                     self.engine.acknowledge();

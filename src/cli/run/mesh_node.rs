@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Error, complain, node::listening};
+use super::super::output::complain;
+use super::super::{Error, node::listening};
 use super::Args;
 use super::beat_loop::Message;
 use crate::mesh::identity::CERTIFICATE_LIFETIME;
@@ -15,7 +16,7 @@ use crate::mesh::{CommittedInjection, OutcomeSender};
 use crate::node::certificate_source::CertificateSource;
 use crate::node::{Node, Options, directory};
 use crate::store::directory::Writer;
-use crate::store::injections::RecentInjections;
+use crate::store::recent::RecentInputs;
 
 /// The mesh folder where no flag names one.
 const FOLDER: &str = "venom-mesh";
@@ -98,13 +99,15 @@ async fn live(
 /// The injections that retries must not record again.
 fn known(writer: &Writer) -> Result<Vec<CommittedInjection>, Error> {
     let head = writer.head();
-    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
+    let Some(mut recent) = RecentInputs::of(head, None) else { return Ok(vec![]) };
     for listed in head.segments.iter().rev() {
-        if !recent.read(&writer.folder().open(listed, None)?.entries) {
+        let path = writer.folder().segment_path(listed);
+        let read = recent.read(&writer.folder().load(listed)?);
+        if !read.map_err(|error| Error::Failed(format!("{}: {error}", path.display())))? {
             break;
         }
     }
-    Ok(recent.known())
+    Ok(recent.known().injections)
 }
 
 /// The operator's folder: the one that a flag names, or the default one, which is created if it is missing.

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use kube::Resource;
 
-use super::super::{Error, complain};
+use super::super::Error;
+use super::super::output::complain;
 use super::Args;
 use crate::api;
 use crate::organism::pulse;

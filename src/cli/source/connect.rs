@@ -33,6 +33,14 @@ pub(in crate::cli) struct Connection {
 }
 
 impl Cluster {
+    /// The flags that were given, and their values.
+    pub(super) fn flags(&self) -> Vec<(&'static str, String)> {
+        let path = self.kubeconfig.as_ref().map(|path| path.display().to_string());
+        let all =
+            [("-n", self.namespace.clone()), ("--context", self.context.clone()), ("--kubeconfig", path)];
+        all.into_iter().filter_map(|(flag, value)| Some((flag, value?))).collect()
+    }
+
     /// Connects to the cluster. No call is made yet.
     pub(in crate::cli) fn connect(&self) -> Result<Connection, Error> {
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,9 +7,10 @@ use std::path::Path;
 use super::super::Error;
 use super::INDEX_BOUND;
 use crate::ledger::Entry;
+use crate::ledger::segment::MAX_ENTRY_BYTES;
 
-/// Far longer than any entry. A longer line is not read into memory.
-const LONGEST_LINE: u64 = 16 * 1024 * 1024;
+/// The longest entry, and room for its other fields. No more of a line is read into memory.
+const LONGEST_LINE: u64 = MAX_ENTRY_BYTES as u64 + 1024;
 
 /// Reads entries from a file or from stdin.
 pub struct Lines {
@@ -61,6 +62,10 @@ impl Lines {
             return Ok(None);
         }
         self.number += 1;
+        if read as u64 == LONGEST_LINE {
+            self.skip_line()?;
+            return Ok(Some((self.number, Err(format!("not an entry: longer than {LONGEST_LINE} bytes")))));
+        }
         // A carriage return is part of the line, because an entry has a single valid text.
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         let entry = match std::str::from_utf8(line) {
@@ -73,5 +78,17 @@ impl Lines {
             Err(_) => Err("not an entry: not UTF-8".into()),
         };
         Ok(Some((self.number, entry)))
+    }
+
+    /// Reads to the end of a line, without keeping it.
+    fn skip_line(&mut self) -> Result<(), Error> {
+        while self.line.last() != Some(&b'\n') {
+            self.line.clear();
+            let read = self.input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut self.line);
+            if read.map_err(|error| Error::Failed(format!("{}: {error}", self.name)))? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,9 +1,12 @@
 //! Iteration over the entries of a source.
 
-use super::super::{Error, complain};
+use super::super::Error;
+use super::super::output::complain;
 use super::{Lines, Source, Store, head};
+use crate::ledger::entry::Origin;
 use crate::ledger::merkle::Tree;
-use crate::ledger::{Chain, Entry, Hash};
+use crate::ledger::sealed::VisitError;
+use crate::ledger::{Chain, Entry, Hash, SealedSegment};
 use crate::store::{Head, OpenedSegment, SegmentRef};
 
 /// Where a walk begins.
@@ -21,6 +24,18 @@ pub enum WalkFrom {
 /// Attempts at reading a segment. A concurrent merge may replace it, so the head is read again in between.
 const HEAD_TRIES: u32 = 5;
 
+/// What a walk has verified: every hash of the entries that it read, each link between them, and for a store that they
+/// end where its head says.
+#[derive(Clone, Debug, Default)]
+pub struct Walked {
+    /// Number of entries since genesis, up to the last one that was read.
+    pub size: u64,
+    /// Merkle root over these; `None` for JSON lines that do not begin with entry 0.
+    pub root: Option<Hash>,
+    /// The ledger's identity, as its segments state it; `None` for JSON lines and outside a cluster.
+    pub origin: Option<Origin>,
+}
+
 /// Calls `each` with the entries of `source` in order. An entry whose index or hash does not follow from the one before
 /// is an error.
 ///
@@ -30,32 +45,41 @@ pub fn walk(
     source: &mut Source,
     from: WalkFrom,
     each: &mut dyn FnMut(Entry) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<Walked, Error> {
     match source {
         Source::Store(store) => walk_store(&**store, from, each),
         Source::Lines(lines) => walk_lines(lines, each),
     }
 }
 
-fn walk_lines(lines: &mut Lines, each: &mut dyn FnMut(Entry) -> Result<(), Error>) -> Result<(), Error> {
+fn walk_lines(lines: &mut Lines, each: &mut dyn FnMut(Entry) -> Result<(), Error>) -> Result<Walked, Error> {
     let mut chain: Option<Chain> = None;
+    let mut from_genesis = true;
     while let Some((number, entry)) = lines.next_line()? {
         let wrong =
             |what: &dyn std::fmt::Display| Error::Failed(format!("{}:{number}: {what}", lines.name()));
         let entry = entry.map_err(|what| wrong(&what))?;
+        from_genesis &= chain.is_some() || entry.index == 0;
         chain
             .get_or_insert_with(|| end_at(entry.index, entry.previous_hash))
             .verify_next(&entry)
             .map_err(|error| wrong(&error))?;
         each(entry)?;
     }
-    Ok(())
+    Ok(chain.map_or_else(Walked::default, |chain| Walked {
+        size: chain.size(),
+        root: from_genesis.then(|| chain.tree().root()),
+        origin: None,
+    }))
 }
 
 /// A chain of `size` entries of which only the last hash is known, to check the links from there on. Unless `size` is 0,
-/// its peaks are placeholders and its root is meaningless.
+/// its peaks are placeholders and its root is meaningless. Before entry 0 there is none that could have a hash.
 #[must_use]
 pub fn end_at(size: u64, last_hash: Hash) -> Chain {
+    if size == 0 {
+        return Chain::default();
+    }
     let peaks = vec![[0; 32]; size.count_ones() as usize];
     Chain::from_parts(Tree::from_peaks(size, peaks).unwrap_or_default(), last_hash)
 }
@@ -64,7 +88,7 @@ fn walk_store(
     store: &dyn Store,
     from: WalkFrom,
     each: &mut dyn FnMut(Entry) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<Walked, Error> {
     let mut head = head(store)?;
     let mut next = match from {
         WalkFrom::Oldest => head.floor,
@@ -74,8 +98,9 @@ fn walk_store(
     // Entries that are committed during the walk are left out.
     let size = head.size;
     let mut end: Option<Chain> = None;
+    let mut walked = Walked::default();
     while next < size {
-        let opened = open_at(store, &mut head, next)?;
+        let (sealed, opened) = open_at(store, &mut head, next, size)?;
         match &end {
             Some(end) if opened.before.size() == next && *end != opened.before => {
                 return Err(Error::Failed(format!(
@@ -85,10 +110,17 @@ fn walk_store(
             }
             _ => {}
         }
-        for entry in opened.entries.into_iter().filter(|entry| (next..size).contains(&entry.index)) {
-            each(entry)?;
-        }
+        // Decoded once more, entry by entry: nothing is passed on before all of it is verified.
+        let wanted = next..size;
+        let visited = sealed.visit(|entry| if wanted.contains(&entry.index) { each(entry) } else { Ok(()) });
+        visited.map_err(|error| match error {
+            VisitError::Open(error) => Error::Failed(format!("{}: {error}", store.name())),
+            VisitError::Each(error) => error,
+        })?;
         next = opened.after.size();
+        // A merge during the walk may have put the last entry into a segment that goes on after it.
+        let last = opened.at_size.as_ref().unwrap_or(&opened.after);
+        walked = Walked { size: last.size(), root: Some(last.tree().root()), origin: opened.origin };
         end = Some(opened.after);
     }
     if end.is_some_and(|end| end.size() == head.size && head.chain().is_none_or(|stated| stated != end)) {
@@ -97,11 +129,17 @@ fn walk_store(
             store.name()
         )));
     }
-    Ok(())
+    Ok(walked)
 }
 
-/// Opens the segment that contains entry `index`. If it cannot be read, tries again with a newer head.
-fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<OpenedSegment, Error> {
+/// Opens the segment that contains entry `index`, and computes its chain at `size` where that lies in it. If it cannot
+/// be read, tries again with a newer head.
+fn open_at(
+    store: &dyn Store,
+    head: &mut Head,
+    index: u64,
+    size: u64,
+) -> Result<(SealedSegment, OpenedSegment), Error> {
     let mut tries = 0;
     loop {
         let listed = segment_with(head, index).ok_or_else(|| {
@@ -109,8 +147,9 @@ fn open_at(store: &dyn Store, head: &mut Head, index: u64) -> Result<OpenedSegme
             Error::Failed(format!("{}: entry {index} {what}", store.name()))
         })?;
         let read = store.load(listed).and_then(|sealed| {
-            OpenedSegment::open(&sealed)
-                .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))
+            let opened = OpenedSegment::open(&sealed, Some(size))
+                .map_err(|error| Error::Failed(format!("{}: {error}", store.segment_name(listed))))?;
+            Ok((sealed, opened))
         });
         match read {
             Ok(opened) => return Ok(opened),

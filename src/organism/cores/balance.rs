@@ -8,12 +8,15 @@ use super::{CoreInput, Finite};
 /// of the PID.
 const T_REFERENCE: f64 = 0.02;
 
+/// The highest conservation score, at T_Λ = [`T_REFERENCE`].
+pub const MOST_CONSERVE: f64 = 0.5;
+
 /// Result of the Balance core.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balance {
     /// Running mean: average of `conserve` and the previous value, starting at 0.5.
     pub balance_state: f64,
-    /// Conservation score, 0 to 1.
+    /// Conservation score, 0 to [`MOST_CONSERVE`].
     pub conserve: f64,
     /// Derivative gain in force.
     pub kd: f64,

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{CoreInput, Finite};
 
+/// Expected gain per unit of the weight of this core.
+pub const GAIN_PER_WEIGHT: f64 = 0.12;
+/// The highest expected gain.
+pub const MOST_GAIN: f64 = 0.5;
+
 /// Result of the Optimize core.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Optimize {
@@ -21,5 +26,5 @@ impl Finite for Optimize {
 /// step 4).
 #[must_use]
 pub fn execute(input: &CoreInput) -> Optimize {
-    Optimize { expected_gain: (input.weights.optimize * 0.12).min(0.5) }
+    Optimize { expected_gain: (input.weights.optimize * GAIN_PER_WEIGHT).min(MOST_GAIN) }
 }
