@@ -35,11 +35,7 @@ pub fn full_mesh(authority: &Authority, count: usize) -> Fallible<()> {
                 listener: Some(TcpListener::bind("127.0.0.1:0").await?),
                 injectable: Injectable::default(),
                 metrics: metrics.clone(),
-                // Here all nodes share one address, so the limit per address must not apply.
-                limits: LinkLimits {
-                    half_open_per_source: LinkLimits::default().half_open,
-                    ..LinkLimits::default()
-                },
+                limits: LinkLimits::default(),
                 paced: true,
             })?;
             meshes.push(mesh);

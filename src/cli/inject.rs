@@ -1,12 +1,12 @@
 //! `venom inject`: injects, and retries until the injection is acknowledged.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use hyper::Uri;
 
-use super::{Error, complain, stdout};
+use super::Error;
+use super::output::{self, complain};
 use crate::mesh::INJECTION_TTL;
 use crate::node::client::{HttpResponse, post_json};
 use crate::node::http::{InjectionRequest, InjectionResponse, new_injection_id};
@@ -58,9 +58,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         .map_err(|error| Error::Usage(format!("--url {base}: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let entry = runtime.map_err(|error| failed(&error))?.block_on(until_acknowledged(&url, &id, &request))?;
-    let mut out = stdout();
-    writeln!(out, "injected: {id} is entry {entry}")?;
-    Ok(out.flush()?)
+    let mut out = output::text();
+    out.line(format_args!("injected: {id} is entry {entry}"))?;
+    out.finish()
 }
 
 async fn until_acknowledged(url: &Uri, id: &str, request: &[u8]) -> Result<u64, Error> {

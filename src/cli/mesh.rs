@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Error, complain};
+use super::Error;
+use super::output::complain;
 use crate::api::GoDuration;
 use crate::node::directory;
 

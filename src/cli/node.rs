@@ -3,8 +3,9 @@
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use super::operator::{LogFormat, log};
-use super::{Error, complain, signals};
+use super::log::{self, LogFormat};
+use super::output::complain;
+use super::{Error, signals};
 use crate::mesh::Injectable;
 use crate::node::certificate_source::{CertificateSource, IssuerEndpoint};
 use crate::node::{Node, Options};
@@ -97,7 +98,7 @@ impl Args {
 /// # Errors
 /// [`Error`] if the node cannot start.
 pub fn run(args: &Args) -> Result<(), Error> {
-    log(args.log_format);
+    log::start(args.log_format);
     let options = Options {
         peers: args.peers.clone(),
         mesh_port: args.mesh_port,

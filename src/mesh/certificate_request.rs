@@ -2,7 +2,12 @@
 //!
 //! The node sends them (`node`), the operator's issuer answers them; both sides share these types.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+/// How long a node waits for the issuer, from the connection to the response. The issuer takes less at most.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Body of the POST to the issuer. The pod's token is in the `Authorization` header.
 #[derive(Debug, Serialize, Deserialize)]

@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::link::{Link, LinkError, LinkLimits, Links, canonical, tls_refusal};
+use super::link::{Link, LinkError, Links, tls_refusal};
 use super::metrics::RefusalReason;
-use crate::net::ConnectionLimiter;
+use crate::net::{self, Connections, share_of_descriptors};
 
 /// Delays between dials to the same address. Jitter at most doubles them.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -24,8 +24,8 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 const MAX_DELAY: Duration = Duration::from_secs(4);
-/// Pause after a failed accept, which usually means that the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections in their handshake take at most this part of the process's descriptors.
+const PART_OF_DESCRIPTORS: usize = 8;
 /// A link lasts at least this long before its replacement is dialled.
 const MIN_REDIAL_DELAY: Duration = Duration::from_millis(500);
 /// Concurrent outbound handshakes. If hundreds of peers start together on shared processors, more of them would
@@ -45,36 +45,29 @@ pub enum DialPolicy {
 
 /// Accepts connections until the mesh stops.
 pub(super) async fn accept_loop(links: Arc<Links>, listener: TcpListener) {
-    let half_open = Arc::new(ConnectionLimiter::default());
+    let half_open = Connections::new(share_of_descriptors(PART_OF_DESCRIPTORS, links.limits.half_open));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let admitted = async {
+            let (stream, source) = net::accept(&listener).await;
+            (stream, source, half_open.admit(source.ip()).await.0)
+        };
+        let (stream, source, handshake) = tokio::select! {
+            admitted = admitted => admitted,
             () = links.stop.cancelled() => return,
-        };
-        let (stream, source) = match accepted {
-            Ok((stream, source)) => (stream, canonical(source)),
-            Err(_) => {
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let LinkLimits { half_open: max_total, half_open_per_source: max_per_source, .. } = links.limits;
-        let Some(permit) = half_open.try_acquire(source.ip(), max_total, max_per_source) else {
-            let detail = "too many connections in their handshake";
-            links.metrics.connection_refused(source.ip(), RefusalReason::TooManyHandshakes, detail);
-            continue;
         };
         let links = links.clone();
         tokio::spawn(async move {
-            let accepted = timeout(links.limits.handshake_timeout, accept(&links, stream, source)).await;
-            drop(permit);
+            let accepting = timeout(links.limits.handshake_timeout, accept(&links, stream, source));
+            let accepted = handshake.run(accepting).await;
+            drop(handshake);
             let (reason, detail) = match accepted {
-                Ok(Ok(link)) => return links.run(link).await,
-                Ok(Err(LinkError::Refused(reason, detail))) => (reason, detail),
-                Ok(Err(LinkError::SelfConnection | LinkError::AlreadyLinked(_) | LinkError::Failed(_))) => {
-                    return;
-                }
-                Err(_) => (RefusalReason::HandshakeTimeout, "the handshake timed out".into()),
+                Some(Ok(Ok(link))) => return links.run(link).await,
+                Some(Ok(Err(LinkError::Refused(reason, detail)))) => (reason, detail),
+                Some(Ok(Err(
+                    LinkError::SelfConnection | LinkError::AlreadyLinked(_) | LinkError::Failed(_),
+                ))) => return,
+                Some(Err(_)) => (RefusalReason::HandshakeTimeout, "the handshake timed out".into()),
+                None => (RefusalReason::TooManyHandshakes, "too many connections in their handshake".into()),
             };
             links.metrics.connection_refused(source.ip(), reason, &detail);
         });

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,7 +17,7 @@ pub const MAX_ANOMS: u64 = 1_000_000;
 /// It is the idempotency key: a retry keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct InjectionId(String);
+pub struct InjectionId(Arc<str>);
 
 /// The text is not a valid [`InjectionId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +52,7 @@ impl FromStr for InjectionId {
     fn from_str(text: &str) -> Result<Self, InvalidInjectionId> {
         let valid = (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if valid { Ok(Self(text.to_owned())) } else { Err(InvalidInjectionId) }
+        if valid { Ok(Self(text.into())) } else { Err(InvalidInjectionId) }
     }
 }
 

@@ -14,12 +14,19 @@
 //!   collector restores the ids of that period from its ledger ([`Gossip::restore_committed`]). It never trusts a
 //!   peer's statement about the ledger.
 
-use std::collections::{BTreeMap, VecDeque};
+mod settled;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
+use super::shares::{Bucket, CollectorMemory, Kind, MemoryShare, PENDING_BYTES, Rate, Source, has_share};
 use super::spiffe::Identity;
-use super::wire::{Message, SettledEvent, WireEvent, truncate_reason};
+use super::wire::{Message, SettledEvent, WireEvent, shorten};
+
+pub use types::{Counters, InjectError, InjectionStatus, Limits, LinkId, Output, Violation};
 
 /// Time since a fixed moment of this process.
 pub type MonotonicTime = Duration;
@@ -33,81 +40,25 @@ const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 /// Pending injections are offered again after this interval, which doubles up to [`MAX_OFFER_INTERVAL`].
 const MIN_OFFER_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_OFFER_INTERVAL: Duration = Duration::from_secs(16);
-/// Maximum number of injections in one offer, oldest first.
+/// Maximum number of injections in one offer.
 const MAX_OFFERED: usize = 1000;
-
-/// Identifies a link. A new link to the same peer has a new id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// Bounds of a peer's memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Pending injections. Beyond it, the peer accepts no more.
-    pub pending: usize,
-    /// Settled injections. Beyond it, a node forgets the oldest; a collector accepts no more.
-    pub settled: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { pending: 10_000, settled: 200_000 }
-    }
-}
-
-/// An action for the caller.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// Send a message over one link.
-    Send(LinkId, Message),
-    /// Send a message over all links, except the one it was received from.
-    Broadcast(Option<LinkId>, Message),
-    /// Hand an injection to the ledger. Only at a collector, once per injection; the caller reports the result
-    /// with [`Gossip::record_outcome`].
-    Collect(InjectionEvent),
-    /// This peer saw an injection for the first time.
-    FirstSeen(InjectionEvent),
-    /// The outcome of an injection arrived.
-    Settled(InjectionEvent, Outcome),
-}
-
-/// The state of an injection at this peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InjectionStatus {
-    /// On its way to the ledger.
-    Pending,
-    /// Its outcome is known.
-    Settled(Outcome),
-}
-
-/// Why a peer did not accept a client's injection.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InjectError {
-    /// The request is invalid; retrying it is useless.
-    #[error("{0}")]
-    Invalid(String),
-    /// Too many injections are pending.
-    #[error("too many injections are pending; retry with the same id")]
-    Overloaded,
-    /// The id is older than [`INJECTION_TTL`] and unknown here, so it may have been committed and forgotten.
-    #[error(
-        "the id is more than 10 minutes old and unknown to this node; look in the ledger whether it was committed"
-    )]
-    IdExpired,
-}
-
-/// A peer sent a message that the protocol does not allow.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ProtocolViolation(pub String);
+/// Items of messages, known or not, from one peer. An honest peer stays far below; one that exceeds it is dropped.
+const FLOOD: Rate = Rate { interval: Duration::from_micros(250), burst: 40_000 };
 
 #[derive(Clone, Debug)]
 struct Pending {
     event: InjectionEvent,
     arrived: MonotonicTime,
     age_at_arrival: Duration,
+    source: Source,
     /// Handed to the ledger, which will report the outcome.
     collected: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Settled {
+    payload: InjectionPayload,
+    outcome: Outcome,
 }
 
 impl Pending {
@@ -116,23 +67,13 @@ impl Pending {
     }
 }
 
-/// Totals since the start, for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Injections of other peers dropped for lack of room. Those peers offer them again.
-    pub full: u64,
-    /// Injections dropped after [`INJECTION_TTL`] without an outcome.
-    pub expired: u64,
-    /// Duplicates: injections that were pending or settled already.
-    pub known: u64,
-}
-
 /// The protocol state of one peer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Gossip {
     identity: Identity,
     organism: String,
-    collector: bool,
+    /// Only a collector has it.
+    memory: Option<MemoryShare>,
     injectable: Injectable,
     limits: Limits,
     peers: BTreeMap<LinkId, Identity>,
@@ -140,7 +81,13 @@ pub struct Gossip {
     pending: BTreeMap<u64, Pending>,
     /// Key of each pending injection in `pending`.
     arrivals: BTreeMap<InjectionId, u64>,
-    settled: BTreeMap<InjectionId, (InjectionEvent, Outcome)>,
+    /// Number of pending injections from each source.
+    sources: BTreeMap<Source, usize>,
+    /// Those that are not full.
+    buckets: BTreeMap<(Identity, Kind), Bucket>,
+    settled: BTreeMap<InjectionId, Settled>,
+    /// What a collector has refused, oldest first. At a node, `expirations` has them.
+    refused: VecDeque<InjectionId>,
     /// When to forget each settled id, soonest first.
     expirations: VecDeque<(MonotonicTime, InjectionId)>,
     last_seq: u64,
@@ -153,25 +100,28 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// A peer of the mesh of the organism with the UID `organism`.
+    /// A peer of the mesh of the organism with the UID `organism`: a collector if `memory` is given.
     #[must_use]
     pub fn new(
         identity: Identity,
         organism: &str,
-        collector: bool,
+        memory: Option<Arc<CollectorMemory>>,
         injectable: Injectable,
         limits: Limits,
     ) -> Self {
         Self {
             identity,
             organism: organism.to_owned(),
-            collector,
+            memory: memory.map(MemoryShare::new),
             injectable,
             limits,
             peers: BTreeMap::new(),
             pending: BTreeMap::new(),
             arrivals: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            buckets: BTreeMap::new(),
             settled: BTreeMap::new(),
+            refused: VecDeque::new(),
             expirations: VecDeque::new(),
             last_seq: 0,
             last_arrival: 0,
@@ -204,7 +154,7 @@ impl Gossip {
     #[must_use]
     pub fn status(&self, id: &InjectionId) -> Option<InjectionStatus> {
         match self.settled.get(id) {
-            Some((_, outcome)) => Some(InjectionStatus::Settled(outcome.clone())),
+            Some(settled) => Some(InjectionStatus::Settled(settled.outcome.clone())),
             None => self.arrivals.contains_key(id).then_some(InjectionStatus::Pending),
         }
     }
@@ -249,7 +199,7 @@ impl Gossip {
     ) -> Result<InjectionStatus, InjectError> {
         payload.validate(self.injectable).map_err(InjectError::Invalid)?;
         let pending = self.arrivals.get(&id).and_then(|at| self.pending.get(at)).map(|it| it.event.payload);
-        let known = pending.or_else(|| self.settled.get(&id).map(|it| it.0.payload));
+        let known = pending.or_else(|| self.settled.get(&id).map(|it| it.payload));
         if known.is_some_and(|known| known != payload) {
             return Err(InjectError::Invalid("the id was used for another injection; use a new id".into()));
         }
@@ -266,13 +216,13 @@ impl Gossip {
                 ));
             }
         }
-        if self.is_full() {
+        if !self.has_room(&Source::Client) {
             return Err(InjectError::Overloaded);
         }
         self.last_seq += 1;
         let event = InjectionEvent { id, origin: self.identity.clone(), seq: self.last_seq, payload };
         let sent = WireEvent::new(&event, 0, &self.identity);
-        self.add_pending(now, event, Duration::ZERO);
+        self.add_pending(now, event, Duration::ZERO, Source::Client);
         self.outputs.push_back(Output::Broadcast(None, Message::Events(vec![sent])));
         Ok(InjectionStatus::Pending)
     }
@@ -280,17 +230,22 @@ impl Gossip {
     /// Handles a message from a peer.
     ///
     /// # Errors
-    /// [`ProtocolViolation`]: the caller has to close the link.
-    pub fn receive(
-        &mut self,
-        now: MonotonicTime,
-        link: LinkId,
-        message: Message,
-    ) -> Result<(), ProtocolViolation> {
+    /// [`Violation`]: the caller has to close the link.
+    pub fn receive(&mut self, now: MonotonicTime, link: LinkId, message: Message) -> Result<(), Violation> {
         // A message can still be queued after its link went down.
         let Some(sender) = self.peers.get(&link).cloned() else { return Ok(()) };
+        let items = match &message {
+            Message::Hello(_) | Message::Ping => 1,
+            Message::Events(events) => events.len(),
+            Message::Settled(settled) => settled.len(),
+        };
+        // A frame has far fewer items than u32::MAX.
+        let items = u32::try_from(items).unwrap_or(u32::MAX).max(1);
+        if !self.take_tokens(now, &sender, Kind::All, items) {
+            return Err(Violation::Flood);
+        }
         match message {
-            Message::Hello(_) => Err(ProtocolViolation("unexpected hello on an open link".into())),
+            Message::Hello(_) => Err(Violation::Protocol("unexpected hello on an open link".into())),
             Message::Ping => Ok(()),
             Message::Events(events) => self.receive_events(now, link, &sender, events),
             Message::Settled(settled) => self.receive_settled(now, link, &sender, settled),
@@ -302,10 +257,7 @@ impl Gossip {
     /// A ledger without room must not refuse an injection but report its outcome later. If the collector dropped
     /// and forgot it, every copy in the mesh would come back as a new injection, over and over.
     pub fn record_outcome(&mut self, now: MonotonicTime, event: InjectionEvent, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Refused { reason } => Outcome::Refused { reason: truncate_reason(reason) },
-            committed @ Outcome::Committed { .. } => committed,
-        };
+        let outcome = shorten(outcome);
         let settled = self.settled_event(&event, &outcome);
         self.settle(now + INJECTION_RETENTION, event, outcome);
         self.outputs.push_back(Output::Broadcast(None, Message::Settled(vec![settled])));
@@ -327,9 +279,9 @@ impl Gossip {
     /// Drops expired injections and offers pending ones again. To be called about once a second or more often.
     pub fn tick(&mut self, now: MonotonicTime) {
         while self.expirations.front().is_some_and(|it| it.0 <= now) {
-            let expired = self.expirations.pop_front();
-            expired.and_then(|(_, id)| self.settled.remove(&id));
+            self.forget_oldest();
         }
+        self.buckets.retain(|_, bucket| !bucket.is_full(now));
         // A collected injection does not expire: the ledger will report its outcome, however long that takes.
         let expired: Vec<u64> = self
             .pending
@@ -338,9 +290,7 @@ impl Gossip {
             .collect();
         for at in expired {
             self.counters.expired += 1;
-            if let Some(dropped) = self.pending.remove(&at) {
-                self.arrivals.remove(&dropped.event.id);
-            }
+            self.remove_pending(at);
         }
         if !self.pending.is_empty() && now >= self.next_offer {
             self.next_offer = now + self.offer_interval;
@@ -369,23 +319,58 @@ impl Gossip {
 
     fn offer(&mut self, now: MonotonicTime, link: LinkId) {
         let to_wire = |it: &Pending| WireEvent::new(&it.event, millis(it.age(now)), &self.identity);
-        let events: Vec<WireEvent> = self.pending.values().take(MAX_OFFERED).map(to_wire).collect();
+        // From each source in turn, oldest first: what comes first is what the other side still has room for.
+        let mut turns: BTreeMap<&Source, u64> = BTreeMap::new();
+        let mut fair: Vec<(u64, &Pending)> = vec![];
+        for pending in self.pending.values() {
+            let turn = turns.entry(&pending.source).or_default();
+            *turn += 1;
+            fair.push((*turn, pending));
+        }
+        fair.sort_by_key(|it| it.0);
+        let events: Vec<WireEvent> = fair.into_iter().take(MAX_OFFERED).map(|it| to_wire(it.1)).collect();
         self.outputs.extend(Message::events(events).into_iter().map(|message| Output::Send(link, message)));
     }
 
-    fn is_full(&self) -> bool {
-        let known = self.pending.len() + self.settled.len();
-        self.pending.len() >= self.limits.pending || (self.collector && known >= self.limits.settled)
+    /// Whether there is room for one more pending injection from `source`.
+    fn has_room(&self, source: &Source) -> bool {
+        let own = self.sources.get(source).copied().unwrap_or_default();
+        has_share(own, 1, self.pending.len(), self.limits.pending)
+            && self.memory.as_ref().is_none_or(|memory| memory.has_room(PENDING_BYTES))
     }
 
-    fn add_pending(&mut self, now: MonotonicTime, event: InjectionEvent, age: Duration) {
+    /// Takes tokens of `peer`; false if it has too few.
+    fn take_tokens(&mut self, now: MonotonicTime, peer: &Identity, kind: Kind, count: u32) -> bool {
+        let rate = if kind == Kind::All { FLOOD } else { self.limits.new };
+        self.buckets.entry((peer.clone(), kind)).or_default().take(now, count, rate)
+    }
+
+    fn remove_pending(&mut self, at: u64) {
+        let Some(Pending { event, source, .. }) = self.pending.remove(&at) else { return };
+        self.arrivals.remove(&event.id);
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+        if let Some(memory) = &mut self.memory {
+            memory.give_back(PENDING_BYTES);
+        }
+    }
+
+    fn add_pending(&mut self, now: MonotonicTime, event: InjectionEvent, age: Duration, source: Source) {
+        *self.sources.entry(source.clone()).or_default() += 1;
+        if let Some(memory) = &mut self.memory {
+            memory.take(PENDING_BYTES);
+        }
         if self.pending.is_empty() {
             self.next_offer = now + MIN_OFFER_INTERVAL;
         }
         self.last_arrival += 1;
         self.arrivals.insert(event.id.clone(), self.last_arrival);
-        let collected = self.collector;
-        let pending = Pending { event: event.clone(), arrived: now, age_at_arrival: age, collected };
+        let collected = self.memory.is_some();
+        let pending = Pending { event: event.clone(), arrived: now, age_at_arrival: age, source, collected };
         self.pending.insert(self.last_arrival, pending);
         self.reset_offer_interval(now);
         self.outputs.push_back(Output::FirstSeen(event.clone()));
@@ -400,27 +385,43 @@ impl Gossip {
         link: LinkId,
         sender: &Identity,
         events: Vec<WireEvent>,
-    ) -> Result<(), ProtocolViolation> {
+    ) -> Result<(), Violation> {
         let (mut forward, mut replies) = (vec![], vec![]);
+        // A message may name one id many times: it is answered once.
+        let mut answered = BTreeSet::new();
         for event in events {
             let age = Duration::from_millis(event.age);
+            let (source, kind) = match event.origin {
+                None => (Source::Origin(sender.clone()), Kind::Own),
+                Some(_) => (Source::Forwarded, Kind::Forwarded),
+            };
             let event = self.authenticate(sender, event)?;
-            if let Some((event, outcome)) = self.settled.get(&event.id) {
+            if let Some(Settled { payload, outcome }) = self.settled.get(&event.id) {
                 self.counters.known += 1;
-                replies.push(self.settled_event(event, outcome));
+                if answered.insert(event.id.clone()) {
+                    let event = InjectionEvent { payload: *payload, ..event };
+                    replies.push(self.settled_event(&event, outcome));
+                }
             } else if self.arrivals.contains_key(&event.id) {
                 self.counters.known += 1;
             } else if age >= INJECTION_TTL {
                 self.counters.expired += 1;
-            } else if self.is_full() {
-                self.counters.full += 1;
-            } else if self.collector
+            } else if self.memory.is_some()
                 && let Err(reason) = event.payload.validate(self.injectable)
             {
-                self.record_outcome(now, event, Outcome::Refused { reason });
+                // Nothing to remember: the same rule refuses each copy, and its sender spreads the outcome.
+                if answered.insert(event.id.clone()) {
+                    let refused = Outcome::Refused { reason };
+                    replies.push(self.settled_event(&event, &refused));
+                    self.outputs.push_back(Output::Settled(event, refused));
+                }
+            } else if !self.has_room(&source) {
+                self.counters.full += 1;
+            } else if !self.take_tokens(now, sender, kind, 1) {
+                self.counters.limited += 1;
             } else {
                 forward.push(WireEvent::new(&event, millis(age), &self.identity));
-                self.add_pending(now, event, age);
+                self.add_pending(now, event, age, source);
             }
         }
         self.outputs.extend(Message::settled(replies).into_iter().map(|message| Output::Send(link, message)));
@@ -434,25 +435,33 @@ impl Gossip {
         link: LinkId,
         sender: &Identity,
         settled: Vec<SettledEvent>,
-    ) -> Result<(), ProtocolViolation> {
+    ) -> Result<(), Violation> {
         let mut forward = vec![];
         for SettledEvent { event, outcome } in settled {
             let event = self.authenticate(sender, event)?;
             // A collector learns outcomes from its ledger only.
-            if self.collector {
+            if self.memory.is_some() {
                 continue;
             }
+            let outcome = shorten(outcome);
             let pending = self.arrivals.contains_key(&event.id);
             let is_new = match (&outcome, self.settled.get(&event.id)) {
                 (_, None) => true,
-                // A restarted collector has forgotten what it refused, and may commit it on a retry.
-                (Outcome::Committed { .. }, Some((_, Outcome::Refused { .. }))) => true,
+                // A collector may forget what it refused, and commit it on a retry.
+                (Outcome::Committed { .. }, Some(before)) => {
+                    matches!(before.outcome, Outcome::Refused { .. })
+                }
                 _ => false,
             };
             if !is_new {
                 continue;
             }
             if !pending && !self.settled.contains_key(&event.id) {
+                // Whoever still offers this injection gets its outcome as the reply.
+                if !self.take_tokens(now, sender, Kind::Outcomes, 1) {
+                    self.counters.limited += 1;
+                    continue;
+                }
                 self.outputs.push_back(Output::FirstSeen(event.clone()));
             }
             forward.push(self.settled_event(&event, &outcome));
@@ -472,38 +481,24 @@ impl Gossip {
     }
 
     /// Fills in the origin and checks that `sender` may send this event.
-    fn authenticate(&self, sender: &Identity, event: WireEvent) -> Result<InjectionEvent, ProtocolViolation> {
+    fn authenticate(&self, sender: &Identity, event: WireEvent) -> Result<InjectionEvent, Violation> {
         if event.origin.as_ref() == Some(sender) {
             // One form per event: the origin is absent when the certificate proves it.
-            return Err(ProtocolViolation("event names its own sender as origin".into()));
+            return Err(Violation::Protocol("event names its own sender as origin".into()));
         }
         let origin = event.origin.unwrap_or_else(|| sender.clone());
         let in_mesh = origin.organism().is_none_or(|organism| organism == self.organism)
             && origin.trust_domain() == self.identity.trust_domain();
         if !in_mesh {
-            return Err(ProtocolViolation(format!("event of {origin}, which is not in this mesh")));
+            return Err(Violation::Protocol(format!("event of {origin}, which is not in this mesh")));
         }
         // Peers can have different injectable ranges while a change rolls out; only the collector's counts.
         let any = Injectable { min: f64::MIN, max: f64::MAX };
         event
             .payload
             .validate(any)
-            .map_err(|reason| ProtocolViolation(format!("invalid injection: {reason}")))?;
+            .map_err(|reason| Violation::Protocol(format!("invalid injection: {reason}")))?;
         Ok(InjectionEvent { id: event.id, origin, seq: event.seq, payload: event.payload })
-    }
-
-    fn settle(&mut self, forget_at: MonotonicTime, event: InjectionEvent, outcome: Outcome) {
-        if let Some(at) = self.arrivals.remove(&event.id) {
-            self.pending.remove(&at);
-        }
-        if self.settled.insert(event.id.clone(), (event.clone(), outcome.clone())).is_none() {
-            self.expirations.push_back((forget_at, event.id.clone()));
-        }
-        if !self.collector && self.settled.len() > self.limits.settled {
-            let oldest = self.expirations.pop_front();
-            oldest.and_then(|(_, id)| self.settled.remove(&id));
-        }
-        self.outputs.push_back(Output::Settled(event, outcome));
     }
 }
 

@@ -42,10 +42,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub struct LinkLimits {
     /// From the TCP connection to the end of the greeting.
     pub handshake_timeout: Duration,
-    /// Inbound connections in their handshake.
+    /// Inbound connections in their handshake. Beyond it, the source that has the most loses its oldest.
     pub half_open: usize,
-    /// Inbound connections in their handshake from one address.
-    pub half_open_per_source: usize,
     /// Links in total.
     pub max_links: usize,
     /// Links to one identity. More than one, because connections of crashed predecessors can linger.
@@ -63,7 +61,6 @@ impl Default for LinkLimits {
         Self {
             handshake_timeout: Duration::from_secs(5),
             half_open: 128,
-            half_open_per_source: 32,
             max_links: 1_200,
             links_per_identity: 4,
             ping_interval: Duration::from_secs(10),
@@ -211,9 +208,9 @@ impl Links {
         self.table().links.values().for_each(|it| it.outbox.close());
     }
 
-    /// Ends a link at once, because its peer violated the protocol.
-    pub(super) fn abort(&self, id: LinkId, source: IpAddr, violation: &str) {
-        self.metrics.connection_refused(source, RefusalReason::ProtocolViolation, violation);
+    /// Ends a link at once, because its peer misbehaves.
+    pub(super) fn abort(&self, id: LinkId, source: IpAddr, reason: RefusalReason, detail: &str) {
+        self.metrics.connection_refused(source, reason, detail);
         if let Some(entry) = self.table().links.get(&id) {
             entry.cancel.cancel();
         }

@@ -10,6 +10,10 @@ use prometheus::{
 
 use super::event::{InjectionPayload, Outcome};
 use crate::net::LogLimiter;
+use crate::printable;
+
+/// Longest detail of a refusal in the log. It may quote what the peer sent.
+const MAX_DETAIL_BYTES: usize = 300;
 
 /// Why a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,8 @@ pub enum RefusalReason {
     TooManyLinks,
     /// An invalid frame, another protocol version, or a message that the protocol does not allow.
     ProtocolViolation,
+    /// More messages than an honest peer sends.
+    Flood,
 }
 
 impl RefusalReason {
@@ -45,6 +51,7 @@ impl RefusalReason {
             Self::TooManyHandshakes => "half_open",
             Self::TooManyLinks => "too_many",
             Self::ProtocolViolation => "protocol",
+            Self::Flood => "flood",
         }
     }
 }
@@ -58,6 +65,7 @@ pub struct Metrics {
     pub(super) queue: IntGauge,
     pub(super) dropped: IntCounter,
     pub(super) full: IntCounter,
+    pub(super) limited: IntCounter,
     pub(super) expired: IntCounter,
     pub(super) certificate: Gauge,
     refused: IntCounterVec,
@@ -89,6 +97,10 @@ impl Metrics {
                 "venom_mesh_full_total",
                 "Injections of other peers dropped because too many were pending.",
             )?,
+            limited: counter(
+                "venom_mesh_limited_total",
+                "Injections and outcomes of other peers dropped because their sender exceeded its rate.",
+            )?,
             expired: counter("venom_mesh_expired_total", "Injections dropped without an outcome in time.")?,
             certificate: gauge(
                 "venom_mesh_certificate_expiry_seconds",
@@ -115,6 +127,7 @@ impl Metrics {
     pub(super) fn connection_refused(&self, source: IpAddr, reason: RefusalReason, detail: &str) {
         self.refused.with_label_values(&[reason.as_str()]).inc();
         if self.refusal_log.allow(source) {
+            let detail = printable::line(detail, MAX_DETAIL_BYTES);
             tracing::warn!(%source, reason = reason.as_str(), "refused a mesh connection: {detail}");
         }
     }

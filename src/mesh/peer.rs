@@ -14,15 +14,19 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::dial::{self, DialPolicy};
 use super::event::{Injectable, InjectionEvent, InjectionId, InjectionPayload, Outcome};
-use super::gossip::{Counters, Gossip, InjectError, InjectionStatus, Limits, Output};
+use super::gossip::{Counters, Gossip, InjectError, InjectionStatus, Limits, Output, Violation};
 use super::identity::Credentials;
 use super::link::{LinkEvent, LinkLimits, Links};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, RefusalReason};
 use super::queue::{DeliveryQueue, Outboxes, Recipients};
+use super::shares::CollectorMemory;
 use super::wire::Message;
 
-/// Capacity of the channel from links. A full channel makes links stop reading.
-const LINK_EVENTS: usize = 1024;
+/// Capacity of the channel from links. A full channel makes links stop reading. A message of a hostile peer takes some
+/// hundred KiB in memory.
+const LINK_EVENTS: usize = 32;
+/// The same of a collector, which an operator has a thousand of.
+const COLLECTOR_LINK_EVENTS: usize = 4;
 /// Capacity of the channel from clients.
 const REQUESTS: usize = 256;
 /// Maximum number of ids whose outcome clients wait for.
@@ -141,16 +145,17 @@ impl Mesh {
     ///
     /// `committed` are all injections that the ledger recorded within the last
     /// [`INJECTION_RETENTION`](super::INJECTION_RETENTION), oldest first. Without them a retry would be recorded
-    /// a second time.
+    /// a second time. All collectors of a process share `memory`.
     ///
     /// # Errors
     /// The listener has no address, or the system cannot start a thread.
     pub fn join_as_collector(
         options: Options,
         committed: Vec<CommittedInjection>,
+        memory: Arc<CollectorMemory>,
     ) -> std::io::Result<(Self, InjectionReceiver)> {
         let (sender, injections) = mpsc::unbounded_channel();
-        let (mesh, outcomes) = start(options, Some(LedgerSide { injections: sender, committed }))?;
+        let (mesh, outcomes) = start(options, Some(LedgerSide { injections: sender, committed, memory }))?;
         Ok((mesh, InjectionReceiver { injections, outcomes }))
     }
 
@@ -203,6 +208,7 @@ impl Mesh {
 struct LedgerSide {
     injections: mpsc::UnboundedSender<InjectionEvent>,
     committed: Vec<CommittedInjection>,
+    memory: Arc<CollectorMemory>,
 }
 
 fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh, OutcomeSender)> {
@@ -212,7 +218,8 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
         true => DeliveryQueue::paced(outboxes.clone())?,
         false => DeliveryQueue::immediate(outboxes.clone()),
     };
-    let (event_sender, link_events) = mpsc::channel(LINK_EVENTS);
+    let capacity = if ledger.is_some() { COLLECTOR_LINK_EVENTS } else { LINK_EVENTS };
+    let (event_sender, link_events) = mpsc::channel(capacity);
     let credentials = options.credentials.borrow().clone();
     let listen_port = local_addr.map(|it| it.port());
     let metrics = options.metrics.clone();
@@ -221,7 +228,7 @@ fn start(options: Options, ledger: Option<LedgerSide>) -> std::io::Result<(Mesh,
     let mut gossip = Gossip::new(
         credentials.identity,
         &credentials.organism,
-        ledger.is_some(),
+        ledger.as_ref().map(|it| it.memory.clone()),
         options.injectable,
         Limits::default(),
     );
@@ -324,7 +331,13 @@ impl PeerTask {
             LinkEvent::Down(link) => self.gossip.disconnected(link),
             LinkEvent::Message(link, source, message) => {
                 if let Err(violation) = self.gossip.receive(now, link, message) {
-                    self.links.abort(link, source, &violation.0);
+                    let reason = match violation {
+                        Violation::Protocol(_) => RefusalReason::ProtocolViolation,
+                        Violation::Flood => RefusalReason::Flood,
+                    };
+                    self.links.abort(link, source, reason, &violation.to_string());
+                    // What it sent before its link is down is ignored.
+                    self.gossip.disconnected(link);
                 }
             }
         }
@@ -417,6 +430,7 @@ impl PeerTask {
         self.metrics.pending.add(current.pending - previous.pending);
         self.metrics.queue.add(current.queue - previous.queue);
         self.metrics.full.inc_by(current.counters.full - previous.counters.full);
+        self.metrics.limited.inc_by(current.counters.limited - previous.counters.limited);
         self.metrics.expired.inc_by(current.counters.expired - previous.counters.expired);
         self.metrics.dropped.inc_by(current.dropped - previous.dropped);
         let expiry = self.links.credentials.borrow().not_after;

@@ -19,6 +19,8 @@ use super::gossip::LinkId;
 
 /// Maximum number of queued deliveries. Beyond it, frames are dropped and their recipients marked as behind.
 const MAX_QUEUED: usize = 8_192;
+/// Maximum number of bytes in queued deliveries. Beyond it, the same.
+const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 /// Maximum number of bytes in one outbox.
 const MAX_OUTBOX_BYTES: usize = 1024 * 1024;
 /// The shorter delay applies while more deliveries than this are queued.
@@ -178,6 +180,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Queue {
     deliveries: VecDeque<(Recipients, Bytes)>,
+    bytes: usize,
     closed: bool,
 }
 
@@ -206,6 +209,7 @@ impl Inner {
         let mut was_idle = false;
         loop {
             if let Some((recipients, frame)) = queue.deliveries.pop_front() {
+                queue.bytes -= frame.len();
                 return Some(Dequeued { recipients, frame, remaining: queue.deliveries.len(), was_idle });
             }
             if queue.closed {
@@ -244,7 +248,8 @@ impl DeliveryQueue {
             return self.inner.deliver(recipients, &frame);
         }
         let mut queue = lock(&self.inner.queue);
-        if queue.deliveries.len() < MAX_QUEUED {
+        if queue.deliveries.len() < MAX_QUEUED && queue.bytes + frame.len() <= MAX_QUEUED_BYTES {
+            queue.bytes += frame.len();
             queue.deliveries.push_back((recipients, frame));
             drop(queue);
             self.inner.wake.notify_one();
@@ -366,6 +371,13 @@ mod tests {
         }
         assert!(delivery.queued() <= MAX_QUEUED);
         assert!(delivery.dropped() > 0);
+        while !matches!(each[0].next().await, OutboxItem::CaughtUp) {}
+        // Few long frames fill it as well.
+        let long = Bytes::from(vec![0; 64 * 1024]);
+        for _ in 0..1_000 {
+            delivery.send(Recipients::AllExcept(None), long.clone());
+            assert!(lock(&delivery.inner.queue).bytes <= MAX_QUEUED_BYTES);
+        }
         while !matches!(each[0].next().await, OutboxItem::CaughtUp) {}
     }
 }

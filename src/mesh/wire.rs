@@ -8,6 +8,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 use super::event::{InjectionEvent, InjectionId, InjectionPayload, Outcome};
 use super::spiffe::Identity;
+use crate::printable;
 
 /// Maximum size of a frame's body.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
@@ -15,7 +16,7 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// is half that long.
 const TARGET_FRAME_BYTES: usize = 48 * 1024;
 /// Maximum length of a refusal's reason on the wire, in bytes.
-const MAX_REASON_BYTES: usize = 500;
+const MAX_REASON_BYTES: usize = 200;
 /// The protocol version of this build. Peers of different versions do not link.
 pub const PROTOCOL_VERSION: u32 = 1;
 
@@ -138,15 +139,15 @@ impl WireEvent {
     }
 }
 
-/// Cuts `reason` to a length that fits every frame.
+/// The outcome with a reason of one short line that a terminal can show, whatever a peer sent.
 #[must_use]
-pub fn truncate_reason(mut reason: String) -> String {
-    let mut end = reason.len().min(MAX_REASON_BYTES);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
+pub fn shorten(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Refused { reason } => {
+            Outcome::Refused { reason: printable::line(&reason, MAX_REASON_BYTES) }
+        }
+        committed @ Outcome::Committed { .. } => committed,
     }
-    reason.truncate(end);
-    reason
 }
 
 /// The codec of a link: frames with a four-byte length.
@@ -190,7 +191,7 @@ mod tests {
     fn outcome() -> impl Strategy<Value = Outcome> {
         prop_oneof![
             any::<u64>().prop_map(|entry| Outcome::Committed { entry }),
-            ".{0,600}".prop_map(|reason| Outcome::Refused { reason: truncate_reason(reason) }),
+            ".{0,600}".prop_map(|reason| shorten(Outcome::Refused { reason })),
         ]
     }
 
@@ -261,7 +262,7 @@ mod tests {
             age: u64::MAX,
             payload: InjectionPayload { anoms: Some(u64::MAX), ml_weight: Some(f64::MIN_POSITIVE) },
         };
-        let outcome = Outcome::Refused { reason: truncate_reason("\u{1}".repeat(9_999)) };
+        let outcome = shorten(Outcome::Refused { reason: "\u{1}".repeat(9_999) });
         let settled = SettledEvent { event, outcome };
         let frames = Message::settled(vec![settled; 100]);
         assert!(frames.len() > 1);

@@ -2,9 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
+/// Pause after a failed accept, which would fail again at once while file descriptors are exhausted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Free ports to try until one is free on both loopback addresses.
 const LOOPBACK_ATTEMPTS: u32 = 16;
 
@@ -21,8 +25,7 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Listens on all IPv4 and IPv6 addresses, or on all IPv4 addresses where the system has no IPv6.
 ///
-/// Port 0 binds a free port. IPv4 clients appear with IPv4-mapped addresses: use
-/// [`to_canonical`](std::net::IpAddr::to_canonical) before comparing them.
+/// Port 0 binds a free port. IPv4 clients appear with IPv4-mapped addresses, which [`accept`] converts.
 ///
 /// # Errors
 /// When the port cannot be bound.
@@ -54,6 +57,19 @@ pub(crate) async fn bind_loopback(port: u16) -> io::Result<Vec<TcpListener>> {
     }
 }
 
+/// Accepts the next connection. Returns its source with an IPv4-mapped address as IPv4.
+pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                return (stream, SocketAddr::new(source.ip().to_canonical(), source.port()));
+            }
+            // File descriptors are exhausted, or the client has closed the connection already.
+            Err(_) => sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
+
 /// Whether the address exists, but not for this process: another one listens there, or it lacks the right. All other
 /// errors mean that the system does not have the address.
 fn is_refused(error: &io::Error) -> bool {
@@ -62,8 +78,6 @@ fn is_refused(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpStream;
-
     use super::*;
 
     async fn assert_reachable(addresses: &[IpAddr], port: u16) {

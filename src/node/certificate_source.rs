@@ -16,12 +16,13 @@ use tokio::time::sleep;
 
 use super::client;
 use super::directory;
-use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
+use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse, EXCHANGE_TIMEOUT};
 use crate::mesh::clock;
 use crate::mesh::identity::{Credentials, IdentityError, generate_key_and_csr};
+use crate::printable;
 
-/// Time limit of a request to the issuer. Longer than the issuer takes at most.
-const ISSUER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest part of an unexpected response that is shown.
+const MAX_SHOWN_BYTES: usize = 300;
 /// Retries for the first certificate. Short delays, because a node without one is of no use.
 const STARTUP_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
@@ -212,13 +213,14 @@ impl IssuerEndpoint {
         let (key, csr) = generate_key_and_csr().map_err(unusable)?;
         let request = serde_json::to_vec(&CertificateRequest { csr }).map_err(|error| failed(&error))?;
         let bearer = format!("Bearer {}", token.trim());
-        let response = client::post_json(&self.url, &request, Some(&bearer), Some(tls), ISSUER_TIMEOUT).await;
+        let response =
+            client::post_json(&self.url, &request, Some(&bearer), Some(tls), EXCHANGE_TIMEOUT).await;
         let response = response.map_err(|error| match NOT_VALID_YET.iter().any(|it| error.contains(it)) {
             true => failed(&format!("{error}; {CHECK_CLOCKS}")),
             false => failed(&error),
         })?;
         if response.status != 200 {
-            let text = String::from_utf8_lossy(&response.body).trim().chars().take(300).collect::<String>();
+            let text = printable::line(String::from_utf8_lossy(&response.body).trim(), MAX_SHOWN_BYTES);
             return Err(failed(&format!("status {}: {text}", response.status)));
         }
         let response: CertificateResponse =

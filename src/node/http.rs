@@ -19,6 +19,7 @@ use crate::mesh::{
     Credentials, INJECTION_TTL, InjectError, InjectionId, InjectionPayload, InjectionStatus, Mesh, Metrics,
     Outcome, Ticket,
 };
+use crate::printable::{LINE, line};
 
 /// How long a POST waits for the outcome before it returns 202.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +80,7 @@ pub(super) fn probe_routes(metrics: Arc<Metrics>, certificate: watch::Receiver<C
                 let reason = "the certificate has expired and could not be renewed\n";
                 (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
             }
-            CertificateState::Pending(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            CertificateState::Pending(reason) => (StatusCode::SERVICE_UNAVAILABLE, line(reason, LINE) + "\n"),
         }
     };
     Router::new()

@@ -22,7 +22,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -34,7 +33,7 @@ use crate::mesh::{
     CommittedInjection, DialPolicy, Identity, Injectable, InjectionReceiver, LinkLimits, Mesh, Metrics,
     Options as MeshOptions,
 };
-use crate::net::{bind_dual_stack, bind_loopback};
+use crate::net::{HttpServer, bind_dual_stack, bind_loopback};
 
 /// Interval at which the peers' names are resolved; also the time limit of one lookup.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -114,7 +113,8 @@ impl Node {
         if let Some(port) = options.http_port {
             let listener = bind_dual_stack(port).await.map_err(|error| NodeError::Port(port, error))?;
             http_address = Some(listener.local_addr()?);
-            serve(&stop, listener, http::probe_routes(metrics.clone(), state_receiver));
+            let probes = HttpServer::new(stop.clone());
+            tokio::spawn(probes.serve(listener, http::probe_routes(metrics.clone(), state_receiver)));
         }
         let on_failure = |error: &CertificateUnavailable| {
             let reason = format!("no certificate yet: {error}");
@@ -149,15 +149,16 @@ impl Node {
         let (mesh, injections) = match committed {
             None => (Mesh::join(mesh_options)?, None),
             Some(committed) => {
-                let (mesh, injections) = Mesh::join_as_collector(mesh_options, committed)?;
+                let (mesh, injections) = Mesh::join_as_collector(mesh_options, committed, Arc::default())?;
                 (mesh, Some(injections))
             }
         };
         state.send_replace(CertificateState::Obtained(credentials));
         spawn(&stop, options.certificate_source.keep_renewed(credentials_sender));
         spawn(&stop, resolve_peers(options.peers, addresses_sender));
+        let injections_server = HttpServer::new(stop.clone());
         for listener in inject_listeners {
-            serve(&stop, listener, http::injection_routes(mesh.clone()));
+            tokio::spawn(injections_server.clone().serve(listener, http::injection_routes(mesh.clone())));
         }
         let stop = stop_on_error.disarm();
         Ok((Self { mesh, mesh_address, http_address, inject_addresses, stop }, injections))
@@ -173,14 +174,6 @@ impl Node {
 fn spawn(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
     let stop = stop.clone();
     tokio::spawn(async move { stop.run_until_cancelled(task).await });
-}
-
-fn serve(stop: &CancellationToken, listener: TcpListener, routes: Router) {
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        // Returns no error: axum retries failed accepts.
-        let _ = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
-    });
 }
 
 /// Resolves `names` every few seconds. A name whose lookup fails keeps its last addresses.

@@ -16,13 +16,15 @@ use crate::support::PATIENCE;
 const VENOM: &str = env!("CARGO_BIN_EXE_venom");
 
 /// An empty working directory.
-struct Workspace(TempDir);
+pub struct Workspace(TempDir);
 
 /// A process that is killed when dropped, also if the test fails.
-struct Process {
+pub struct Process {
     child: Child,
-    mesh: String,
-    inject: String,
+    pub mesh: String,
+    pub inject: String,
+    /// Empty if it serves none.
+    pub http: String,
     lines: Receiver<String>,
 }
 
@@ -34,7 +36,7 @@ impl Drop for Process {
 }
 
 impl Workspace {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
@@ -48,7 +50,7 @@ impl Workspace {
         self.command(line).output().unwrap()
     }
 
-    fn ok(&self, line: &str) -> String {
+    pub fn ok(&self, line: &str) -> String {
         let done = self.venom(line);
         assert!(done.status.success(), "venom {line}: {done:?}");
         String::from_utf8(done.stdout).unwrap()
@@ -56,7 +58,11 @@ impl Workspace {
 
     /// Starts `venom`, and waits until it prints its listening addresses.
     fn start(&self, line: &str) -> Process {
-        let mut child = self.command(line).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::started(self.command(line), line)
+    }
+
+    fn started(mut command: Command, line: &str) -> Process {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -76,14 +82,29 @@ impl Workspace {
             }
         };
         let port = |name: &str| -> String {
-            let address = said.split(", ").find_map(|part| part.strip_prefix(name)).unwrap();
-            address.rsplit_once(':').unwrap().1.to_owned()
+            let address = said.split(", ").find_map(|part| part.strip_prefix(name));
+            address.map(|it| it.rsplit_once(':').unwrap().1.to_owned()).unwrap_or_default()
         };
-        let (mesh, inject) = (port("mesh on "), port("injections on "));
-        Process { child, mesh, inject, lines }
+        let (mesh, inject, http) = (port("mesh on "), port("injections on "), port("http on "));
+        Process { child, mesh, inject, http, lines }
     }
 
-    fn node(&self, number: usize, peers: &[&Process]) -> Process {
+    /// Certificate and key of a node, and the CA's certificate.
+    pub fn identity(&self, number: usize) -> String {
+        std::fs::read_to_string(self.0.path().join(format!("venom-mesh/node-{number}/identity.pem"))).unwrap()
+    }
+
+    /// A node without peers that may open no more than `descriptors` files and sockets.
+    pub fn node_with_descriptors(&self, number: usize, descriptors: usize) -> Process {
+        let line =
+            format!("node --identity venom-mesh/node-{number} --mesh-port 0 --http-port 0 --inject-port 0");
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors} && exec {VENOM} {line}")]);
+        command.current_dir(&self.0).stdin(Stdio::null());
+        Self::started(command, &line)
+    }
+
+    pub fn node(&self, number: usize, peers: &[&Process]) -> Process {
         let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
         let peers = if peers.is_empty() { String::new() } else { format!("--peers {}", peers.join(",")) };
         self.start(&format!(
@@ -91,7 +112,7 @@ impl Workspace {
         ))
     }
 
-    fn run(&self, peers: &[&Process]) -> Process {
+    pub fn run(&self, peers: &[&Process]) -> Process {
         let peers: Vec<String> = peers.iter().map(|it| format!("localhost:{}", it.mesh)).collect();
         self.start(&format!("run --mesh --mesh-port 0 --inject-port 0 --peers {}", peers.join(",")))
     }
@@ -110,7 +131,14 @@ impl Workspace {
 }
 
 impl Process {
-    fn url(&self) -> String {
+    /// Resident memory, in KiB.
+    pub fn resident_kib(&self) -> i64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.inject)
     }
 

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod commands;
+mod floods;
 mod protocol;
 mod security;
 mod sim;

@@ -62,10 +62,10 @@ impl ServerCertVerifier for AcceptAnyServer {
     }
 }
 
-type RawConnection = Framed<TlsStream<tokio::net::TcpStream>, BytesCodec>;
+pub type RawConnection = Framed<TlsStream<tokio::net::TcpStream>, BytesCodec>;
 
 /// Connects with this client certificate, or none, to send raw bytes.
-async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<RawConnection> {
+pub async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<RawConnection> {
     let config = ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -88,7 +88,7 @@ async fn connect(address: SocketAddr, pem: Option<&str>) -> std::io::Result<RawC
     Ok(Framed::new(stream, BytesCodec::new()))
 }
 
-fn frame(message: &Message) -> Bytes {
+pub fn frame(message: &Message) -> Bytes {
     let body = message.encode();
     let mut frame = BytesMut::new();
     frame.put_u32(u32::try_from(body.len()).unwrap());
@@ -96,7 +96,7 @@ fn frame(message: &Message) -> Bytes {
     frame.freeze()
 }
 
-fn hello() -> Bytes {
+pub fn hello() -> Bytes {
     frame(&Message::Hello(Hello { version: PROTOCOL_VERSION, instance: fastrand::u64(..), port: None }))
 }
 
@@ -123,7 +123,6 @@ async fn two(authority: &venom::mesh::Authority) -> Vec<Peer> {
     let limits = LinkLimits {
         handshake_timeout: Duration::from_millis(1_500),
         half_open: 16,
-        half_open_per_source: 8,
         ..LinkLimits::default()
     };
     let first = PeerConfig { limits, ..node(credentials(authority, &pod("a"), DAY)) };

@@ -12,6 +12,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -19,6 +20,7 @@ use venom::mesh::event::{Injectable, InjectionEvent, InjectionId, InjectionPaylo
 use venom::mesh::gossip::{
     Gossip, INJECTION_RETENTION, INJECTION_TTL, InjectError, InjectionStatus, Limits, LinkId, Output,
 };
+use venom::mesh::shares::{CollectorMemory, Rate};
 use venom::mesh::spiffe::Identity;
 use venom::mesh::wire::Message;
 
@@ -129,7 +131,12 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let long = seed.is_multiple_of(10);
         let nodes = rng.usize(2..8);
-        let limits = Limits { pending: if rng.u8(..4) == 0 { 8 } else { 10_000 }, settled: 100_000 };
+        let mut limits = Limits { settled: 100_000, ..Limits::default() };
+        if rng.u8(..4) == 0 {
+            // Two a second from one peer, and room for few.
+            limits.pending = 8;
+            limits.new = Rate { interval: Duration::from_millis(500), burst: 2 };
+        }
         let processes = (0..nodes)
             .map(|at| Process::new(Identity::pod("venom", "uid", &format!("pod-{at}")).unwrap(), false))
             .collect();
@@ -405,7 +412,7 @@ impl World {
         if process.gossip.is_none() && !process.collector {
             process.incarnation += 1;
             let identity = process.identity.clone();
-            process.gossip = Some(Gossip::new(identity, "uid", false, Injectable::default(), self.limits));
+            process.gossip = Some(Gossip::new(identity, "uid", None, Injectable::default(), self.limits));
             let incarnation = process.incarnation;
             self.at(self.now, Action::Tick(at, incarnation));
         }
@@ -415,8 +422,9 @@ impl World {
     fn start_collector(&mut self) {
         self.ledger.epoch += 1;
         let identity = Identity::operator("venom").unwrap();
-        let limits = Limits { settled: 100_000, ..self.limits };
-        let mut gossip = Gossip::new(identity.clone(), "uid", true, Injectable::default(), limits);
+        let memory = Arc::new(CollectorMemory::default());
+        let mut gossip =
+            Gossip::new(identity.clone(), "uid", Some(memory), Injectable::default(), self.limits);
         if self.broken != Broken::ForgetsIds {
             for (entry, (event, at)) in self.ledger.entries.iter().enumerate() {
                 gossip.restore_committed(self.now, event.clone(), entry as u64, self.now - *at);

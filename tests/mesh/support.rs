@@ -80,7 +80,7 @@ pub async fn start(
     let (mesh, injections) = match ledger {
         None => (Mesh::join(options).unwrap(), None),
         Some(committed) => {
-            let (mesh, injections) = Mesh::join_as_collector(options, committed).unwrap();
+            let (mesh, injections) = Mesh::join_as_collector(options, committed, Arc::default()).unwrap();
             (mesh, Some(injections))
         }
     };
