@@ -4,6 +4,8 @@
 //! most one is in flight. An engine is addressed by a number of its own, not by its key: a command for an ended
 //! engine never reaches the next one of that name.
 
+mod handle;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,19 +16,31 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::budget::Budget;
+pub use self::handle::{EngineHandle, Inputs};
+use super::budget::{Account, Budget, COMMIT_SPACING, Demand};
 use super::committer::CommitRequest;
 use super::key::Key;
+use super::members::permit::Tenure;
 use super::metrics::Metrics;
 use super::publisher::report::ReportSender;
 use crate::mesh::{InjectionEvent, OutcomeSender};
 use crate::organism::beat::OpenBeat;
 use crate::organism::cores::Cores;
+use crate::organism::input::Sense;
 use crate::organism::{Action, Arbiter};
 use crate::runtime::{Desired, Engine, EngineError, StartParams};
+use crate::store::head::LastEnforcement;
 
-/// How often the budget is adjusted; the thread wakes at least as often.
+/// How often it is measured what organisms ask for, and divided; the thread wakes at least as often.
 const BUDGET_PERIOD: Duration = Duration::from_secs(5);
+/// Organisms that come and go and specs that change wait this long for the next division.
+const DIVISION_SPACING: Duration = Duration::from_millis(100);
+/// What an organism asked for is forgotten by this factor in each [`BUDGET_PERIOD`].
+const FORGETTING: f64 = 0.8;
+/// Time of a beat before it is measured, in seconds.
+const FIRST_BEAT_SECONDS: f64 = 10e-6;
+/// Slowed organisms that beat at a time: those at their own pace wait for no more than these.
+const SLOWED_BATCH: usize = 64;
 /// A beater that has not gone round its loop for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
@@ -36,6 +50,8 @@ enum Command {
     Start(EngineId, Box<Slot>),
     SetDesired(EngineId, Box<Desired>),
     Inject(EngineId, Box<InjectionEvent>),
+    Sense(EngineId, Box<Sense>),
+    Enforced(EngineId, Box<LastEnforcement>, Vec<String>),
     Acknowledge(EngineId),
     Snapshot(EngineId),
     /// Stop beating; `flushed` is called once all is committed.
@@ -56,19 +72,6 @@ pub struct Beater {
     started: Instant,
 }
 
-/// A running engine. Dropping this removes it, whatever is pending.
-pub struct EngineHandle {
-    id: EngineId,
-    commands: Sender<Command>,
-}
-
-/// Hands injections to a running engine.
-#[derive(Clone)]
-pub struct Injector {
-    id: EngineId,
-    commands: Sender<Command>,
-}
-
 impl Beater {
     /// Starts the thread.
     ///
@@ -86,7 +89,11 @@ impl Beater {
             acknowledgements: commands.clone(),
             slots: BTreeMap::new(),
             schedule: BTreeSet::new(),
-            budget_due: started + BUDGET_PERIOD,
+            measure_due: started + BUDGET_PERIOD,
+            divide_due: started + BUDGET_PERIOD,
+            beating: Duration::ZERO,
+            beats: 0,
+            beat_seconds: FIRST_BEAT_SECONDS,
             heartbeat: heartbeat.clone(),
             started,
         };
@@ -94,21 +101,29 @@ impl Beater {
         Ok(Self { commands, next: AtomicU64::new(0), thread, heartbeat, started })
     }
 
-    /// Starts an engine. Its batches go to `commits`, the outcomes of its injections to `outcomes`, and how it keeps
-    /// its pace to `report`.
+    /// Starts an engine within the shares of `account`. Outside of `tenure` it skips its beats.
     #[must_use]
     pub fn start_engine(
         &self,
         key: Key,
         params: StartParams,
-        commits: mpsc::Sender<CommitRequest>,
-        outcomes: Option<OutcomeSender>,
-        report: ReportSender,
+        account: Arc<Account>,
+        tenure: Arc<Tenure>,
+        outputs: Outputs,
     ) -> EngineHandle {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let handle = EngineHandle { id, commands: self.commands.clone() };
         let engine = Engine::new(params, Instant::now());
-        let slot = Slot { key, engine, commits, outcomes, report, scheduled: None, flushed: None };
+        let slot = Slot {
+            key,
+            engine,
+            account,
+            tenure,
+            usage: Usage::default(),
+            outputs,
+            scheduled: None,
+            flushed: None,
+        };
         handle.send(Command::Start(id, Box::new(slot)));
         handle
     }
@@ -136,56 +151,24 @@ impl Drop for Beater {
     }
 }
 
-impl EngineHandle {
-    /// Replaces the desired state.
-    pub fn set_desired(&self, desired: Desired) {
-        self.send(Command::SetDesired(self.id, Box::new(desired)));
-    }
-
-    /// Requests a snapshot as soon as one may stand.
-    pub fn request_snapshot(&self) {
-        self.send(Command::Snapshot(self.id));
-    }
-
-    /// Stops beating for good. Returns when everything recorded is committed, or when there is no beater.
-    pub async fn flush(&self) {
-        let (flushed, done) = oneshot::channel();
-        self.send(Command::Flush(self.id, flushed));
-        let _ = done.await;
-    }
-
-    /// A handle that can only inject. It does not keep the engine.
-    #[must_use]
-    pub fn injector(&self) -> Injector {
-        Injector { id: self.id, commands: self.commands.clone() }
-    }
-
-    fn send(&self, command: Command) {
-        // The thread has ended only after a panic: the health check reports that.
-        let _ = self.commands.send(command);
-    }
+/// Where the output of an engine goes.
+pub struct Outputs {
+    /// Its batches.
+    pub commits: mpsc::Sender<CommitRequest>,
+    /// The outcomes of its injections.
+    pub outcomes: Option<OutcomeSender>,
+    /// How it keeps its pace.
+    pub report: ReportSender,
 }
 
-impl Drop for EngineHandle {
-    fn drop(&mut self) {
-        self.send(Command::Remove(self.id));
-    }
-}
-
-impl Injector {
-    /// Hands in an injection. One for an engine that has ended is dropped: its nodes offer it to the next.
-    pub fn inject(&self, event: InjectionEvent) {
-        let _ = self.commands.send(Command::Inject(self.id, Box::new(event)));
-    }
-}
-
-/// An engine and where its output goes.
+/// An engine and what belongs to it.
 struct Slot {
     key: Key,
     engine: Engine,
-    commits: mpsc::Sender<CommitRequest>,
-    outcomes: Option<OutcomeSender>,
-    report: ReportSender,
+    account: Arc<Account>,
+    tenure: Arc<Tenure>,
+    usage: Usage,
+    outputs: Outputs,
     /// Its place in the schedule.
     scheduled: Option<Instant>,
     /// To be sent once everything recorded is committed.
@@ -201,15 +184,51 @@ impl Slot {
 
     fn report_pace(&self, now: Instant) {
         let pace = self.engine.pace(now);
-        self.report.send_if_modified(|report| std::mem::replace(&mut report.pace, pace) != pace);
+        self.outputs.report.send_if_modified(|report| std::mem::replace(&mut report.pace, pace) != pace);
     }
 
-    /// Writes a second at the commit interval of the spec: a segment and the head each time, and every two
-    /// seconds the statuses of Organism and Genome.
-    fn writes_per_second(&self) -> f64 {
-        let interval = self.engine.desired().commit_interval.max(self.engine.period(1.0)).as_secs_f64();
-        if self.engine.is_running() { 2.0 / interval + 1.0 } else { 0.0 }
+    /// What it asks for at its own pace: what it would do without a limit, and at least what it did.
+    fn demand(&self) -> Demand {
+        let (desired, running) = (self.engine.desired(), self.engine.is_running());
+        let period = self.engine.period(1.0).max(Duration::from_nanos(1));
+        let interval = desired.commit_interval.max(period).max(COMMIT_SPACING).as_secs_f64();
+        let per_second = |seconds: f64| if running { 1.0 / seconds } else { 0.0 };
+        Demand {
+            account: self.account.clone(),
+            running,
+            beats: per_second(period.as_secs_f64()),
+            commits: per_second(interval).max(self.usage.commits_per_second),
+            bytes: self.usage.bytes_per_second,
+            retain: desired.retain,
+        }
     }
+
+    /// Takes what it did in the last `seconds` over into what it asks for. What it asked for before is forgotten little
+    /// by little, and not while a limit holds back commits: it would be lifted, and reached again.
+    fn measure(&mut self, seconds: f64) {
+        let Usage { commits, held_back, commits_per_second, bytes_per_second } = self.usage;
+        let kept = if held_back { 1.0 } else { FORGETTING };
+        let bytes = self.account.take_written() as f64 / seconds * self.account.slowdown();
+        self.usage = Usage {
+            commits: 0,
+            held_back: false,
+            commits_per_second: (f64::from(commits) / seconds).max(kept * commits_per_second),
+            bytes_per_second: bytes.max(FORGETTING * bytes_per_second),
+        };
+    }
+}
+
+/// What an organism did in the last [`BUDGET_PERIOD`].
+#[derive(Clone, Copy, Default)]
+struct Usage {
+    /// Commits since the last measurement.
+    commits: u32,
+    /// Whether commits of inputs waited since then because of a limit.
+    held_back: bool,
+    /// Commits a second without a limit.
+    commits_per_second: f64,
+    /// Ledger bytes a second without a limit.
+    bytes_per_second: f64,
 }
 
 struct Loop {
@@ -222,7 +241,13 @@ struct Loop {
     slots: BTreeMap<EngineId, Slot>,
     /// When each engine is due; one item an engine.
     schedule: BTreeSet<(Instant, EngineId)>,
-    budget_due: Instant,
+    measure_due: Instant,
+    divide_due: Instant,
+    /// Time spent with beats since the last measurement, and their number.
+    beating: Duration,
+    beats: u32,
+    /// Time of a beat, in seconds.
+    beat_seconds: f64,
     heartbeat: Arc<AtomicU64>,
     started: Instant,
 }
@@ -240,14 +265,16 @@ impl Loop {
             let now = Instant::now();
             let alive = now.saturating_duration_since(self.started).as_millis();
             self.heartbeat.store(u64::try_from(alive).unwrap_or(u64::MAX), Ordering::Relaxed);
-            let due: Vec<EngineId> =
-                self.schedule.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+            let due = self.due(now);
             self.beat(&due, now);
-            for id in due {
-                self.hand_over(id, now);
+            for id in &due {
+                self.hand_over(*id, now);
             }
-            self.adjust_budget(now);
-            let wake = self.schedule.first().map_or(self.budget_due, |(at, _)| (*at).min(self.budget_due));
+            if !due.is_empty() {
+                self.beating += now.elapsed();
+            }
+            self.share_budget(now);
+            let wake = self.schedule.first().map_or(self.divide_due, |(at, _)| (*at).min(self.divide_due));
             match self.commands.recv_timeout(wake.saturating_duration_since(Instant::now())) {
                 Ok(command) => {
                     if self.handle(command).is_break() {
@@ -260,22 +287,38 @@ impl Loop {
         }
     }
 
+    /// The engines to look at: those at their own pace, or else some of the slowed ones. The latter have taken more than
+    /// their share of this thread, or of something else: they wait, not the others.
+    fn due(&self, now: Instant) -> Vec<EngineId> {
+        let due = self.schedule.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id);
+        let slowed = |id: &EngineId| self.slots.get(id).is_some_and(|it| it.account.slowdown() > 1.0);
+        let (mut slowed, own): (Vec<_>, Vec<_>) = due.partition(slowed);
+        slowed.truncate(SLOWED_BATCH);
+        if own.is_empty() { slowed } else { own }
+    }
+
     fn handle(&mut self, command: Command) -> ControlFlow<()> {
         let now = Instant::now();
         match command {
             Command::Start(id, slot) => {
                 self.slots.insert(id, *slot);
                 self.update(id, now, |slot| slot.engine.start(now, unix_seconds()));
-                self.share_budget();
+                self.divide_soon(now);
             }
             Command::SetDesired(id, desired) => {
                 self.update(id, now, |slot| slot.engine.set_desired(*desired, now, unix_seconds()));
-                self.share_budget();
+                self.divide_soon(now);
             }
             Command::Inject(id, event) => self.update(id, now, |slot| {
                 slot.engine.inject(*event, now);
                 Ok(())
             }),
+            Command::Sense(id, sense) => self.update(id, now, |slot| {
+                slot.engine.sense(*sense, now);
+                Ok(())
+            }),
+            Command::Enforced(id, enforcement, what) => self
+                .update(id, now, |slot| slot.engine.record_enforcement(*enforcement, what, unix_seconds())),
             Command::Acknowledge(id) => self.update(id, now, |slot| {
                 slot.engine.acknowledge();
                 Ok(())
@@ -284,15 +327,14 @@ impl Loop {
                 if slot.engine.is_running() { slot.engine.record_snapshot(unix_seconds()) } else { Ok(()) }
             }),
             Command::Flush(id, flushed) => self.update(id, now, |slot| {
-                slot.engine.end();
                 slot.flushed = Some(flushed);
-                Ok(())
+                slot.engine.end(unix_seconds())
             }),
             Command::Remove(id) => {
                 if let Some(at) = self.slots.remove(&id).and_then(|slot| slot.scheduled) {
                     self.schedule.remove(&(at, id));
                 }
-                self.share_budget();
+                self.divide_soon(now);
             }
             Command::Stop => return ControlFlow::Break(()),
             #[cfg(test)]
@@ -318,7 +360,6 @@ impl Loop {
     /// One beat of every engine in `due` whose deadline has come: pulses, then all cores in one pool scope,
     /// then decisions.
     fn beat(&mut self, due: &[EngineId], now: Instant) {
-        let most = self.budget.pending_records();
         let mut opened: Vec<(EngineId, OpenBeat)> = Vec::with_capacity(due.len());
         for &id in due {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
@@ -326,7 +367,9 @@ impl Loop {
                 continue;
             }
             self.metrics.deviation(now - slot.engine.deadline());
-            let slowdown = self.budget.slowdown() * slot.engine.pressure(most);
+            let most = slot.account.pending_records();
+            let slowdown = slot.account.slowdown() * slot.engine.pressure(most);
+            let most = if slot.tenure.is_valid() { most } else { 0 };
             let beat = slot.engine.open_beat(now, unix_seconds(), slowdown, most);
             slot.report_pace(now);
             match beat {
@@ -343,6 +386,7 @@ impl Loop {
         if opened.is_empty() {
             return;
         }
+        self.beats = self.beats.saturating_add(u32::try_from(opened.len()).unwrap_or(u32::MAX));
         let readings: Vec<_> = opened.iter().map(|(_, open)| open.input.clone()).collect();
         let flows = self.arbiter.time_wrap(readings);
         for ((id, open), flows) in opened.into_iter().zip(flows) {
@@ -365,15 +409,17 @@ impl Loop {
         if let Some(at) = slot.scheduled.take() {
             self.schedule.remove(&(at, id));
         }
-        let interval = self.budget.commit_interval(slot.engine.desired().commit_interval);
-        if let Some(batch) = slot.engine.take_batch(now, interval) {
+        let intervals = slot.account.commit_intervals(slot.engine.desired().commit_interval);
+        slot.usage.held_back |= intervals.input > COMMIT_SPACING && slot.engine.has_uncommitted_input();
+        if let Some(batch) = slot.engine.take_batch(now, intervals) {
+            slot.usage.commits += u32::from(!batch.records.is_empty());
             let commands = self.acknowledgements.clone();
             let acknowledge = Box::new(move || drop(commands.send(Command::Acknowledge(id))));
             // A closed channel means that the committer has ended: its actor removes this engine.
-            let _ = slot.commits.try_send(CommitRequest { batch, acknowledge });
+            let _ = slot.outputs.commits.try_send(CommitRequest { batch, acknowledge });
         }
         for (event, outcome) in slot.engine.take_outcomes() {
-            if let Some(outcomes) = &slot.outcomes {
+            if let Some(outcomes) = &slot.outputs.outcomes {
                 outcomes.send(event, outcome);
             }
         }
@@ -382,27 +428,37 @@ impl Loop {
         {
             let _ = flushed.send(());
         }
-        if let Some(at) = slot.engine.due(interval) {
+        if let Some(at) = slot.engine.due(intervals) {
             slot.scheduled = Some(at);
             self.schedule.insert((at, id));
         }
     }
 
-    fn share_budget(&self) {
-        self.budget.share_among(self.slots.len() as u64);
-        self.budget.ask(self.slots.values().map(Slot::writes_per_second).sum());
-        self.metrics.organisms(self.slots.len());
+    fn divide_soon(&mut self, now: Instant) {
+        self.divide_due = self.divide_due.min(now + DIVISION_SPACING);
     }
 
-    fn adjust_budget(&mut self, now: Instant) {
-        if now >= self.budget_due {
-            self.budget_due = now + BUDGET_PERIOD;
-            self.budget.adjust(BUDGET_PERIOD.as_secs_f64());
-            self.share_budget();
-            let most = self.budget.pending_records();
-            let pressure = self.slots.values().map(|slot| slot.engine.pressure(most)).fold(1.0, f64::max);
-            self.metrics.slowdown(self.budget.slowdown() * pressure);
+    /// Measures and divides, when that is due.
+    fn share_budget(&mut self, now: Instant) {
+        if now < self.divide_due {
+            return;
         }
+        if now >= self.measure_due {
+            let seconds = (BUDGET_PERIOD + (now - self.measure_due)).as_secs_f64();
+            self.slots.values_mut().for_each(|slot| slot.measure(seconds));
+            if self.beats > 0 {
+                self.beat_seconds = self.beating.as_secs_f64() / f64::from(self.beats);
+            }
+            (self.beating, self.beats) = (Duration::ZERO, 0);
+            self.measure_due = now + BUDGET_PERIOD;
+        }
+        self.divide_due = self.measure_due;
+        let demands: Vec<_> = self.slots.values().map(Slot::demand).collect();
+        self.budget.divide(&demands, self.beat_seconds);
+        self.metrics.organisms(self.slots.len());
+        let slowdown =
+            |slot: &Slot| slot.account.slowdown() * slot.engine.pressure(slot.account.pending_records());
+        self.metrics.slowdown(self.slots.values().map(slowdown).fold(1.0, f64::max));
     }
 }
 

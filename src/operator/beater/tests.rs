@@ -1,9 +1,11 @@
 use super::*;
 use crate::ledger::entry::Origin;
+use crate::operator::budget::Limits;
+use crate::operator::members::permit::Permit;
 use crate::runtime::History;
 
 fn beater() -> Beater {
-    let budget = Arc::new(Budget::for_tests());
+    let budget = Arc::new(Budget::new(&Limits::for_tests()));
     Beater::start(Cores::default(), budget, Arc::new(Metrics::new().unwrap())).unwrap()
 }
 
@@ -14,18 +16,29 @@ fn desired() -> Desired {
 fn params() -> StartParams {
     let origin = Origin { generation: 1, name: "venom".into(), namespace: "a".into(), uid: "u".into() };
     StartParams {
+        enforcement: None,
         desired: desired(),
         epoch: 1,
         operator: "test".into(),
         history: History::Empty { origin: Some(origin), continues: None },
         batch_spacing: Duration::from_millis(1),
+        min_period: Duration::ZERO,
         publishes: true,
     }
 }
 
 fn start(beater: &Beater) -> (EngineHandle, mpsc::Receiver<CommitRequest>) {
     let (commits, requests) = mpsc::channel(1);
-    (beater.start_engine(Key::new("a", "venom"), params(), commits, None, ReportSender::default()), requests)
+    (
+        beater.start_engine(
+            Key::new("a", "venom"),
+            params(),
+            Account::new("a".into()),
+            Tenure::new(Arc::new(Permit::unlimited())),
+            Outputs { commits, outcomes: None, report: ReportSender::default() },
+        ),
+        requests,
+    )
 }
 
 #[tokio::test]
@@ -74,14 +87,14 @@ async fn a_dropped_handle_removes_the_engine_and_late_commands_reach_no_other() 
     let beater = beater();
     let (engine, mut requests) = start(&beater);
     let request = requests.recv().await.unwrap();
-    let injector = engine.injector();
+    let inputs = engine.inputs();
     drop(engine);
     assert!(requests.recv().await.is_none(), "the channel closes with the engine");
     let (_next, mut next_requests) = start(&beater);
     let first = next_requests.recv().await.unwrap();
     // An acknowledgement of the removed engine's batch must not acknowledge this one.
     (request.acknowledge)();
-    drop(injector);
+    drop(inputs);
     let second = tokio::time::timeout(Duration::from_millis(200), next_requests.recv()).await;
     assert!(second.is_err());
     (first.acknowledge)();
