@@ -22,13 +22,14 @@ use crate::world::{World, condition, in_world, message};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every object of the body of the Organism venom.
-pub fn objects() -> [(ApiResource, &'static str); 8] {
+pub fn objects() -> [(ApiResource, &'static str); 9] {
     [
         (ApiResource::erase::<ConfigMap>(&()), "venom-mesh-ca"),
         (ApiResource::erase::<ServiceAccount>(&()), "venom"),
         (ApiResource::erase::<Service>(&()), "venom-mesh"),
         (ApiResource::erase::<Service>(&()), "venom-metrics"),
         (ApiResource::erase::<NetworkPolicy>(&()), "venom-body"),
+        (ApiResource::erase::<NetworkPolicy>(&()), "venom-quarantine"),
         (ApiResource::erase::<Deployment>(&()), "venom"),
         (ApiResource::erase::<PodDisruptionBudget>(&()), "venom"),
         (ApiResource::erase::<HorizontalPodAutoscaler>(&()), "venom"),
@@ -153,7 +154,7 @@ async fn body_objects_are_created_kept_and_garbage_collected() {
     in_world(async |world| {
         let operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        let body = world.whole(8).await;
+        let body = world.whole(9).await;
         let organism = world.organisms.get("venom").await.unwrap();
         for (which, object) in &body {
             let owner = &object.metadata.owner_references.as_ref().unwrap()[0];
@@ -230,7 +231,7 @@ async fn drift_is_reverted() {
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
 
         world.patch::<Deployment>("venom", json!({"spec": {"replicas": 9}})).await;
         becomes::<Deployment>(&world, "venom", "replicas", "/spec/replicas", json!(5)).await;
@@ -288,7 +289,7 @@ async fn drift_is_reverted() {
             })
             .await;
         }
-        world.whole(8).await;
+        world.whole(9).await;
     })
     .await;
 }
@@ -303,7 +304,7 @@ async fn a_changed_spec_is_applied() {
             "metrics": {"service": {"annotations": {"a": "b"}, "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
         });
         world.create::<Organism>("venom", spec).await;
-        world.whole(8).await;
+        world.whole(9).await;
         let selector = "/spec/template/spec/nodeSelector";
         becomes::<Deployment>(&world, "venom", "a selector", selector, json!({"disk": "ssd"})).await;
         becomes::<Service>(&world, "venom-metrics", "its type", "/spec/type", json!("LoadBalancer")).await;
@@ -322,7 +323,7 @@ async fn a_changed_spec_is_applied() {
             .await;
         becomes::<Service>(&world, "venom-metrics", "another type", "/spec/type", json!("ClusterIP")).await;
         becomes::<Service>(&world, "venom-metrics", "another port", "/spec/ports/0/port", json!(8100)).await;
-        becomes::<Service>(&world, "venom-metrics", "no annotations", "/metadata/annotations", Value::Null).await;
+        becomes::<Service>(&world, "venom-metrics", "no annotation", "/metadata/annotations/a", Value::Null).await;
         becomes::<Service>(&world, "venom-metrics", "no ranges", "/spec/loadBalancerSourceRanges", Value::Null).await;
         becomes::<Service>(&world, "venom-mesh", "the mesh's port", "/spec/ports/0/port", json!(9100)).await;
         becomes::<Deployment>(&world, "venom", "no selector", selector, Value::Null).await;
@@ -341,7 +342,7 @@ async fn replicas_are_set_by_the_autoscaler_or_by_the_user() {
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
         let scale = async |replicas: u32| {
             let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
             world.organisms.patch_scale("venom", &PatchParams::default(), &patch).await.unwrap();
@@ -367,7 +368,7 @@ async fn replicas_are_set_by_the_autoscaler_or_by_the_user() {
         scale(3).await;
         becomes::<Deployment>(&world, "venom", "3 replicas", "/spec/replicas", json!(3)).await;
         world.patch_organism("venom", json!({"autoscaling": {"enabled": true}})).await;
-        world.whole(8).await;
+        world.whole(9).await;
         world.autoscaled().await;
 
         // What a client-side apply leaves behind: the next one sets the number again.

@@ -24,7 +24,7 @@ async fn a_field_that_another_manager_sets_again_and_again_is_named_and_left_to_
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
         let deployments = world.of::<Deployment>();
         let generation =
             async || deployments.get_metadata("venom").await.unwrap().metadata.generation.unwrap();
@@ -72,7 +72,7 @@ async fn deletions_and_metadata_are_contested_as_well() {
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
         let (services, accounts) = (world.of::<Service>(), world.of::<ServiceAccount>());
         let budgets = world.of::<k8s_openapi::api::policy::v1::PodDisruptionBudget>();
         let params = PatchParams { field_manager: Some("cleaner".into()), ..PatchParams::default() };

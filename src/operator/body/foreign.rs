@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
-use crate::operator::key::Key;
 
 /// Interval between two looks without any sign.
 const CALM: Duration = Duration::from_secs(600);
@@ -69,29 +68,27 @@ pub(super) fn selector() -> String {
     format!("!{ORGANISM_LABEL}")
 }
 
-/// The first of these autoscalers that scales the Deployment of `key`, or the Organism itself where the operator's own
+/// The first of these autoscalers that scales the workload, or the Organism itself where the operator's own
 /// autoscaler does. One that KEDA has made is named with its ScaledObject.
 pub(super) fn find(
     autoscalers: &[HorizontalPodAutoscaler],
-    key: &Key,
-    with_own_autoscaler: bool,
+    workload: (&str, &str),
+    organism: Option<&str>,
 ) -> Option<String> {
     let aims_here = |it: &&HorizontalPodAutoscaler| {
         let target = &it.spec.scale_target_ref;
         let group = target.api_version.as_deref().unwrap_or_default().split('/').next().unwrap_or_default();
-        let is_target = match &*target.kind {
-            "Deployment" => group == "apps",
-            kind => {
-                with_own_autoscaler && kind == api::Organism::kind(&()) && group == api::Organism::group(&())
-            }
-        };
-        is_target && target.name == *key.name
+        let (kind, name) = (&*target.kind, &*target.name);
+        (group == "apps" && (kind, name) == workload)
+            || (group == api::Organism::group(&())
+                && kind == api::Organism::kind(&())
+                && Some(name) == organism)
     };
     let found = autoscalers.iter().find(aims_here)?;
-    let target = &found.spec.scale_target_ref.kind;
+    let target = &found.spec.scale_target_ref;
     let owner = found.owner_references().iter().find(|it| it.controller == Some(true));
     let of = owner.map(|it| format!(" of {} {}", it.kind, it.name)).unwrap_or_default();
-    Some(format!("HorizontalPodAutoscaler {}{of} scales {target} {}", found.name_any(), key.name))
+    Some(format!("HorizontalPodAutoscaler {}{of} scales {} {}", found.name_any(), target.kind, target.name))
 }
 
 #[cfg(test)]

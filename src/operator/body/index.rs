@@ -25,6 +25,9 @@ pub const FIELD_MANAGER: &str = "venom";
 /// comparing it with the defaults that the API server has filled in.
 pub const TEMPLATE_ANNOTATION: &str = "genesis.venom.dev/template-hash";
 
+/// Annotation of every object: hash of the object as it was built. It is written together with what it stands for.
+pub const APPLIED_ANNOTATION: &str = "genesis.venom.dev/applied-hash";
+
 /// Numbers of node pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
@@ -94,6 +97,8 @@ pub struct ObservedObject {
     pub scaled: bool,
     /// Value of [`TEMPLATE_ANNOTATION`].
     pub template: Option<String>,
+    /// Value of [`APPLIED_ANNOTATION`].
+    pub applied: Option<String>,
 }
 
 impl ObservedObject {
@@ -120,6 +125,7 @@ impl ObservedObject {
             let replicas = it.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
             it.subresource.as_deref() == Some("scale") && replicas.is_some_and(|it| !it.is_null())
         };
+        let annotation = |name: &str| metadata.annotations.as_ref().and_then(|it| it.get(name)).cloned();
         Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             owner: owner.map(|it| it.uid.clone()),
@@ -129,7 +135,8 @@ impl ObservedObject {
             owned: hasher.finish(),
             created: entries.iter().any(|it| is_ours(it, "Update")),
             scaled: entries.iter().any(scales),
-            template: metadata.annotations.as_ref().and_then(|it| it.get(TEMPLATE_ANNOTATION)).cloned(),
+            template: annotation(TEMPLATE_ANNOTATION),
+            applied: annotation(APPLIED_ANNOTATION),
         }
     }
 }
@@ -202,6 +209,12 @@ impl Index {
     #[must_use]
     pub fn object(&self, key: &Key, id: &ObjectId) -> Option<ObservedObject> {
         self.table().get(key)?.get(id).map(|it| it.object.clone())
+    }
+
+    /// The resourceVersion at which the object was observed.
+    #[must_use]
+    pub fn version(&self, key: &Key, id: &ObjectId) -> Option<String> {
+        self.table().get(key)?.get(id)?.version.map(|it| it.to_string())
     }
 
     /// The status of the body of the Organism with this UID.

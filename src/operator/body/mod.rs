@@ -30,10 +30,21 @@ use tokio::sync::Semaphore;
 
 use self::build::{Installation, Kind};
 use self::index::Index;
+use super::hold::Hold;
+use super::measures::Measures;
 use super::metrics::Metrics;
 
 /// Bodies that are written at once.
 const WRITERS: usize = 8;
+
+/// What the response to the decision in force asks of a body.
+#[derive(Clone)]
+pub struct Enforcing {
+    /// What its objects are to be like.
+    pub measures: Measures,
+    /// Who asks: only the holder of the ledger may.
+    pub hold: Arc<Hold>,
+}
 
 /// What the reconcilers of all bodies share.
 pub struct Resources {

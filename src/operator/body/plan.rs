@@ -1,8 +1,10 @@
 //! What to do about one object of a body. Pure.
 
+use kube::core::ObjectMeta;
+
 use super::index::ObservedObject;
 
-/// An object after this process has applied it.
+/// An object after this process has created or applied it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LastApplied {
     pub(super) uid: String,
@@ -10,6 +12,14 @@ pub(super) struct LastApplied {
     pub(super) owned: u64,
     /// Hash of the object as it was built.
     pub(super) desired: u64,
+}
+
+impl LastApplied {
+    /// The object with this `metadata`, built to the hash `desired`.
+    pub(super) fn of(metadata: &ObjectMeta, desired: u64) -> Self {
+        let ObservedObject { uid, owned, .. } = ObservedObject::of(metadata);
+        Self { uid, owned, desired }
+    }
 }
 
 /// The next call for one object.

@@ -1,5 +1,5 @@
 //! Why the pods of a body are not ready, from the pods themselves. They are not watched: a body that is not whole for
-//! some seconds lists a few of its pods, and again at growing intervals as long as it is not.
+//! some seconds lists a few of its pods, and again at growing intervals as long as the reason is the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -70,6 +70,10 @@ impl PodLooks {
     /// Notes what a look has found.
     pub(super) fn looked(&mut self, found: Option<PodFault>, now: Instant) {
         if let Some(state) = &mut self.state {
+            if state.found != found {
+                // What changes is looked at as often as at first.
+                state.interval = FIRST_INTERVAL;
+            }
             state.found = found;
             state.last = Some(now);
             state.next = now + state.interval;

@@ -7,36 +7,39 @@
 //! 4. If the pods are not ready, look why; report what is wrong, for the condition BodyAvailable.
 //! 5. Wait until the spec or one of the objects changes, or something is due.
 //!
-//! A body as it should be costs no call. After a start of the operator each object is applied once, which
-//! changes nothing in an object as it should be. What fails is retried after 5 s at first and 5 min at last; what
+//! A body as it should be costs no call, also after a start of the operator if the status says that it was applied so
+//! ([`recall`]); else each object is applied once. What isolates pods waits for no other body. What fails is retried after 5 s at first and 5 min at last; what
 //! another client undoes again and again is left to it for as long ([`fight`](super::fight)).
+
+mod looks;
+mod recall;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ListParams};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::build::{self, ChildObject, Kind};
 use super::fight::{Fight, foreign_change};
-use super::foreign::{self, ForeignAutoscalers};
+use super::foreign::ForeignAutoscalers;
 use super::index::{ObjectId, ObservedObject};
 use super::plan::{LastApplied, Owner, Step, step};
-use super::pods::{self, PodLooks};
+use super::pods::PodLooks;
 use super::retry::Failure;
 use super::rollout::{self, RolloutPlace};
 use super::writer::ObjectWriter;
-use super::{Resources, hash};
+use super::{Enforcing, Resources, hash};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
-use crate::operator::call::{CallError, call};
+use crate::operator::call::CallError;
 use crate::operator::key::Key;
-use crate::operator::publisher::body::{Body, BodyFault, Contest, ForeignChange, ObjectName};
+use crate::operator::measures::Measures;
+use crate::operator::members::permit::Tenure;
+use crate::operator::publisher::adoption::Adoption;
+use crate::operator::publisher::body::{Body, BodyFault, Contest, ForeignChange, ObjectName, PodFault};
 use crate::operator::publisher::report::Report;
 
 /// Retry interval while a name is taken: the watches select our own objects only.
@@ -59,6 +62,9 @@ impl Handle {
         key: Key,
         organism: Arc<api::Organism>,
         report: watch::Sender<Report>,
+        enforcing: watch::Receiver<Option<Enforcing>>,
+        adoption: watch::Receiver<Option<Adoption>>,
+        tenure: Arc<Tenure>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (organism, organisms) = watch::channel(organism);
         let wake = Arc::new(Notify::new());
@@ -66,9 +72,14 @@ impl Handle {
             place: RolloutPlace::new(resources.rollouts.clone()),
             foreign: ForeignAutoscalers::new(Instant::now()),
             looks: PodLooks::default(),
+            looking: JoinSet::new(),
             objects: BTreeMap::new(),
+            started: Instant::now(),
             reported: Body::default(),
             wake: wake.clone(),
+            enforcing,
+            adoption,
+            tenure,
             key,
             resources,
             report,
@@ -98,10 +109,19 @@ struct BodyReconciler {
     resources: Arc<Resources>,
     report: watch::Sender<Report>,
     wake: Arc<Notify>,
+    /// What the response asks for; none before the ledger is held, when the last one is not known.
+    enforcing: watch::Receiver<Option<Enforcing>>,
+    /// Whether the workload in spec.workloadRef is the body; none without that.
+    adoption: watch::Receiver<Option<Adoption>>,
+    /// Outside of it nothing is written: the body may be another replica's.
+    tenure: Arc<Tenure>,
     objects: BTreeMap<ObjectId, Tracked>,
+    started: Instant,
     place: RolloutPlace,
     foreign: ForeignAutoscalers,
     looks: PodLooks,
+    /// The look at pods that is under way.
+    looking: JoinSet<Option<PodFault>>,
     /// What was reported last.
     reported: Body,
 }
@@ -123,6 +143,8 @@ enum Outcome {
     NameTaken,
     /// Its name is still that of a deleted Organism's object.
     Uncollected,
+    /// It follows decisions, and this process does not hold the ledger.
+    NotHeld,
     /// Its new pod template waits for the rollouts of other bodies.
     WaitsForRollout,
 }
@@ -133,6 +155,7 @@ impl BodyReconciler {
         self.resources.index.wait_until_listed().await;
         self.take_place_of_running_rollout(&organisms.borrow().clone());
         loop {
+            self.tenure.until_valid().await;
             let organism = organisms.borrow_and_update().clone();
             let (body, wait) = self.reconcile(&organism).await;
             self.log_changes(&body);
@@ -147,6 +170,9 @@ impl BodyReconciler {
                     return;
                 },
                 () = self.wake.notified() => {}
+                // An error means that the actor ends.
+                Ok(()) = self.enforcing.changed() => {}
+                Ok(()) = self.adoption.changed() => {}
                 () = tokio::time::sleep(wait) => {}
                 () = self.place.take(), if self.reported.waits_for_rollout => {}
             }
@@ -174,7 +200,19 @@ impl BodyReconciler {
 
     /// One pass over all objects. Returns what is wrong, and the wait until the next pass.
     async fn reconcile(&mut self, organism: &api::Organism) -> (Body, Duration) {
-        let mut children = match build::children(organism, &self.resources.installation) {
+        let enforcing = self.enforcing.borrow_and_update().clone();
+        let measures = enforcing.as_ref().map(|it| it.measures);
+        let of_spec = measures.unwrap_or_default();
+        let adoption = self.adoption.borrow_and_update().clone();
+        let adopts = organism.spec.workload_ref.is_some();
+        if adopts && !adoption.as_ref().is_some_and(Adoption::is_known) {
+            // What an earlier process has made of a quarantine stays until it is known whose pods they are.
+            return (self.reported.clone(), RESYNC);
+        }
+        let adopted = adoption.as_ref().and_then(Adoption::adopted).filter(|_| adopts);
+        let installation = &self.resources.installation;
+        let children = build::children(organism, installation, &of_spec, adopted.map(|it| &**it));
+        let mut children = match children {
             Ok(children) => children,
             Err(error) => {
                 tracing::error!(organism = %self.key, %error, "cannot build the body");
@@ -185,11 +223,19 @@ impl BodyReconciler {
         let uid = organism.metadata.uid.as_deref().unwrap_or_default();
         let mut wait = RESYNC;
         wait = wait.min(self.leave_replicas_to_others(&mut children, organism, uid).await);
-        let (mut body, mut taken) = (Body::default(), vec![]);
+        recall::annotate(&mut children);
+        if let Some(wait) = self.recall(organism, &children, enforcing.is_some()) {
+            return (self.reported.clone(), wait);
+        }
+        let (mut body, mut taken) = (Body { measures, ..Body::default() }, vec![]);
         for child in &children {
             // A failure of one object must not keep the others from being reconciled.
-            match self.reconcile_object(child, uid).await {
-                Outcome::Done => {}
+            let outcome = self.reconcile_object(child, uid, enforcing.as_ref()).await;
+            if child.kind.is_enforced() && (outcome != Outcome::Done || self.is_held_back(child)) {
+                body.measures = None;
+            }
+            match outcome {
+                Outcome::Done | Outcome::NotHeld => {}
                 Outcome::WaitsForRollout => body.waits_for_rollout = true,
                 Outcome::Uncollected => body.uncollected.push(object_name(child)),
                 Outcome::NameTaken => {
@@ -206,11 +252,15 @@ impl BodyReconciler {
         let status = self.resources.index.status(&self.key, uid);
         let now = Instant::now();
         let rollout = self.place.release_if_done(status.workload.as_ref(), now);
-        let look = self.look_at_pods(uid).await;
+        let look = self.look_at_pods(uid, adopted.map(|it| &**it));
         wait = [rollout, look].into_iter().flatten().fold(wait, Duration::min);
         body.faults.extend(self.looks.found().cloned().map(BodyFault::Pods));
         body.faults.sort();
+        let deployment =
+            self.resources.index.object(&self.key, &(Kind::Deployment, self.key.name.to_string()));
+        body.workload = deployment.filter(|it| it.owner.as_deref() == Some(uid)).map(|it| it.uid);
         body.foreign_autoscaler = self.foreign.found().map(str::to_owned);
+        body.applied = self.applied(&children);
         (body, wait)
     }
 
@@ -238,80 +288,13 @@ impl BodyReconciler {
         wait
     }
 
-    /// Leaves the Deployment's number of replicas out where an autoscaler of someone else sets it. Returns the wait
-    /// until the next look for one.
-    async fn leave_replicas_to_others(
-        &mut self,
-        children: &mut [ChildObject],
-        organism: &api::Organism,
-        uid: &str,
-    ) -> Duration {
-        let id = (Kind::Deployment, self.key.name.to_string());
-        let scaled = self.resources.index.object(&self.key, &id).is_some_and(|it| it.scaled);
-        let scaling = self.resources.index.status(&self.key, uid).scaling;
-        let sign = scaled || scaling.is_some_and(|it| it.collides());
-        let now = Instant::now();
-        let mut known = true;
-        if self.foreign.wait(sign, now).is_zero() {
-            let api: Api<HorizontalPodAutoscaler> =
-                Api::namespaced(self.resources.client.clone(), &self.key.namespace);
-            let params = ListParams::default().labels(&foreign::selector());
-            let object = format!("HorizontalPodAutoscalers in {}", self.key.namespace);
-            match call("list", &object, api.list(&params)).await {
-                Ok(list) => {
-                    let own = organism.spec.autoscaling.enabled;
-                    self.foreign.looked(foreign::find(&list.items, &self.key, own), now);
-                }
-                Err(error) => {
-                    known = false;
-                    self.resources.metrics.api_error("body");
-                    tracing::debug!(organism = %self.key, %error, "cannot look for other autoscalers");
-                    self.foreign.failed(now);
-                }
-            }
-        }
-        // Without their own setting the number would fall to 1, so only where someone else owns it.
-        if scaled && (self.foreign.found().is_some() || !known) {
-            let deployments = children.iter_mut().filter(|it| it.kind == Kind::Deployment);
-            for object in deployments.filter_map(|it| it.object.as_mut()) {
-                if let Some(spec) = object.data["spec"].as_object_mut() {
-                    spec.remove("replicas");
-                }
-            }
-        }
-        self.foreign.wait(sign, now).max(Duration::from_secs(1))
-    }
-
-    /// Lists pods that are not ready, if that is due. Returns the wait until it is due again.
-    async fn look_at_pods(&mut self, uid: &str) -> Option<Duration> {
-        let status = self.resources.index.status(&self.key, uid);
-        let observe = |looks: &mut PodLooks| {
-            looks.observe(status.workload.as_ref(), status.nodes.ready, Instant::now())
-        };
-        if !observe(&mut self.looks)?.is_zero() {
-            return observe(&mut self.looks);
-        }
-        let api: Api<Pod> = Api::namespaced(self.resources.client.clone(), &self.key.namespace);
-        let selector = format!("{ORGANISM_LABEL}={}", self.key.name);
-        let params = ListParams::default().labels(&selector).limit(pods::MAX_PODS);
-        // Infallible: the semaphore is never closed.
-        let permit = self.resources.writers.acquire().await.ok();
-        let list = call("list", &format!("Pods of {}", self.key), api.list(&params)).await;
-        drop(permit);
-        let found = match list {
-            Ok(list) => pods::fault(&list.items, Timestamp::now()),
-            Err(error) => {
-                self.resources.metrics.api_error("body");
-                tracing::debug!(organism = %self.key, %error, "cannot look at the pods");
-                self.looks.found().cloned()
-            }
-        };
-        self.looks.looked(found, Instant::now());
-        observe(&mut self.looks)
-    }
-
     /// Reconciles one object.
-    async fn reconcile_object(&mut self, child: &ChildObject, uid: &str) -> Outcome {
+    async fn reconcile_object(
+        &mut self,
+        child: &ChildObject,
+        uid: &str,
+        enforcing: Option<&Enforcing>,
+    ) -> Outcome {
         let id = (child.kind, child.name.clone());
         let desired = child.object.as_ref().map(hash);
         let (resources, key) = (self.resources.clone(), self.key.clone());
@@ -321,6 +304,11 @@ impl BodyReconciler {
         for _ in 0..MAX_WRITES {
             let now = Instant::now();
             let observed = resources.index.object(&key, &id);
+            let version = resources.index.version(&key, &id).filter(|_| child.kind.is_enforced());
+            if child.kind.is_enforced() && observed.is_some() && enforcing.is_none() {
+                // What the last decision has made of it stays until the ledger tells what that is.
+                return Outcome::NotHeld;
+            }
             let tracked = self.objects.entry(id.clone()).or_default();
             let step = step(desired, observed.as_ref(), tracked.applied.as_ref(), organism);
             let settled = match step {
@@ -340,9 +328,13 @@ impl BodyReconciler {
             if reverts && tracked.fight.wait(now).is_some() {
                 return Outcome::Done;
             }
-            if permit.is_none() {
+            if permit.is_none() && !self.is_urgent(child, enforcing) {
                 // Infallible: the semaphore is never closed.
                 permit = resources.writers.acquire().await.ok();
+            }
+            // After the version was read: a write that comes after the answer would meet another one.
+            if version.is_some() && !self.is_held(enforcing).await {
+                return Outcome::NotHeld;
             }
             let template = rollout::template(child);
             let new_template =
@@ -352,7 +344,7 @@ impl BodyReconciler {
             let done = if waits {
                 self.scale_while_waiting(&writer, child, observed.as_ref(), uid).await
             } else {
-                self.write(&writer, child, &step, desired, reverts).await
+                self.write(&writer, child, &step, version, desired, reverts).await
             };
             match done {
                 Ok(()) if waits => return Outcome::WaitsForRollout,
@@ -379,11 +371,38 @@ impl BodyReconciler {
         Outcome::Done
     }
 
+    /// Whether the object is to be changed by a decision, and is not yet. There are few of these at a time, unlike bodies
+    /// that are made or looked at again after a start.
+    fn is_urgent(&self, child: &ChildObject, enforcing: Option<&Enforcing>) -> bool {
+        let asked = enforcing.map(|it| it.measures).filter(|it| *it != Measures::default());
+        child.kind.is_enforced() && asked.is_some() && self.reported.measures != asked
+    }
+
+    /// Whether writes that another client undoes, or that fail, keep an object from being as it should be.
+    fn is_held_back(&self, child: &ChildObject) -> bool {
+        let tracked = self.objects.get(&(child.kind, child.name.clone()));
+        tracked.is_some_and(|it| it.failure.is_some() || it.fight.wait(Instant::now()).is_some())
+    }
+
+    /// Whether this process still holds the ledger. Where that cannot be told nothing is written, and it is asked again.
+    async fn is_held(&self, enforcing: Option<&Enforcing>) -> bool {
+        let Some(Enforcing { hold, .. }) = enforcing else { return true };
+        match hold.is_ours().await {
+            Ok(held) => held,
+            Err(error) => {
+                self.resources.metrics.api_error("body");
+                tracing::debug!(organism = %self.key, %error, "cannot tell who holds the ledger");
+                false
+            }
+        }
+    }
+
     async fn write(
         &mut self,
         writer: &ObjectWriter<'_>,
         child: &ChildObject,
         step: &Step,
+        version: Option<String>,
         hash: Option<u64>,
         reverts: bool,
     ) -> Result<(), CallError> {
@@ -396,7 +415,8 @@ impl BodyReconciler {
         let now = Instant::now();
         match step {
             Step::Create => {
-                writer.create(desired).await?;
+                // It is as it should be: nothing remains to be applied.
+                tracked.applied = Some(LastApplied::of(&writer.create(desired).await?, hash));
                 if reverts {
                     tracked.fight.reverted(now, ForeignChange::Deleted);
                 }
@@ -409,9 +429,8 @@ impl BodyReconciler {
             Step::Apply { uid } => {
                 let contested = reverts && tracked.fight.is_contested_by_another(now);
                 let drifted = if contested { writer.metadata().await? } else { None };
-                let made = writer.apply(desired, uid, None).await?;
-                let ObservedObject { uid, owned, .. } = ObservedObject::of(&made);
-                tracked.applied = Some(LastApplied { uid, owned, desired: hash });
+                let made = writer.apply(desired, uid, version).await?;
+                tracked.applied = Some(LastApplied::of(&made, hash));
                 if reverts {
                     let entries = |it: Option<_>| it.unwrap_or_default();
                     let drifted = entries(drifted.and_then(|it| it.managed_fields));
@@ -424,8 +443,7 @@ impl BodyReconciler {
                 // With the resourceVersion: nobody else has adopted it since.
                 if metadata.uid.as_ref() == Some(uid) && ObservedObject::of(&metadata).orphan {
                     let made = writer.apply(desired, uid, metadata.resource_version).await?;
-                    let ObservedObject { uid, owned, .. } = ObservedObject::of(&made);
-                    tracked.applied = Some(LastApplied { uid, owned, desired: hash });
+                    tracked.applied = Some(LastApplied::of(&made, hash));
                     tracing::info!(organism = %self.key, object = %object_name(child), "adopted");
                 }
             }

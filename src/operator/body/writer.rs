@@ -38,7 +38,8 @@ impl<'a> ObjectWriter<'a> {
         Ok(found.map(|found| found.metadata))
     }
 
-    pub(super) async fn create(&self, desired: &DynamicObject) -> Result<(), CallError> {
+    /// Creates the object. Returns its metadata.
+    pub(super) async fn create(&self, desired: &DynamicObject) -> Result<ObjectMeta, CallError> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let made = call("create", &self.object, self.api.create(&params, desired)).await?;
         self.observe(&made);
@@ -46,8 +47,8 @@ impl<'a> ObjectWriter<'a> {
         self.convert_to_apply(&made.metadata).await
     }
 
-    /// Turns the fields owned by the creation into applied ones, so that the apply that follows can remove some.
-    pub(super) async fn convert_to_apply(&self, metadata: &ObjectMeta) -> Result<(), CallError> {
+    /// Turns the fields owned by the creation into applied ones, so that an apply that follows can remove some.
+    pub(super) async fn convert_to_apply(&self, metadata: &ObjectMeta) -> Result<ObjectMeta, CallError> {
         let entries = as_applied(metadata.managed_fields.as_deref().unwrap_or_default());
         self.patch(&json!({"metadata": {
             "uid": metadata.uid,
@@ -59,15 +60,16 @@ impl<'a> ObjectWriter<'a> {
 
     /// Changes the number of replicas only.
     pub(super) async fn scale(&self, uid: &str, replicas: u64) -> Result<(), CallError> {
-        self.patch(&json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}})).await
+        self.patch(&json!({"metadata": {"uid": uid}, "spec": {"replicas": replicas}})).await?;
+        Ok(())
     }
 
-    async fn patch(&self, patch: &Value) -> Result<(), CallError> {
+    async fn patch(&self, patch: &Value) -> Result<ObjectMeta, CallError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
         let made =
             call("patch", &self.object, self.api.patch(&self.id.1, &params, &Patch::Merge(patch))).await?;
         self.observe(&made);
-        Ok(())
+        Ok(made.metadata)
     }
 
     /// Applies the object to that with this UID, and this resourceVersion where one is given. Returns the metadata.

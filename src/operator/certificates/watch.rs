@@ -13,6 +13,7 @@ use super::{CA_SECRET, Certificates};
 use crate::operator::call::{CallError, call};
 use crate::operator::failure_log::FailureLog;
 use crate::operator::metrics::Metrics;
+use crate::printable::{NOTE, line};
 
 /// Interval between two looks at the Secret.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -31,7 +32,7 @@ pub async fn keep(
         let event = Event {
             type_: EventType::Warning,
             reason: "AuthorityLost".into(),
-            note: Some(note),
+            note: Some(line(&note, NOTE)),
             action: "Restore".into(),
             secondary: None,
         };

@@ -1,13 +1,14 @@
 //! The certificate issuer: an HTTPS endpoint that signs the certificates of nodes.
 //!
-//! 1. A node connects. The number of connections is limited in total and per source address. The server
-//!    certificate is signed by the mesh CA, which the node already trusts. Each connection serves one request.
+//! 1. A node connects. The number of connections is limited: a newcomer displaces the oldest of the source address that
+//!    has the most. The server certificate is signed by the mesh CA, which the node already trusts. Each connection
+//!    serves one request, which has to arrive soon.
 //! 2. The issuer authenticates the node: the API server reviews its ServiceAccount token, and the issuer reads the
 //!    pod and its ReplicaSet ([`proof`] decides and is pure).
 //! 3. The issuer signs the public key of the request for the pod's identity.
 //!
-//! The port is open to unauthenticated clients. Three limits bound the work that they can cause: the connections
-//! per source, a delay of one second before each refusal, and the number of concurrent token reviews.
+//! The port is open to unauthenticated clients. Three limits bound the work that they can cause: the number of
+//! connections, a delay of one second before each refusal, and the number of concurrent token reviews.
 
 pub mod proof;
 pub mod url;
@@ -26,18 +27,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use futures::TryFutureExt;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Client;
 use kube::api::{Api, PostParams};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::body;
@@ -45,10 +44,11 @@ use super::body::build::{Kind, TOKEN_AUDIENCE};
 use super::call::{CallError, call};
 use super::certificates::{CachedCertificate, Certificates, TRUST_DOMAIN};
 use super::metrics::Metrics;
-use super::registry::Registry;
+use crate::api::Organism;
 use crate::mesh::Identity;
-use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse};
-use crate::net::{ConnectionLimiter, ConnectionPermit, LogLimiter};
+use crate::mesh::certificate_request::{CertificateRequest, CertificateResponse, EXCHANGE_TIMEOUT};
+use crate::net::{self, Connections, LogLimiter, http1, share_of_descriptors};
+use crate::printable;
 use proof::{PodClaim, Refusal};
 use url::{PATH, Url};
 
@@ -56,68 +56,67 @@ use url::{PATH, Url};
 const MAX_BODY_BYTES: usize = 16 * 1024;
 /// Read buffer of a connection; the headers have to fit in it. A token has less than 2 KiB.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
-/// Concurrent connections in total.
+/// Concurrent connections.
 const MAX_CONNECTIONS: usize = 256;
-/// Concurrent connections per source address. All pods of a machine may share the machine's address.
-const MAX_CONNECTIONS_PER_SOURCE: usize = 32;
+/// They take at most this part of the process's descriptors.
+const PART_OF_DESCRIPTORS: usize = 4;
 /// Concurrent token reviews, which bounds the load on the API server.
 const MAX_REVIEWS: usize = 8;
-/// For the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the request and the response, after the handshake.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
+/// From the connection to the end of the request: TLS handshake, headers and body.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// For the wait until fewer than [`MAX_REVIEWS`] are running.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
-/// For all API calls of a review. A node waits 10 s for a response; queue, review and refusal take 9 s at most.
-const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// For all API calls of a review.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(3);
 /// Delay before a refusal is sent. It slows down clients that retry without a pause.
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
-/// Delay after a failed `accept`, which would fail again at once while file descriptors are exhausted.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// For all of it. A node waits longer, so that it learns why it is refused.
+const CONNECTION_TIMEOUT: Duration = REQUEST_TIMEOUT
+    .saturating_add(QUEUE_TIMEOUT)
+    .saturating_add(REVIEW_TIMEOUT)
+    .saturating_add(REFUSAL_DELAY);
+const _: () = assert!(CONNECTION_TIMEOUT.as_millis() < EXCHANGE_TIMEOUT.as_millis());
+/// Longest detail of a refusal in the log. It may quote what the client sent.
+const MAX_DETAIL_BYTES: usize = 300;
 
 /// Serves certificate requests of the nodes.
 pub struct Issuer {
-    client: Client,
-    registry: Arc<Registry>,
+    client: kube::Client,
     bodies: Arc<body::Resources>,
     certificates: Arc<Certificates>,
     metrics: Arc<Metrics>,
     url: Url,
     tls: CachedCertificate<Arc<ServerConfig>>,
-    connections: Arc<ConnectionLimiter>,
-    reviews: Semaphore,
+    reviews: Arc<Semaphore>,
     log_limiter: LogLimiter<(IpAddr, Refusal)>,
 }
 
 /// A client's connection.
 #[derive(Clone)]
-struct Connection {
+struct Client {
     issuer: Arc<Issuer>,
     source: IpAddr,
-    /// Shared with the task that handles the request, which may outlive the connection.
-    _permit: Arc<ConnectionPermit>,
+    /// When its request has to be there.
+    deadline: Instant,
 }
 
 impl Issuer {
     /// Creates the issuer that the nodes of `bodies` reach at `url`.
     #[must_use]
     pub fn new(
-        client: Client,
-        registry: Arc<Registry>,
+        client: kube::Client,
         bodies: Arc<body::Resources>,
         certificates: Arc<Certificates>,
         url: Url,
     ) -> Self {
         Self {
             client,
-            registry,
             metrics: bodies.metrics.clone(),
             bodies,
             certificates,
             url,
             tls: CachedCertificate::default(),
-            connections: Arc::default(),
-            reviews: Semaphore::new(MAX_REVIEWS),
+            reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
             log_limiter: LogLimiter::default(),
         }
     }
@@ -125,22 +124,20 @@ impl Issuer {
     /// Accepts connections and serves each in a task of its own. Never returns.
     pub async fn serve(self, listener: TcpListener) {
         let issuer = Arc::new(self);
+        let connections = Connections::new(share_of_descriptors(PART_OF_DESCRIPTORS, MAX_CONNECTIONS));
         loop {
-            let (stream, source) = match listener.accept().await {
-                Ok((stream, source)) => (stream, source.ip().to_canonical()),
-                // File descriptors are exhausted, or the client has closed the connection already.
-                Err(_) => {
-                    sleep(ACCEPT_RETRY_DELAY).await;
-                    continue;
+            let (stream, source) = net::accept(&listener).await;
+            let source = source.ip();
+            let connection = connections.admit(source).await.0;
+            let client =
+                Client { issuer: issuer.clone(), source, deadline: Instant::now() + REQUEST_TIMEOUT };
+            let issuer = issuer.clone();
+            tokio::spawn(async move {
+                // A certificate is signed at once after the review: until then a connection may have to give way.
+                if connection.run(timeout(CONNECTION_TIMEOUT, client.serve(stream))).await.is_none() {
+                    issuer.record_refusal(source, Refusal::Busy, &"too many connections");
                 }
-            };
-            match issuer.connections.try_acquire(source, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_SOURCE) {
-                Some(permit) => {
-                    let connection = Connection { issuer: issuer.clone(), source, _permit: Arc::new(permit) };
-                    tokio::spawn(connection.serve(stream));
-                }
-                None => issuer.record_refusal(source, Refusal::Busy, &"too many connections"),
-            }
+            });
         }
     }
 
@@ -155,18 +152,21 @@ impl Issuer {
     fn record_refusal(&self, source: IpAddr, refusal: Refusal, detail: &dyn std::fmt::Display) {
         self.metrics.certificate_refused(refusal.as_str());
         if self.log_limiter.allow((source, refusal)) {
+            let detail = printable::line(&detail.to_string(), MAX_DETAIL_BYTES);
             tracing::warn!(%source, reason = refusal.as_str(), "refused a certificate request: {detail}");
         }
     }
 
     /// Returns the certificate, or the refusal for the client and its detail for the log.
     async fn issue(
-        &self,
+        self: &Arc<Self>,
         headers: &HeaderMap,
         body: &mut Body,
+        deadline: Instant,
     ) -> Result<CertificateResponse, (Refusal, String)> {
         let token = bearer_token(headers).ok_or_else(|| without_detail(Refusal::NoToken))?.to_owned();
-        let body = Limited::new(body, MAX_BODY_BYTES).collect().await.map_err(|error| {
+        let body = timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await;
+        let body = body.map_err(|_| without_detail(Refusal::Body))?.map_err(|error| {
             without_detail(if error.is::<LengthLimitError>() { Refusal::TooLong } else { Refusal::Body })
         })?;
         let CertificateRequest { csr } =
@@ -181,13 +181,21 @@ impl Issuer {
     }
 
     /// Returns whose token it is. Waits until fewer than [`MAX_REVIEWS`] are running.
-    async fn authenticate(&self, token: String) -> Result<(PodClaim, Identity), (Refusal, String)> {
-        let permit = timeout(QUEUE_TIMEOUT, self.reviews.acquire()).await;
-        let _permit = permit.map_err(|_| (Refusal::Busy, "too many token reviews are waiting".to_owned()))?;
-        let review = timeout(REVIEW_TIMEOUT, self.review(token)).await;
-        review.unwrap_or_else(|_| {
-            Err((Refusal::Unavailable, "the API calls of the token review timed out".into()))
-        })
+    async fn authenticate(
+        self: &Arc<Self>,
+        token: String,
+    ) -> Result<(PodClaim, Identity), (Refusal, String)> {
+        let permit = timeout(QUEUE_TIMEOUT, self.reviews.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| (Refusal::Busy, "too many token reviews are waiting".to_owned()))?;
+        let issuer = self.clone();
+        // In a task of its own: a client that disconnects does not make room for another review before its own has ended.
+        let review = tokio::spawn(async move {
+            let _permit = permit;
+            timeout(REVIEW_TIMEOUT, issuer.review(token)).await
+        });
+        let unavailable = |what: &str| (Refusal::Unavailable, what.to_owned());
+        let review = review.await.map_err(|_| unavailable("the token review failed"))?;
+        review.unwrap_or_else(|_| Err(unavailable("the API calls of the token review timed out")))
     }
 
     /// Follows the chain from the token to its pod, the pod's ReplicaSet, and the Organism's Deployment.
@@ -205,7 +213,11 @@ impl Issuer {
         let refuse = |refusal: Refusal| (refusal, format!("{}: {refusal}", describe(&claim)));
 
         let key = &claim.organism;
-        let organism = self.registry.uid(key).ok_or_else(|| refuse(Refusal::Organism))?;
+        // Any replica may be asked, whoever holds the organism.
+        let organisms: Api<Organism> = Api::namespaced(client.clone(), &key.namespace);
+        let found = organisms.get_metadata_opt(&key.name);
+        let organism = call("get", &format!("Organism {key}"), found).map_err(failed).await?;
+        let organism = organism.and_then(|it| it.metadata.uid).ok_or_else(|| refuse(Refusal::Organism))?;
         // Before the first lists, a Deployment may exist that the index does not have.
         self.bodies.index.wait_until_listed().await;
         let deployment = self.bodies.index.object(key, &(Kind::Deployment, key.name.to_string()));
@@ -231,27 +243,27 @@ impl Issuer {
     }
 }
 
-impl Connection {
+impl Client {
     /// Performs the handshake and serves one request.
     async fn serve(self, stream: TcpStream) {
         let handshake = async { self.issuer.tls_acceptor()?.accept(stream).await };
-        let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        let stream = match timeout_at(self.deadline, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return self.issuer.record_refusal(self.source, Refusal::Handshake, &error),
             Err(_) => return self.issuer.record_refusal(self.source, Refusal::Handshake, &"timed out"),
         };
+        let left = self.deadline.saturating_duration_since(Instant::now());
         let router = Router::new().route(PATH, post(handle)).with_state(self);
-        let served = http1::Builder::new()
+        let served = http1(MAX_BUFFER_BYTES, left)
             .keep_alive(false)
-            .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-        // A broken or slow connection affects only its client, which retries.
-        let _ = timeout(REQUEST_TIMEOUT, served).await;
+        // A broken connection affects only its client, which retries.
+        let _ = served.await;
     }
 
     async fn respond(self, request: Request) -> Response {
         let (parts, mut body) = request.into_parts();
-        let (refusal, detail) = match self.issuer.issue(&parts.headers, &mut body).await {
+        let (refusal, detail) = match self.issuer.issue(&parts.headers, &mut body, self.deadline).await {
             // Serialization cannot fail: the response holds a single string.
             Ok(issued) => {
                 let body = serde_json::to_string(&issued).unwrap_or_default() + "\n";
@@ -280,10 +292,8 @@ impl Connection {
     }
 }
 
-/// Responds in a task of its own, so that a client that disconnects early keeps its permit until the work is done.
-async fn handle(State(connection): State<Connection>, request: Request) -> Response {
-    let response = tokio::spawn(connection.respond(request)).await;
-    response.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+async fn handle(State(client): State<Client>, request: Request) -> Response {
+    client.respond(request).await
 }
 
 /// Returns the token of the header `Authorization: Bearer TOKEN`.
@@ -302,3 +312,6 @@ fn without_detail(refusal: Refusal) -> (Refusal, String) {
 fn describe(claim: &PodClaim) -> String {
     format!("pod {} of ServiceAccount {}", claim.pod, claim.organism)
 }
+
+#[cfg(test)]
+mod tests;

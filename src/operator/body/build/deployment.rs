@@ -55,12 +55,16 @@ pub fn deployment(organism: &api::Organism, installation: &Installation) -> Depl
 }
 
 /// The operator's own labels take precedence over those of the spec.
-fn pod_metadata(organism: &api::Organism) -> ObjectMeta {
-    let api::PodTemplate { labels: more, annotations, .. } = &organism.spec.nodes.pod_template;
-    let mut all = more.clone();
+pub fn pod_labels(organism: &api::Organism) -> BTreeMap<String, String> {
+    let mut all = organism.spec.nodes.pod_template.labels.clone();
     all.extend(labels(organism));
+    all
+}
+
+fn pod_metadata(organism: &api::Organism) -> ObjectMeta {
+    let annotations = &organism.spec.nodes.pod_template.annotations;
     ObjectMeta {
-        labels: Some(all),
+        labels: Some(pod_labels(organism)),
         annotations: (!annotations.is_empty()).then(|| annotations.clone()),
         ..ObjectMeta::default()
     }

@@ -9,7 +9,11 @@
 //! | Service | `-metrics` | `/metrics` of all pods |
 //! | PodDisruptionBudget | the Organism's | drains evict one pod at a time |
 //! | NetworkPolicy | `-body` | allows what the pods need: mesh, certificates, DNS, and metrics for anyone |
+//! | NetworkPolicy | `-quarantine` | selects the pods while they are isolated, else none |
 //! | HorizontalPodAutoscaler | the Organism's | sets `spec.nodes.replicas` of the Organism |
+//!
+//! Of an Organism that adopts a workload only the NetworkPolicy `-quarantine`, where decisions are acted on, and the
+//! HorizontalPodAutoscaler, which aims at the workload, where the spec asks for one.
 //!
 //! A name that starts with `-` is a suffix of the Organism's name. The Organism owns all objects, so the garbage
 //! collector deletes them after it. The ownerReferences do not set `blockOwnerDeletion`: nobody has to wait for a body,
@@ -36,11 +40,17 @@ use std::net::IpAddr;
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
 use crate::mesh::Injectable;
+use crate::operator::measures::Measures;
+use crate::operator::publisher::adoption::Adopted;
 
 type Labels = BTreeMap<String, String>;
 
 /// Suffix of the mesh Service's name, after the Organism's name.
 pub const MESH_SUFFIX: &str = "-mesh";
+/// Suffix of the name of the policy that allows what the pods need.
+pub const BODY_SUFFIX: &str = "-body";
+/// Suffix of the name of the policy that isolates the pods.
+pub const QUARANTINE_SUFFIX: &str = "-quarantine";
 
 /// Weights that nodes and the operator's mesh peers accept: the widest range that a Genome can set. The operator
 /// enforces the Genome's own range when it commits an injection. As an argument of the nodes, that range would cause
@@ -117,6 +127,12 @@ impl Kind {
         }
     }
 
+    /// Whether the response to decisions changes objects of this kind.
+    #[must_use]
+    pub fn is_enforced(self) -> bool {
+        matches!(self, Self::NetworkPolicy | Self::HorizontalPodAutoscaler)
+    }
+
     /// The plural for messages.
     #[must_use]
     pub fn plural(self) -> &'static str {
@@ -149,28 +165,56 @@ pub struct ChildObject {
     pub object: Option<DynamicObject>,
 }
 
-/// Builds the objects of the body of `organism`, in creation order.
+/// Builds the objects of the body of `organism`, changed by `measures`, in creation order. With a spec.workloadRef the
+/// body is the `adopted` workload; without that too there is none.
 ///
 /// # Errors
 /// Serialization errors, which do not occur in practice because every Kubernetes object serializes to JSON.
 pub fn children(
     organism: &api::Organism,
     installation: &Installation,
+    measures: &Measures,
+    adopted: Option<&Adopted>,
 ) -> Result<Vec<ChildObject>, serde_json::Error> {
-    let autoscaler = match organism.spec.autoscaling.enabled {
-        true => child(&autoscaler::autoscaler(organism))?,
+    let adopts = organism.spec.workload_ref.is_some();
+    let autoscaler = match organism.spec.autoscaling_enabled() && (!adopts || adopted.is_some()) {
+        true => child(&autoscaler::autoscaler(organism, measures, adopted))?,
         false => ChildObject { kind: Kind::HorizontalPodAutoscaler, name: organism.name_any(), object: None },
     };
-    Ok(vec![
+    let own = vec![
         child(&access::ca_config_map(organism, installation))?,
         child(&access::service_account(organism))?,
         child(&services::mesh_service(organism))?,
         child(&services::metrics_service(organism))?,
-        child(&access::network_policy(organism, installation))?,
+        // What cuts the pods off comes first: time counts there.
+        child(&access::quarantine_policy(organism, installation, measures.isolated))?,
+        child(&access::network_policy(organism, installation, measures.isolated))?,
         child(&deployment::deployment(organism, installation))?,
         child(&access::pod_disruption_budget(organism))?,
         autoscaler,
-    ])
+    ];
+    if !adopts {
+        return Ok(own);
+    }
+    let enforces = organism.spec.response_mode() == api::ResponseMode::Enforce;
+    let quarantine = match adopted.filter(|_| enforces) {
+        Some(adopted) => {
+            child(&access::adopted_quarantine_policy(organism, adopted, measures.isolated))?.object
+        }
+        None => None,
+    };
+    // What it had before it adopted a workload goes.
+    let quarantine_name = format!("{}{QUARANTINE_SUFFIX}", organism.name_any());
+    Ok(own
+        .into_iter()
+        .map(|it| match it.kind {
+            Kind::HorizontalPodAutoscaler => it,
+            Kind::NetworkPolicy if it.name == quarantine_name => {
+                ChildObject { object: quarantine.clone(), ..it }
+            }
+            _ => ChildObject { object: None, ..it },
+        })
+        .collect())
 }
 
 /// Converts a typed object. The [`Kind`] follows from the type.
@@ -187,7 +231,8 @@ where
 }
 
 /// Selects the pods of an Organism. No other pods of its namespace have this label.
-fn selector(organism: &api::Organism) -> Labels {
+#[must_use]
+pub fn selector(organism: &api::Organism) -> Labels {
     [(ORGANISM_LABEL.to_owned(), organism.name_any())].into()
 }
 
@@ -207,6 +252,12 @@ fn labels(organism: &api::Organism) -> Labels {
         labels.insert(format!("app.kubernetes.io/{name}"), value.to_owned());
     }
     labels
+}
+
+/// The labels of the pods.
+#[must_use]
+pub fn pod_labels(organism: &api::Organism) -> Labels {
+    deployment::pod_labels(organism)
 }
 
 /// Metadata of the object whose name is that of the Organism followed by `suffix`.

@@ -32,7 +32,7 @@ fn installation() -> Installation {
 
 /// Builds the body and returns the object of this kind and name as JSON.
 fn build(spec: Value, kind: Kind, name: &str) -> Value {
-    let children = children(&organism(spec), &installation()).unwrap();
+    let children = children(&organism(spec), &installation(), &Measures::default(), None).unwrap();
     let found = children.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
     serde_json::to_value(found.object.unwrap()).unwrap()
 }
@@ -43,13 +43,14 @@ fn pod_spec(spec: Value) -> Value {
 
 #[test]
 fn every_object_is_owned_and_labelled() {
-    let children = children(&organism(json!({})), &installation()).unwrap();
+    let children = children(&organism(json!({})), &installation(), &Measures::default(), None).unwrap();
     let names: Vec<_> = children.iter().map(|it| (it.kind, it.name.as_str())).collect();
     let expected = [
         (Kind::ConfigMap, "venom-mesh-ca"),
         (Kind::ServiceAccount, "venom"),
         (Kind::Service, "venom-mesh"),
         (Kind::Service, "venom-metrics"),
+        (Kind::NetworkPolicy, "venom-quarantine"),
         (Kind::NetworkPolicy, "venom-body"),
         (Kind::Deployment, "venom"),
         (Kind::PodDisruptionBudget, "venom"),
@@ -228,7 +229,13 @@ fn autoscaler_targets_the_organism_with_the_default_behaviour() {
     for direction in ["scaleUp", "scaleDown"] {
         assert_eq!(tolerant["behavior"][direction]["tolerance"], "0.05", "{direction}");
     }
-    let children = children(&organism(json!({"autoscaling": {"enabled": false}})), &installation()).unwrap();
+    let children = children(
+        &organism(json!({"autoscaling": {"enabled": false}})),
+        &installation(),
+        &Measures::default(),
+        None,
+    )
+    .unwrap();
     let autoscaler = children.iter().find(|it| it.kind == Kind::HorizontalPodAutoscaler).unwrap();
     assert_eq!(autoscaler.object, None, "disabled");
 }
@@ -282,8 +289,11 @@ fn operator_pods() -> Value {
 fn an_operator_at_an_address_is_allowed_as_well() {
     for (address, cidr) in [("192.0.2.7", "192.0.2.7/32"), ("fd00::7", "fd00::7/128")] {
         let issuer_address = Some(address.parse().unwrap());
-        let policy =
-            access::network_policy(&organism(json!({})), &Installation { issuer_address, ..installation() });
+        let policy = access::network_policy(
+            &organism(json!({})),
+            &Installation { issuer_address, ..installation() },
+            false,
+        );
         let spec = serde_json::to_value(policy.spec.unwrap()).unwrap();
         let operator = [operator_pods(), json!({"ipBlock": {"cidr": cidr}})];
         assert_eq!(spec["ingress"][0]["from"].as_array().unwrap()[1..], operator);
@@ -296,4 +306,110 @@ fn drains_evict_unhealthy_pods() {
     let budget = build(json!({}), Kind::PodDisruptionBudget, "venom")["spec"].take();
     assert_eq!(budget["maxUnavailable"], 1);
     assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
+}
+
+fn build_with(measures: Measures, kind: Kind, name: &str) -> Value {
+    let children = children(&organism(json!({})), &installation(), &measures, None).unwrap();
+    let found = children.into_iter().find(|it| it.kind == kind && it.name == name).unwrap();
+    serde_json::to_value(found.object.unwrap()).unwrap()
+}
+
+#[test]
+fn isolated_pods_are_selected_by_the_quarantine_and_admit_only_peers_and_the_operator() {
+    let free = |name| build_with(Measures::default(), Kind::NetworkPolicy, name);
+    let isolated = Measures { isolated: true, ..Measures::default() };
+    let isolated = |name| build_with(isolated, Kind::NetworkPolicy, name);
+    let selector = json!({"matchLabels": {ORGANISM_LABEL: "venom"}});
+    assert_eq!(isolated("venom-quarantine")["spec"]["podSelector"], selector);
+    assert_eq!(isolated("venom-body")["spec"]["podSelector"], selector);
+    // Policies add up: what one of the two allows is allowed.
+    assert_eq!(isolated("venom-quarantine")["spec"], isolated("venom-body")["spec"]);
+    let ingress = &isolated("venom-body")["spec"]["ingress"];
+    assert_eq!(ingress.as_array().unwrap().len(), 1);
+    assert_eq!(ingress[0]["ports"], json!([{"port": 9000, "protocol": "TCP"}]));
+    assert_eq!(free("venom-body")["spec"]["ingress"][1]["ports"][0]["port"], 8000);
+    let of_none = &free("venom-quarantine")["spec"]["podSelector"]["matchLabels"];
+    let pods = pod_labels(&organism(json!({})));
+    assert!(of_none.as_object().unwrap().iter().any(|(name, _)| !pods.contains_key(name)), "{of_none}");
+}
+
+#[test]
+fn measures_limit_the_autoscaler_and_change_nothing_else_of_it() {
+    use crate::operator::measures::ScalingLimit;
+    let of = |scaling, utilization| {
+        build_with(Measures { scaling, utilization, isolated: false }, Kind::HorizontalPodAutoscaler, "venom")
+    };
+    let free = of(ScalingLimit::Free, None);
+    for (limit, up, down) in
+        [(ScalingLimit::NoScaleDown, "Max", "Disabled"), (ScalingLimit::Frozen, "Disabled", "Disabled")]
+    {
+        let mut limited = of(limit, None);
+        let behavior = &mut limited["spec"]["behavior"];
+        assert_eq!(behavior["scaleUp"]["selectPolicy"].take(), up);
+        assert_eq!(behavior["scaleDown"]["selectPolicy"].take(), down);
+        behavior["scaleUp"]["selectPolicy"] = "Max".into();
+        behavior["scaleDown"]["selectPolicy"] = "Max".into();
+        assert_eq!(limited, free);
+    }
+    let target = |it: &Value| {
+        it["spec"]["metrics"][0]["containerResource"]["target"]["averageUtilization"].as_u64().unwrap()
+    };
+    assert_eq!((target(&free), target(&of(ScalingLimit::Free, Some(55)))), (50, 55));
+}
+
+fn adopted() -> Adopted {
+    let selector = json!({
+        "matchLabels": {"app": "shop"}, "matchExpressions": [{"key": "tier", "operator": "In", "values": ["web", "api"]}],
+    });
+    Adopted {
+        kind: api::WorkloadKind::StatefulSet,
+        name: "shop".into(),
+        uid: "4".into(),
+        selector: serde_json::from_value(selector).unwrap(),
+        labels: Labels::new(),
+        ready: 1,
+        replicas: 1,
+        workload: crate::operator::publisher::body::Workload::default(),
+    }
+}
+
+/// Nothing of the operator's stands beside an adopted workload, except what a decision is acted on with, and what the spec
+/// asks for.
+#[test]
+fn an_adopted_workload_gets_no_more_than_a_policy_and_an_autoscaler() {
+    let reference = json!({"kind": "StatefulSet", "name": "shop"});
+    let built = |more: Value, adopted: Option<&Adopted>| {
+        let mut spec = more;
+        spec["workloadRef"] = reference.clone();
+        let children = children(&organism(spec), &installation(), &Measures::default(), adopted).unwrap();
+        assert_eq!(children.len(), 9, "what it had before goes");
+        let left = children.into_iter().filter(|it| it.object.is_some());
+        left.map(|it| format!("{} {}", it.kind.resource().kind, it.name)).collect::<Vec<_>>()
+    };
+    let none = Vec::<String>::new();
+    let enforce = || json!({"response": {"mode": "Enforce"}});
+    let scaled = || json!({"autoscaling": {"enabled": true}});
+    assert_eq!(built(json!({}), Some(&adopted())), none);
+    assert_eq!(built(enforce(), Some(&adopted())), ["NetworkPolicy venom-quarantine"]);
+    assert_eq!(built(scaled(), Some(&adopted())), ["HorizontalPodAutoscaler venom"]);
+    for spec in [json!({}), enforce(), scaled()] {
+        assert_eq!(built(spec, None), none, "it is not the body");
+    }
+}
+
+#[test]
+fn the_policy_of_an_adopted_workload_selects_its_pods_and_leaves_them_dns() {
+    let policy = |isolated| {
+        let policy = access::adopted_quarantine_policy(&organism(json!({})), &adopted(), isolated);
+        serde_json::to_value(policy).unwrap()["spec"].take()
+    };
+    let (isolated, free) = (policy(true), policy(false));
+    assert_eq!(isolated["podSelector"], serde_json::to_value(adopted().selector).unwrap());
+    assert_eq!(free["podSelector"]["matchLabels"].as_object().unwrap().len(), 2, "a label that no pod has");
+    assert_eq!(isolated["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(isolated["ingress"], json!([]));
+    let egress = isolated["egress"].as_array().unwrap();
+    assert_eq!(egress.len(), 1);
+    let ports: Vec<_> = egress[0]["ports"].as_array().unwrap().iter().map(|it| it["port"].clone()).collect();
+    assert_eq!(ports, [53, 53, 5353, 5353]);
 }

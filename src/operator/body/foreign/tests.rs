@@ -10,7 +10,8 @@ fn autoscaler(name: &str, api_version: &str, kind: &str, target: &str) -> Value 
 }
 
 fn found(object: Value, with_own: bool) -> Option<String> {
-    find(&[serde_json::from_value(object).unwrap()], &Key::new("team-a", "venom"), with_own)
+    let organism = with_own.then_some("venom");
+    find(&[serde_json::from_value(object).unwrap()], ("Deployment", "venom"), organism)
 }
 
 #[test]

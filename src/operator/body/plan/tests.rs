@@ -11,6 +11,7 @@ fn observed() -> ObservedObject {
         created: false,
         scaled: false,
         template: None,
+        applied: None,
     }
 }
 
