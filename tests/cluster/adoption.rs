@@ -14,15 +14,35 @@ async fn uids(world: &World) -> BTreeMap<(String, String), Option<String>> {
     world.body().await.into_iter().map(|(which, object)| (which, object.uid())).collect()
 }
 
+/// Waits until the garbage collector watches Genomes. It looks for new kinds every 30 s, and until then it takes a
+/// Genome of an Organism deleted with `--cascade=orphan` for no orphan, but for what that Organism has left behind.
+async fn the_collector_knows_genomes(world: &World) {
+    let left = json!({
+        "metadata": {
+            "name": "left", "ownerReferences": [{
+                "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000002",
+            }],
+        },
+        "spec": {},
+    });
+    world.genomes.create(&PostParams::default(), &serde_json::from_value(left).unwrap()).await.unwrap();
+    eventually("a Genome without an owner to be collected", async || {
+        let found = world.genomes.get_metadata_opt("left").await.map_err(|error| error.to_string())?;
+        found.map_or(Ok(()), |_| Err("it is there".into()))
+    })
+    .await;
+}
+
 /// `kubectl delete org venom --cascade=orphan`, then apply: body and Genome are taken up again, none is made anew.
 #[tokio::test]
 async fn orphans_are_adopted() {
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
         world.there_are_pods(5).await;
         world.beating("venom").await;
+        the_collector_knows_genomes(&world).await;
         let (before, genome) = (uids(&world).await, world.genomes.get("venom").await.unwrap().uid());
 
         let orphan =
@@ -61,13 +81,13 @@ async fn an_orphan_that_is_not_wanted_is_deleted() {
     in_world(async |world| {
         let _operator = world.operator_with_bodies("alpha", &[]);
         world.create::<Organism>("venom", Value::Null).await;
-        world.whole(8).await;
+        world.whole(9).await;
         let orphan =
             DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
         world.organisms.delete("venom", &orphan).await.unwrap();
         world.gone("venom").await;
         world.create::<Organism>("venom", json!({"autoscaling": {"enabled": false}})).await;
-        world.whole(7).await;
+        world.whole(8).await;
     })
     .await;
 }
@@ -98,7 +118,7 @@ async fn what_the_garbage_collector_is_about_to_delete_is_waited_for() {
         assert_eq!(condition(&world.status("venom").await, "BodyAvailable").1, "Progressing");
         let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         accounts.patch("venom", &PatchParams::default(), &none).await.unwrap();
-        world.whole(8).await;
+        world.whole(9).await;
         let taken = ("False".to_owned(), "NameTaken".to_owned());
         assert_ne!(condition(&world.status("venom").await, "BodyAvailable"), taken);
     })
