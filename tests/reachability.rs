@@ -1,5 +1,5 @@
-//! Which actions can be decided: three of the five with the default thresholds, all five with
-//! `examples/adaptive.yaml`. The formulas are fixed by the mission; the thresholds are up to the user.
+//! Which actions can be decided: with the default thresholds never APPLY_BALANCE, and APPLY_OPTIMIZE only after the
+//! anomalies have changed; all five with `examples/adaptive.yaml`. The formulas are fixed by the mission; the thresholds are up to the user.
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::collections::BTreeSet;
@@ -47,10 +47,11 @@ impl Organism {
     }
 }
 
-/// Follows from the formulas: O is at most 0.9 after a beat and gain = 0.12·O, so O·gain ≤ 0.0972. conserve is at most
+/// Follows from the formulas: while E rests at 0.1 or O is near 0.9 from the start, O is at most 0.9 after a beat and gain =
+/// 0.12·O, so O·gain ≤ 0.0972. conserve is at most
 /// 0.5, and B starts at 0.25 and exceeds it only while O decreases.
 #[test]
-fn the_default_thresholds_never_decide_balance_or_optimize() {
+fn with_anomalies_that_stay_the_default_thresholds_decide_neither_balance_nor_optimize() {
     let mut seen = BTreeSet::new();
     let (mut gain, mut stability) = (0.0_f64, 0.0_f64);
     for p in [1, 2, 3, 5, 10, 100, 1000] {
@@ -73,6 +74,19 @@ fn the_default_thresholds_never_decide_balance_or_optimize() {
     assert_eq!(seen, [Action::Quarantine, Action::Alert, Action::Noop].into());
     assert!(gain <= 0.0972 + 1e-12, "{gain}");
     assert!(stability < 0.14, "{stability}");
+}
+
+/// After a long calm R and B are nearly 0. A threat just above 0.5 then lowers E to 0.05, so O is up to 0.9/0.95.
+#[test]
+fn a_little_threat_after_a_long_calm_decides_optimize_with_the_default_thresholds() {
+    let mut organism = Organism::new(Genome::default(), Config::default(), 0.0042);
+    assert_eq!(organism.actions(2_000), [Action::Noop]);
+    organism.set_anoms(2);
+    let beats: Vec<_> = (0..200).map(|_| organism.beat()).collect();
+    let optimized = beats.iter().filter(|it| it.action == Action::ApplyOptimize).count();
+    let gain = beats.iter().filter_map(|it| it.details).map(|it| it.opt_gain).fold(0.0, f64::max);
+    assert!(optimized > 0, "the largest gain is {gain}");
+    assert!(gain <= 0.12 * (0.9_f64 / 0.95).powi(2) + 1e-12, "{gain}");
 }
 
 fn adaptive() -> Organism {
