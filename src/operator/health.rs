@@ -11,10 +11,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::beater::Beater;
 use super::metrics::Metrics;
 use crate::net;
+use crate::printable::{LINE, line};
 
 /// What a watch lists, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,7 +174,13 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(health);
     let listener = net::bind(address).await?;
-    axum::serve(listener, app).with_graceful_shutdown(shutdown).await
+    let stop = CancellationToken::new();
+    let server = net::HttpServer::new(stop.clone());
+    tokio::join!(server.serve(listener, app), async {
+        shutdown.await;
+        stop.cancel();
+    });
+    Ok(())
 }
 
 async fn healthz(State(health): State<Health>) -> (StatusCode, &'static str) {
@@ -190,7 +198,7 @@ async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> (Sta
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing + "\n"),
     };
     if query.is_some_and(|query| query.split('&').any(|it| it == "verbose" || it.starts_with("verbose="))) {
-        text.extend(health.readiness.verbose().into_iter().map(|line| line + "\n"));
+        text.extend(health.readiness.verbose().iter().map(|told| line(told, LINE) + "\n"));
     }
     (status, text)
 }
@@ -198,12 +206,12 @@ async fn readyz(State(health): State<Health>, RawQuery(query): RawQuery) -> (Sta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::budget::Budget;
+    use crate::operator::budget::{Budget, Limits};
     use crate::organism::cores::Cores;
 
     fn health() -> Health {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let budget = Arc::new(Budget::for_tests());
+        let budget = Arc::new(Budget::new(&Limits::for_tests()));
         let beater = Beater::start(Cores::default(), budget, metrics.clone()).unwrap();
         Health { metrics, beater: Arc::new(beater), readiness: Arc::default() }
     }

@@ -23,6 +23,10 @@ pub struct Metrics {
     deviation: Histogram,
     decisions: IntCounterVec,
     organisms: IntGauge,
+    quarantined: IntGauge,
+    enforcements: IntCounterVec,
+    sensed: IntCounterVec,
+    enforcement_seconds: Histogram,
     commit_failing: IntGauge,
     slowdown: Gauge,
     commits: IntCounterVec,
@@ -32,6 +36,7 @@ pub struct Metrics {
     status_writes: IntCounter,
     segments_lost: IntCounter,
     restarts: IntCounterVec,
+    takeovers: IntCounterVec,
     watch_failures: IntCounterVec,
     watches_failing: IntGauge,
     authority_lost: IntCounter,
@@ -53,8 +58,19 @@ impl Metrics {
             register_histogram_with_registry!(name, help, buckets.to_vec(), registry)
         };
         let organisms = register_int_gauge_with_registry!(
-            "venom_organisms",
-            "Organisms whose ledger this operator holds.",
+            "venom_held_organisms",
+            "Organisms that this replica holds.",
+            registry
+        )?;
+        let quarantined = register_int_gauge_with_registry!(
+            "venom_quarantined",
+            "Organisms whose pods are isolated by this operator.",
+            registry
+        )?;
+        let enforcements = register_int_counter_vec_with_registry!(
+            "venom_enforcements_total",
+            "Changes of what is done about decisions, by action, change, mode and result (Done, or why not).",
+            &["action", "change", "mode", "result"],
             registry
         )?;
         let commit_failing = register_int_gauge_with_registry!(
@@ -88,6 +104,18 @@ impl Metrics {
                 "action",
             )?,
             organisms,
+            quarantined,
+            enforcements,
+            sensed: counters(
+                "venom_sensed_total",
+                "Observations of sensors, by kind, suppressed ones included.",
+                "kind",
+            )?,
+            enforcement_seconds: histogram(
+                "venom_enforcement_seconds",
+                "From the commit of a decision to the last write of its response.",
+                &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0],
+            )?,
             slowdown,
             commit_failing,
             commits: counters("venom_commits_total", "Commits, urgent or calm.", "kind")?,
@@ -106,6 +134,11 @@ impl Metrics {
             restarts: counters(
                 "venom_organism_restarts_total",
                 "Runs of an organism that ended and are started again, by reason: fenced, panic, failed.",
+                "reason",
+            )?,
+            takeovers: counters(
+                "venom_takeovers_total",
+                "Organisms that this replica began to hold, by reason: new, restart, released, expired.",
                 "reason",
             )?,
             watch_failures: counters(
@@ -154,6 +187,26 @@ impl Metrics {
     /// Sets the number of running engines.
     pub fn organisms(&self, count: usize) {
         self.organisms.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Sets the number of organisms whose pods are isolated.
+    pub fn quarantined(&self, count: usize) {
+        self.quarantined.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a change of what is done about decisions.
+    pub fn enforced(&self, action: &str, change: &str, mode: &str, result: &str) {
+        self.enforcements.with_label_values(&[action, change, mode, result]).inc();
+    }
+
+    /// Counts an observation of a sensor.
+    pub fn sensed(&self, kind: &str) {
+        self.sensed.with_label_values(&[kind]).inc();
+    }
+
+    /// Observes how long a response took.
+    pub fn enforcement_seconds(&self, took: Duration) {
+        self.enforcement_seconds.observe(took.as_secs_f64());
     }
 
     /// Counts an organism whose entries cannot be committed (1), or can again (-1).
@@ -216,6 +269,11 @@ impl Metrics {
     /// A run of an organism ended for this reason and is started again.
     pub fn restarted(&self, reason: &str) {
         self.restarts.with_label_values(&[reason]).inc();
+    }
+
+    /// This replica begins to hold an organism, for this reason.
+    pub fn took_over(&self, reason: &str) {
+        self.takeovers.with_label_values(&[reason]).inc();
     }
 
     /// The text of `/metrics`.

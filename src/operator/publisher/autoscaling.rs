@@ -17,6 +17,8 @@ pub enum Autoscaling {
     NoBody,
     /// spec.autoscaling.enabled is false.
     Disabled,
+    /// It is not true for an adopted workload, which is scaled as it was before.
+    LeftAlone,
     /// This field manager sets spec.nodes.replicas, which undoes the autoscaler.
     Contested(Contestant),
     /// The HorizontalPodAutoscaler does.
@@ -63,7 +65,14 @@ impl Autoscaling {
         let has_scaled = scaling.is_some_and(|it| it.has_scaled);
         match contestant(organism, has_scaled) {
             _ if !has_body => Self::NoBody,
-            _ if !organism.spec.autoscaling.enabled => Self::Disabled,
+            _ if organism.spec.workload_ref.is_some() => {
+                if organism.spec.autoscaling_enabled() {
+                    Self::Active
+                } else {
+                    Self::LeftAlone
+                }
+            }
+            _ if !organism.spec.autoscaling_enabled() => Self::Disabled,
             Some(contestant) => Self::Contested(contestant),
             None => Self::Active,
         }
@@ -86,14 +95,21 @@ impl Autoscaling {
                 "False",
                 "ForeignAutoscaler",
                 format!(
-                    "{foreign}; its number of pods is left as it is. Delete it, or let it scale the Organism and set \
-                 spec.autoscaling.enabled: false."
+                    "{foreign}; its number of pods is left as it is. Delete it, or set spec.autoscaling.enabled: false \
+                     and, where the operator makes the pods, let it scale the Organism."
                 ),
             ),
             (Self::Disabled, None) => (
                 "False",
                 "Disabled",
                 "spec.autoscaling.enabled is false; set spec.nodes.replicas yourself.".into(),
+            ),
+            (Self::LeftAlone, None) => (
+                "False",
+                "Disabled",
+                "The workload is scaled as it was before; with spec.autoscaling.enabled: true the operator makes an \
+                 autoscaler for it."
+                    .into(),
             ),
             (Self::Contested(contestant), None) => ("False", "ReplicasContested", contestant.message()),
             (Self::Active, None) => return active(scaling),
@@ -103,7 +119,7 @@ impl Autoscaling {
 }
 
 fn active(scaling: Option<&Scaling>) -> (&'static str, String, String) {
-    let sets = "A HorizontalPodAutoscaler sets spec.nodes.replicas";
+    let sets = "A HorizontalPodAutoscaler sets the number of pods";
     match scaling {
         None => ("True", "Active".into(), format!("{sets}.")),
         Some(Scaling { active: false, reason, message, .. }) => {
@@ -142,12 +158,11 @@ impl Scaling {
         let able = of("AbleToScale").filter(|it| it["status"] == "False");
         let active = able.or_else(|| of("ScalingActive"))?;
         let metrics = status["currentMetrics"].as_array().into_iter().flatten();
-        let cpu = metrics.filter(|it| it["containerResource"]["name"] == "cpu");
+        let resource = |it: &Value| [it["containerResource"].clone(), it["resource"].clone()];
+        let mut cpu = metrics.flat_map(resource).filter(|it| it["name"] == "cpu");
         Some(Self {
             desired: status["desiredReplicas"].as_u64().unwrap_or_default(),
-            cpu: cpu
-                .filter_map(|it| it["containerResource"]["current"]["averageUtilization"].as_u64())
-                .next(),
+            cpu: cpu.find_map(|it| it["current"]["averageUtilization"].as_u64()),
             active: active["status"] == "True",
             has_scaled: status["lastScaleTime"].is_string(),
             reason: text(&active["reason"]),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Words of the cluster that are longer than this are cut: a webhook may send anything.
-const MAX_WORDS: usize = 1000;
+use crate::operator::measures::Measures;
+use crate::printable::{QUOTE, line};
 
 /// The Deployment of a body, as the cluster reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Workload {
     pub wanted: u64,
     /// Whether pods of an earlier template are being replaced, or the wanted number is not there yet.
     pub rolling: bool,
+    /// Whether pods of an earlier template are being replaced; none while its controller has not seen the spec.
+    pub replaces: Option<bool>,
     /// Whether it has made no progress for its progressDeadlineSeconds.
     pub stalled: bool,
     /// Why its pods are refused, in the API server's words.
@@ -21,7 +23,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Parses a Deployment; none for another object.
+    /// Parses a Deployment or StatefulSet; none for another object.
     #[must_use]
     pub fn of(generation: Option<i64>, object: &Value) -> Option<Self> {
         let wanted = object["spec"]["replicas"].as_u64()?;
@@ -33,10 +35,16 @@ impl Workload {
         };
         let observed = status["observedGeneration"].as_i64() >= generation;
         let updated = number("updatedReplicas");
+        let strategy = &object["spec"]["updateStrategy"];
+        // Pods that nobody replaces: of a paused Deployment, and of a StatefulSet below its partition.
+        let left_alone = object["spec"]["paused"] == true || strategy["type"] == "OnDelete";
+        let kept = strategy["rollingUpdate"]["partition"].as_u64().unwrap_or_default();
+        let replaced = updated.saturating_add(kept) < number("replicas") && !left_alone;
         let refusal = condition("ReplicaFailure", "True");
         Some(Self {
             wanted,
-            rolling: !observed || updated < wanted || updated < number("replicas"),
+            rolling: !observed || replaced || (updated.saturating_add(kept) < wanted && !left_alone),
+            replaces: observed.then_some(replaced),
             stalled: condition("Progressing", "False")
                 .is_some_and(|it| it["reason"] == "ProgressDeadlineExceeded"),
             refusal: refusal.map(|it| it["message"].as_str().unwrap_or_default().to_owned()),
@@ -53,6 +61,13 @@ pub struct Body {
     pub waits_for_rollout: bool,
     /// Objects of a deleted Organism of this name that the garbage collector has not deleted yet.
     pub uncollected: Vec<ObjectName>,
+    /// UID of the Deployment; none before it exists.
+    pub workload: Option<String>,
+    /// What the response to a decision has changed in all objects that it concerns; none while they are not all as it
+    /// asks for.
+    pub measures: Option<Measures>,
+    /// Hash of the objects as they were applied; none while they are not all as they should be.
+    pub applied: Option<String>,
     /// An autoscaler of someone else that scales the nodes, as messages name it.
     pub foreign_autoscaler: Option<String>,
 }
@@ -133,8 +148,10 @@ pub enum PodFaultKind {
     Unschedulable,
     /// The pod has ended: evicted, or refused by the kubelet.
     PodFailed,
-    /// The container runs and its readiness probe fails: it has no certificate.
+    /// The container of a node runs and its readiness probe fails: it has no certificate.
     NoCertificate,
+    /// The container of an adopted pod runs and its readiness probe fails.
+    NotReady,
 }
 
 impl PodFaultKind {
@@ -148,6 +165,7 @@ impl PodFaultKind {
             Self::Unschedulable => "Unschedulable",
             Self::PodFailed => "PodFailed",
             Self::NoCertificate => "NoCertificate",
+            Self::NotReady => "NotReady",
         }
     }
 }
@@ -236,6 +254,9 @@ fn pods(PodFault { kind, pod, others, words }: &PodFault) -> String {
             "Pod {pod}{others} runs and is not ready: it has no valid certificate, or the kubelet cannot reach its \
              /readyz. Its log says why: kubectl logs {pod}"
         ),
+        PodFaultKind::NotReady => {
+            format!("Pod {pod}{others} runs and is not ready. Its events say why: kubectl describe pod {pod}")
+        }
         PodFaultKind::CrashLoop => {
             format!("Pod {pod}{others}: {}. See kubectl logs {pod} --previous", sentence(words))
         }
@@ -243,21 +264,19 @@ fn pods(PodFault { kind, pod, others, words }: &PodFault) -> String {
     }
 }
 
-/// `words` without the full stop at their end, cut where they are too long.
+/// `words` of the cluster without the full stop at their end: a webhook may send anything.
 fn sentence(words: &str) -> String {
-    let words = words.trim().trim_end_matches('.');
-    match words.char_indices().nth(MAX_WORDS) {
-        Some((end, _)) => format!("{}…", &words[..end]),
-        None => words.to_owned(),
-    }
+    line(words.trim().trim_end_matches('.'), QUOTE)
 }
 
-/// Status, reason and message of the condition, for a body with this number of ready nodes.
+/// Status, reason and message of the condition, for a body with this number of ready nodes, or of ready pods where it is
+/// `adopted`.
 #[must_use]
 pub fn condition(
     body: &Body,
     workload: Option<&Workload>,
     ready: u64,
+    adopted: bool,
 ) -> (&'static str, &'static str, String) {
     let mut faults: Vec<_> = body.faults.iter().map(|it| (it.reason(), it.message())).collect();
     if let Some(words) = workload.and_then(|it| it.refusal.as_ref()) {
@@ -268,7 +287,9 @@ pub fn condition(
     }
     let count = match workload {
         None => String::new(),
+        Some(Workload { wanted: 0, .. }) if adopted => "No pod is wanted: its spec.replicas is 0.".into(),
         Some(Workload { wanted: 0, .. }) => "No node is wanted: spec.nodes.replicas is 0.".into(),
+        Some(Workload { wanted, .. }) if adopted => format!("{ready} of {wanted} pods are ready."),
         Some(Workload { wanted, .. }) => format!("{ready} of {wanted} nodes are ready."),
     };
     let (status, reason, more) = match faults.first() {

@@ -4,10 +4,14 @@ use kube::runtime::events::{Event, EventType};
 
 use super::autoscaling::Scaling;
 use crate::api;
+use crate::printable::{NOTE, line};
 
 /// Reasons that are no news.
 const WAITING: [&str; 6] =
     ["WaitingForFirstCommit", "Progressing", "WaitingForRollout", "NoBody", "NoNodes", "Connecting"];
+
+/// Kubernetes' bound of an Event's reason.
+const REASON: usize = 128;
 
 /// The Events that the change from `before` to `next` is worth; none for most changes.
 #[must_use]
@@ -23,7 +27,8 @@ pub fn events(
 }
 
 fn new_event(type_: EventType, reason: &str, note: String) -> Event {
-    Event { type_, reason: reason.into(), note: Some(note), action: "Beat".into(), secondary: None }
+    let (reason, note) = (line(reason, REASON), line(&note, NOTE));
+    Event { type_, reason, note: Some(note), action: "Beat".into(), secondary: None }
 }
 
 fn condition_events(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Vec<Event> {
@@ -31,11 +36,24 @@ fn condition_events(before: &api::OrganismStatus, next: &api::OrganismStatus) ->
     let state = |status: &api::OrganismStatus, kind: &str| {
         status.conditions.iter().find(|it| it.type_ == kind).map(|it| (it.status.clone(), it.reason.clone()))
     };
-    for kind in ["LedgerIntact", "CoresHealthy", "Ready", "Beating", "BodyAvailable", "MeshReachable"] {
+    for kind in [
+        "LedgerIntact",
+        "CoresHealthy",
+        "Ready",
+        "Beating",
+        "BodyAvailable",
+        "Adopted",
+        "MeshReachable",
+        "Sensing",
+        "Quarantined",
+    ] {
         let now = state(next, kind);
         // Every organism starts with a take-over, and every change of its pods takes a while: that is no news.
         let waits = now.as_ref().is_some_and(|(_, reason)| WAITING.contains(&reason.as_str()));
-        let bad = now.as_ref().is_some_and(|(status, _)| status == "False");
+        let bad = now.as_ref().is_some_and(|(status, reason)| match kind {
+            "Quarantined" => !["Clear", "Observed"].contains(&reason.as_str()),
+            _ => status == "False",
+        });
         let condition = next.conditions.iter().find(|it| it.type_ == kind);
         if now != state(before, kind)
             && !waits

@@ -5,6 +5,7 @@
 //! | [`report`] | what is known of an organism |
 //! | [`autoscaling`] | who sets the number of nodes (pure) |
 //! | [`body`], [`mesh`] | whether the nodes are ready, and whether they can be reached (pure) |
+//! | [`response`], [`sensing`] | what is done about decisions, whether all is sensed (pure) |
 //! | [`blind`] | what is not known because a watch fails (pure) |
 //! | [`status`] | the statuses made from a report (pure) |
 //! | [`conditions`] | a list of conditions (pure) |
@@ -14,6 +15,7 @@
 //! A status never runs ahead of the head: the committer reports after its commit. A changed decision or
 //! condition is written at once, other changes at the status interval.
 
+pub mod adoption;
 pub mod autoscaling;
 pub mod blind;
 pub mod body;
@@ -21,6 +23,8 @@ pub mod conditions;
 pub mod events;
 pub mod mesh;
 pub mod report;
+pub mod response;
+pub mod sensing;
 pub mod status;
 pub mod writer;
 
@@ -33,14 +37,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::events::{Event, Recorder};
 use kube::{Client, Resource};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use self::blind::FailingWatches;
-use self::report::Report;
+use self::report::{PublishedEnd, Report};
 use self::writer::{StatusWriter, WriteOutcome, genome_patch, organism_patch};
-use super::budget::Budget;
+use super::budget::Account;
 use super::key::Key;
+use super::members::permit::Tenure;
 use super::metrics::Metrics;
 use crate::api;
 use crate::store::CALL_TIMEOUT;
@@ -53,6 +58,9 @@ const URGENT_SPACING: Duration = Duration::from_millis(200);
 const EVENT_SPACING: Duration = Duration::from_secs(1);
 /// Upper bound on queued Events of one organism; beyond it the newest are dropped.
 const MAX_QUEUED_EVENTS: usize = 8;
+/// How long a last status in which only numbers are newer waits for its turn. A stop must not take as long as the
+/// statuses of thousands of organisms; the ledger has the numbers.
+const LAST_NUMBERS: Duration = Duration::from_millis(500);
 
 /// What all publishers share.
 pub struct Resources {
@@ -60,8 +68,6 @@ pub struct Resources {
     pub client: Client,
     /// Recorder for Events.
     pub recorder: Recorder,
-    /// Sets the status interval.
-    pub budget: Arc<Budget>,
     /// Counts writes and failures.
     pub metrics: Arc<Metrics>,
     /// Bounds status writes in flight.
@@ -85,23 +91,36 @@ pub struct Publisher {
     reference: ObjectReference,
     organism: StatusWriter<api::Organism>,
     organism_status: api::OrganismStatus,
+    published: PublishedEnd,
     genome: Option<(StatusWriter<api::Genome>, api::GenomeStatus)>,
+    account: Arc<Account>,
+    tenure: Arc<Tenure>,
     resources: Arc<Resources>,
     last_event: Option<Instant>,
     events: VecDeque<Event>,
 }
 
 impl Publisher {
-    /// The publisher of `organism`.
+    /// The publisher of `organism`; `account` sets the status interval, and nothing is written outside of `tenure`.
     #[must_use]
-    pub fn new(key: Key, organism: &api::Organism, resources: Arc<Resources>) -> Self {
+    pub fn new(
+        key: Key,
+        organism: &api::Organism,
+        account: Arc<Account>,
+        tenure: Arc<Tenure>,
+        resources: Arc<Resources>,
+        published: PublishedEnd,
+    ) -> Self {
         let api = Api::namespaced(resources.client.clone(), &key.namespace);
         Self {
             reference: organism.object_ref(&()),
             organism: StatusWriter::new(api, &key.name, &organism.metadata),
             organism_status: organism.status.clone().unwrap_or_default(),
+            published,
             genome: None,
             key,
+            account,
+            tenure,
             resources,
             last_event: None,
             events: VecDeque::new(),
@@ -117,11 +136,24 @@ impl Publisher {
             let next = self.next_status(&report);
             let wait = match Change::between(&self.organism_status, &next) {
                 Change::None => None,
-                Change::Numbers => Some(self.resources.budget.status_interval()),
+                Change::Numbers => Some(self.account.status_interval()),
                 Change::Urgent => Some(URGENT_SPACING),
             };
             let due = wait.map(|wait| last.map_or_else(Instant::now, |last| last + wait));
             if due.is_some_and(|due| due <= Instant::now()) {
+                // That nothing beats is said for as long as nobody else has published anything newer.
+                let lapsed = failing.borrow_and_update().lease.is_some();
+                if !lapsed && !self.tenure.is_valid() {
+                    tokio::select! {
+                        () = self.tenure.until_valid() => {}
+                        Ok(()) = failing.changed() => {}
+                        changed = reports.changed() => if changed.is_err() {
+                            // It may be another replica's by now.
+                            return Exit::Finished;
+                        },
+                    }
+                    continue;
+                }
                 let written = self.write(&report, next).await;
                 last = Some(Instant::now());
                 match written {
@@ -154,8 +186,17 @@ impl Publisher {
     /// Writes the last status and the queued Events, without spacing.
     async fn finish(&mut self, report: &Report) {
         let next = self.next_status(report);
-        if Change::between(&self.organism_status, &next) != Change::None {
-            self.write(report, next).await;
+        match Change::between(&self.organism_status, &next) {
+            Change::None => {}
+            Change::Numbers => {
+                let resources = self.resources.clone();
+                if let Ok(turn) = tokio::time::timeout(LAST_NUMBERS, resources.writes.acquire()).await {
+                    self.write_with(turn.ok(), report, next).await;
+                }
+            }
+            Change::Urgent => {
+                self.write(report, next).await;
+            }
         }
         while !self.events.is_empty() {
             self.publish_event().await;
@@ -165,12 +206,30 @@ impl Publisher {
     async fn write(&mut self, report: &Report, next: api::OrganismStatus) -> WriteOutcome {
         let resources = self.resources.clone();
         // Infallible: the semaphore is never closed.
-        let _permit = resources.writes.acquire().await.ok();
-        let written = self.organism.write(&organism_patch(&next), &resources.metrics).await;
+        let turn = resources.writes.acquire().await.ok();
+        self.write_with(turn, report, next).await
+    }
+
+    /// Writes the status, and the Genome's if that has changed, in this turn.
+    async fn write_with(
+        &mut self,
+        _turn: Option<SemaphorePermit<'_>>,
+        report: &Report,
+        next: api::OrganismStatus,
+    ) -> WriteOutcome {
+        let resources = self.resources.clone();
+        // Whoever was stopped for a while does not know yet that another operator has taken over.
+        let end = |status: &api::OrganismStatus| status.ledger.as_ref().map(|it| (it.generation, it.size));
+        let newer = |found: &api::Organism| {
+            let found = found.status.as_ref().and_then(end);
+            end(&next).is_some_and(|next| found > Some(next))
+        };
+        let written = self.organism.write(&organism_patch(&next), &resources.metrics, newer).await;
         if written == WriteOutcome::Done {
             let events = events::events(&self.organism_status, &next, report.scaling.as_ref());
             self.events.extend(events);
             self.events.truncate(MAX_QUEUED_EVENTS);
+            self.published.set(&next);
             self.organism_status = next;
         }
         self.write_genome(report).await;
@@ -194,7 +253,7 @@ impl Publisher {
         if next == *before {
             return;
         }
-        match writer.write(&genome_patch(&next), &self.resources.metrics).await {
+        match writer.write(&genome_patch(&next), &self.resources.metrics, |_| false).await {
             WriteOutcome::Done => *before = next,
             // Read again next time: there may be another Genome of that name.
             WriteOutcome::Gone => self.genome = None,
@@ -243,8 +302,9 @@ impl Change {
                 .iter()
                 .map(|it| (it.type_.clone(), it.status.clone(), it.reason.clone(), it.message.clone()))
                 .collect();
-            let nodes = status.nodes.clone();
-            (conditions, status.decision.as_ref().map(|it| it.entry), status.observed_generation, nodes)
+            let (nodes, response) = (status.nodes.clone(), status.response.clone());
+            let decided = status.decision.as_ref().map(|it| it.entry);
+            (conditions, decided, status.observed_generation, nodes, response)
         };
         if urgent(before) != urgent(next) {
             Self::Urgent

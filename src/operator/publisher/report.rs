@@ -1,15 +1,22 @@
 //! What is known of an organism, reported by its actor, its committer, its body's reconciler and its collector. Pure.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use k8s_openapi::jiff::Timestamp;
 
+use super::adoption::Adoption;
 use super::autoscaling::{Autoscaling, Scaling};
 use super::body::{Body, Workload};
 use super::mesh::MeshLink;
-use crate::api::OnDelete;
+use super::response::Response;
+use super::sensing::Sensing;
+use crate::api::{OnDelete, OrganismStatus, WorkloadRef};
 use crate::ledger::hex;
 use crate::ledger::sealed::ReplayStart;
+use crate::printable::{QUOTE, line};
 use crate::runtime::{EngineStatus, Pace};
 use crate::store::Head;
+use crate::store::head::{Forged, LastEnforcement};
 
 /// Where the parts of a report are written.
 pub type ReportSender = tokio::sync::watch::Sender<Report>;
@@ -36,10 +43,18 @@ pub struct Report {
     pub ledger_fault: Option<LedgerFault>,
     /// What is wrong with the body; none before it is known. Written by the body's reconciler.
     pub body: Option<Body>,
-    /// The Deployment of the body. Written by the actor.
+    /// Whether the workload in spec.workloadRef is the body; none without that. Written by the actor.
+    pub adoption: Option<Adoption>,
+    /// The spec.workloadRef. Written by the actor.
+    pub workload_ref: Option<WorkloadRef>,
+    /// The Deployment of the body, or the adopted workload. Written by the actor.
     pub workload: Option<Workload>,
     /// The link to the body's mesh; none before it is known. Written by the collector.
     pub mesh: Option<MeshLink>,
+    /// What is done about decisions; none before it is known. Written by the response.
+    pub response: Option<Response>,
+    /// Whether everything that the spec asks for is sensed. Written by the sensors.
+    pub sensing: Option<Sensing>,
     /// Node pods that are ready; 0 without a body. Written by the actor.
     pub ready_nodes: u64,
     /// Node pods that exist; without a body `spec.nodes.replicas`. Written by the actor.
@@ -48,6 +63,27 @@ pub struct Report {
     pub autoscaling: Option<Autoscaling>,
     /// The status of the HorizontalPodAutoscaler. Written by the actor.
     pub scaling: Option<Scaling>,
+}
+
+/// Generation and size of the ledger as the status has published them last. The publisher writes it; the committer keeps
+/// the entries there, for they show the next recovery that the ledger is the published one.
+#[derive(Clone, Debug, Default)]
+pub struct PublishedEnd(Arc<Mutex<(u64, u64)>>);
+
+impl PublishedEnd {
+    /// Notes what `status` has published.
+    pub fn set(&self, status: &OrganismStatus) {
+        if let Some(ledger) = &status.ledger {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (ledger.generation, ledger.size);
+        }
+    }
+
+    /// The published size of this generation; 0 if none of it is published.
+    #[must_use]
+    pub fn size(&self, generation: u64) -> u64 {
+        let (published, size) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if published == generation { size } else { 0 }
+    }
 }
 
 /// Why an organism does not get as far as beating.
@@ -106,6 +142,8 @@ pub enum Integrity {
     SegmentLost(u64, u64),
     /// The end of the ledger is missing, from this first to this last index; a new generation continues it.
     TailLost(u64, u64),
+    /// The ledger that was found contradicts what was published; a new generation continues what was published.
+    Forged(Box<Forged>),
 }
 
 /// What keeps a committer from writing the ledger.
@@ -153,6 +191,10 @@ pub struct CommittedLedger {
     pub injected_total: u64,
     /// Whether `--ledger-total-bytes` leaves less than the spec asks for.
     pub retain_reduced: bool,
+    /// What the last enforcement entry recorded.
+    pub enforcement: Option<LastEnforcement>,
+    /// The replica that has committed it.
+    pub holder: String,
 }
 
 impl CommittedLedger {
@@ -169,6 +211,8 @@ impl CommittedLedger {
             replayable_from: head.replayable_from(),
             injected_total: head.injected_total,
             retain_reduced,
+            enforcement: head.enforcement.clone(),
+            holder: line(&head.holder, QUOTE),
         }
     }
 }

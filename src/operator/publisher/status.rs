@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
+use super::adoption::Adoption;
 use super::autoscaling::Autoscaling;
 use super::blind::FailingWatches;
 use super::body;
@@ -11,9 +12,12 @@ use super::mesh::MeshLink;
 use super::report::{FaultCause, Integrity, LedgerFault, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
+use crate::ledger::hex;
 use crate::operator::key::Key;
 use crate::organism::Action;
+use crate::organism::decision::Rule;
 use crate::runtime::{EngineStatus, Pace, Phase};
+use crate::store::head::Forged;
 
 const GENOME_GONE: &str = "The Genome was deleted or is bound to another Organism; apply it again to go on.";
 
@@ -32,7 +36,15 @@ pub fn organism_status(
     status.nodes = Some(api::NodesStatus {
         ready: saturating(report.ready_nodes),
         replicas: saturating(report.nodes),
-        selector: format!("{ORGANISM_LABEL}={}", key.name),
+        selector: match report.adoption.as_ref().map(Adoption::adopted) {
+            None => format!("{ORGANISM_LABEL}={}", key.name),
+            Some(Some(adopted)) => adopted.selector(),
+            Some(None) => before.nodes.as_ref().map(|it| it.selector.clone()).unwrap_or_default(),
+        },
+        applied_hash: match &report.body {
+            Some(body) => body.applied.clone(),
+            None => before.nodes.as_ref().and_then(|it| it.applied_hash.clone()),
+        },
     });
     if let Some(engine) = engine {
         status.beats = Some(engine.beats);
@@ -44,6 +56,17 @@ pub fn organism_status(
             ),
             since: time(decision.since),
             entry: decision.entry,
+            rule: engine
+                .rule
+                .as_ref()
+                .map(Rule::to_string)
+                .or_else(|| before.decision.as_ref()?.rule.clone()),
+            margin: engine
+                .rule
+                .as_ref()
+                .and_then(Rule::tightest)
+                .map(|it| to_four_digits(it.margin))
+                .or_else(|| before.decision.as_ref()?.margin),
         });
     }
     if let Some(ledger) = &report.ledger {
@@ -54,6 +77,7 @@ pub fn organism_status(
             last_hash: ledger.last_hash.clone(),
             segments: saturating(ledger.segments),
             bytes: ledger.bytes,
+            holder: ledger.holder.clone(),
             on_delete: report.on_delete,
             replayable_from: ledger
                 .replayable_from
@@ -61,8 +85,13 @@ pub fn organism_status(
         });
     }
     let mut conditions = Conditions::new(&before.conditions, status.observed_generation, now);
-    ready(report, &mut conditions);
-    beating(report, &mut conditions);
+    if let Some(failure) = &failing.lease {
+        let message = no_lease(failure);
+        ["Ready", "Beating"].iter().for_each(|kind| conditions.set(kind, "False", "NoLease", &message));
+    } else {
+        ready(report, &mut conditions);
+        beating(report, &mut conditions);
+    }
     match (engine, &report.not_ready) {
         (Some(engine), _) => {
             pulse_stable(engine, &mut conditions);
@@ -81,12 +110,29 @@ pub fn organism_status(
     }
     ledger_intact(report, &mut conditions);
     body_available(report, &mut conditions);
+    match (&report.adoption, &report.workload_ref) {
+        (Some(adoption), Some(workload)) => {
+            if let Some((status, reason, message)) = adoption.condition(&key.name, workload) {
+                conditions.set("Adopted", status, reason, &message);
+            }
+        }
+        _ => conditions.remove("Adopted"),
+    }
     // Without a ledger that is ours nobody tries: what was true of an earlier run says nothing.
     let untried =
         report.not_ready.as_ref().filter(|_| report.workload.is_some()).map(|_| &MeshLink::Connecting);
     if let Some(mesh) = report.mesh.as_ref().or(untried) {
         let (status, reason, message) = mesh.condition();
         conditions.set("MeshReachable", status, reason, &message);
+    }
+    if let Some(response) = &report.response {
+        status.response = Some(response.status(before.response.as_ref()));
+        let (status, reason, message) = response.quarantine.condition();
+        conditions.set("Quarantined", status, reason, &message);
+    }
+    if let Some(sensing) = &report.sensing {
+        let (status, reason, message) = sensing.condition();
+        conditions.set("Sensing", status, reason, &message);
     }
     if let Some(autoscaling) = &report.autoscaling {
         let foreign = report.body.as_ref().and_then(|it| it.foreign_autoscaler.as_deref());
@@ -102,6 +148,10 @@ pub fn organism_status(
         let message = format!("Changes are not seen: the watch on the objects of bodies fails: {failure}");
         conditions.doubt("BodyAvailable", &message);
         conditions.doubt("AutoscalingActive", &message);
+    }
+    if let Some(failure) = failing.pods_of(&key.namespace) {
+        conditions
+            .doubt("Sensing", &format!("Events of pods are not seen: the watch on pods fails: {failure}"));
     }
     status.conditions = conditions.finish();
     status
@@ -205,6 +255,13 @@ fn describe(fault: &LedgerFault) -> (&'static str, String) {
     }
 }
 
+fn no_lease(failure: &str) -> String {
+    format!(
+        "The operator cannot renew its Lease: {failure}. Another replica may take over from one without a Lease, so it does \
+         not beat. It goes on by itself."
+    )
+}
+
 fn beating(report: &Report, out: &mut Conditions<'_>) {
     // An organism that has beaten before stops when its last beats are committed, and the engine's status says
     // so: whatever holds it back now comes second.
@@ -230,7 +287,8 @@ fn keeps_pace(report: &Report, out: &mut Conditions<'_>) {
             "Beating",
             "True",
             "Throttled",
-            "Beats more slowly than its spec asks: the operator's --write-bytes or --pending-bytes is used up.",
+            "Beats more slowly than its spec asks: it has used up its share of the operator's --write-bytes, \
+             --pending-bytes or processor time, or asks for a period below --min-period. Set spec.pulse.minPeriod.",
         ),
         Pace::Overrun { wanted, real } => {
             let message = format!(
@@ -276,7 +334,7 @@ fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
         }
         return;
     };
-    let (status, reason, message) = match report.integrity {
+    let (status, reason, message) = match &report.integrity {
         Integrity::SegmentLost(first, last) => (
             "False",
             "SegmentLost",
@@ -293,10 +351,26 @@ fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
                  it and names the old root."
             ),
         ),
+        Integrity::Forged(forged) => {
+            let Forged { generation, found, published_generation, published_size, published_root } = &**forged;
+            let root = hex(&published_root.0);
+            (
+                "False",
+                "Forged",
+                format!(
+                    "This status had published generation {published_generation} with {published_size} entries and \
+                     the root {root}; the ledger that was found contradicts it: {found}. Generation {} continues \
+                     what was published; what was found is kept, listed in the ConfigMap <name>-ledger-g{generation}. \
+                     Find out who can write ConfigMaps here.",
+                    ledger.generation
+                ),
+            )
+        }
         Integrity::Verified if ledger.retain_reduced => (
             "True",
             "RetainReduced",
-            "Fewer bytes are kept than spec.ledger.retain.bytes asks for: all ledgers share --ledger-total-bytes."
+            "Fewer bytes are kept than spec.ledger.retain.bytes asks for: namespaces, and their ledgers, share \
+             --ledger-total-bytes. Nothing that is kept is pruned for others."
                 .into(),
         ),
         Integrity::Verified => ("True", "Verified", "All segments listed in the head exist.".into()),
@@ -310,8 +384,25 @@ fn body_available(report: &Report, out: &mut Conditions<'_>) {
         return out.set("BodyAvailable", "False", "NoBody", message);
     }
     let Some(body) = &report.body else { return };
-    let (status, reason, message) = body::condition(body, report.workload.as_ref(), report.ready_nodes);
+    let adoption = report.adoption.as_ref();
+    match adoption {
+        Some(Adoption::Looking) => return,
+        Some(adoption) if adoption.is_known() && adoption.adopted().is_none() => {
+            return out.set(
+                "BodyAvailable",
+                "False",
+                "NotAdopted",
+                "There is no body; see the condition Adopted.",
+            );
+        }
+        _ => {}
+    }
+    let (workload, ready) = (report.workload.as_ref(), report.ready_nodes);
+    let (status, reason, message) = body::condition(body, workload, ready, adoption.is_some());
     out.set("BodyAvailable", status, reason, &message);
+    if let Some(Adoption::Unreadable(..)) = adoption {
+        out.doubt("BodyAvailable", "The workload cannot be seen; see the condition Adopted.");
+    }
 }
 
 /// Four digits after the point; the ledger has the exact number.

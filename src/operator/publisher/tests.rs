@@ -2,12 +2,14 @@ use axum::http::{Method, StatusCode};
 use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
+use super::adoption::{Adopted, Adoption};
 use super::body::{Body, BodyFault, ObjectName, Workload};
 use super::events::events;
 use super::mesh::MeshLink;
 use super::report::{CommittedLedger, FaultCause, Integrity, LedgerFault, NotReady, NotReadyReason};
 use super::status::organism_status;
 use super::*;
+use crate::operator::members::permit::Permit;
 use crate::operator::mock::{self, ApiServer};
 use crate::runtime::{EngineStatus, Pace, Phase};
 
@@ -204,6 +206,56 @@ fn a_body_never_makes_an_organism_unready_and_has_events_of_its_own() {
     assert_eq!(told(&whole, &shown(&suspended)), [(false, "Suspended".to_owned())]);
 }
 
+/// The condition Adopted comes and goes with spec.workloadRef, and what cannot be seen is not vouched for.
+#[test]
+fn an_adoption_is_told_and_what_follows_from_it() {
+    let workload_ref = Some(api::WorkloadRef { kind: api::WorkloadKind::Deployment, name: "shop".into() });
+    let adopted = Arc::new(Adopted {
+        kind: api::WorkloadKind::Deployment,
+        name: "shop".into(),
+        uid: "1".into(),
+        selector: serde_json::from_value(json!({"matchLabels": {"app": "shop"}})).unwrap(),
+        labels: std::collections::BTreeMap::new(),
+        ready: 2,
+        replicas: 2,
+        workload: Workload { wanted: 2, ..Workload::default() },
+    });
+    let with = |adoption: Adoption| Report {
+        workload: adoption.adopted().map(|it| it.workload.clone()),
+        ready_nodes: 2,
+        body: Some(Body::default()),
+        adoption: Some(adoption),
+        workload_ref: workload_ref.clone(),
+        ..report()
+    };
+    let all = [
+        (Adoption::Adopted(adopted.clone()), is("True", "Adopted"), is("True", "Available")),
+        (
+            Adoption::Unreadable("no answer".into(), Some(adopted.clone())),
+            is("Unknown", "Unreadable"),
+            is("Unknown", "WatchFailing"),
+        ),
+        (Adoption::NotFound, is("False", "NotFound"), is("False", "NotAdopted")),
+        (Adoption::NotPermitted(None), is("False", "NotPermitted"), is("False", "NotAdopted")),
+        (Adoption::NotPermitted(Some("b\n".into())), is("False", "NotPermitted"), is("False", "NotAdopted")),
+        (Adoption::InUse("b".into()), is("False", "InUse"), is("False", "NotAdopted")),
+    ];
+    for (adoption, expected, body) in all {
+        let status = shown(&with(adoption.clone()));
+        assert_eq!(condition(&status, "Adopted"), expected, "{adoption:?}");
+        assert_eq!(condition(&status, "BodyAvailable"), body, "{adoption:?}");
+        assert!(!message(&status, "Adopted").contains('\n'));
+    }
+    let first = shown(&with(Adoption::Adopted(adopted)));
+    assert_eq!(first.nodes.as_ref().unwrap().selector, "app=shop");
+    assert!(message(&first, "BodyAvailable").starts_with("2 of 2 pods are ready."));
+    let own = shown_after(&report(), &FailingWatches::default(), &first, Timestamp::now());
+    assert!(
+        own.conditions.iter().all(|it| it.type_ != "Adopted"),
+        "without a spec.workloadRef there is none"
+    );
+}
+
 #[test]
 fn nothing_is_said_of_a_body_before_it_is_known_and_nothing_of_an_earlier_runs_link() {
     let status = shown(&report());
@@ -223,6 +275,7 @@ fn nothing_is_said_of_a_body_before_it_is_known_and_nothing_of_an_earlier_runs_l
 struct Harness {
     api_server: ApiServer,
     report: watch::Sender<Report>,
+    resources: Arc<Resources>,
     publisher: tokio::task::JoinHandle<Exit>,
 }
 
@@ -232,15 +285,17 @@ impl Harness {
         let resources = Arc::new(Resources {
             recorder: Recorder::new(client.clone(), "venom".into()),
             client,
-            budget: Arc::new(Budget::for_tests()),
             metrics: Arc::new(Metrics::new().unwrap()),
             writes: Semaphore::new(1),
             failing: watch::channel(FailingWatches::default()).1,
         });
         let organism: api::Organism = serde_json::from_value(organism("1")).unwrap();
-        let publisher = Publisher::new(Key::new("a", "venom"), &organism, resources);
-        let (sender, reports) = watch::channel(Report::default());
-        Self { api_server, report: sender, publisher: tokio::spawn(publisher.run(reports)) }
+        let (key, account) = (Key::new("a", "venom"), Account::new("a".into()));
+        let tenure = Tenure::new(Arc::new(Permit::unlimited()));
+        let publisher =
+            Publisher::new(key, &organism, account, tenure, resources.clone(), PublishedEnd::default());
+        let (report, reports) = watch::channel(Report::default());
+        Self { api_server, report, resources, publisher: tokio::spawn(publisher.run(reports)) }
     }
 
     /// Answers the next status patch with this version of the Organism. Returns the patch.
@@ -268,6 +323,20 @@ async fn a_conflict_is_answered_with_the_version_found_and_the_uid_stays() {
     let second = harness.accept("10").await;
     assert_eq!(second["metadata"], json!({"uid": "u", "resourceVersion": "9"}));
     assert_eq!(second["status"], first["status"]);
+}
+
+/// An operator that was stopped does not know yet that another one has taken over.
+#[tokio::test(start_paused = true)]
+async fn a_later_state_of_the_ledger_is_not_replaced() {
+    let mut harness = Harness::new();
+    harness.accept("2").await;
+    harness.report.send_modify(|it| *it = report());
+    harness.api_server.answer(|_| mock::conflict()).await;
+    let mut later = organism("9");
+    later["status"] = json!({"ledger": {"generation": 99, "size": 1}});
+    harness.api_server.answer(|_| (StatusCode::OK, later)).await;
+    let again = harness.accept("10").await;
+    assert_eq!(again["metadata"], json!({"uid": "u", "resourceVersion": "2"}), "tried again, as before");
 }
 
 #[tokio::test]
@@ -305,4 +374,46 @@ async fn the_last_report_is_written_once_its_senders_are_gone() {
     }
     assert_eq!(reasons, ["Beating", "Alert"]);
     assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_long_for_a_turn_to_write_numbers() {
+    let mut harness = Harness::new();
+    harness.accept("2").await;
+    harness.report.send_modify(|it| *it = report());
+    harness.accept("3").await;
+    let resources = harness.resources.clone();
+    let _turn = resources.writes.acquire().await.unwrap();
+    harness.report.send_modify(|it| it.engine = Some(EngineStatus { beats: 13, ..engine() }));
+    drop(harness.report);
+    for reason in ["Beating", "Alert"] {
+        let (_, event) = harness.api_server.answer(|body| (StatusCode::CREATED, body.clone())).await;
+        assert_eq!(event["reason"], reason);
+    }
+    assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
+}
+
+/// A long or hostile message still gives an Event that the API server takes, and that names the cure.
+#[test]
+fn an_event_fits_its_bound() {
+    let before = shown(&report());
+    let mut failing = report();
+    let error = crate::printable::line(&"\u{1b}[2J".repeat(1000), crate::printable::QUOTE);
+    let cause = FaultCause::Refused(error, "Raise the namespace's ResourceQuota.");
+    failing.ledger_fault = Some(LedgerFault { cause, since: Timestamp::UNIX_EPOCH, shown: true });
+    failing.engine.as_mut().unwrap().failed_cores.push(("R".to_owned(), "\r\n".repeat(4000)));
+    let told = events(
+        &before,
+        &shown_after(&failing, &FailingWatches::default(), &before, Timestamp::UNIX_EPOCH),
+        None,
+    );
+    assert_eq!(told.len(), 2);
+    for event in told {
+        let note = event.note.unwrap();
+        assert!(note.len() <= 1024 && !note.chars().any(char::is_control), "{note}");
+        assert!(
+            note.contains("Raise the namespace's ResourceQuota.") == (event.reason == "CommitFailing"),
+            "{note}"
+        );
+    }
 }

@@ -64,8 +64,13 @@ where
     }
 
     /// Patches the status. The patch carries UID and resourceVersion, so it never reaches another object of
-    /// that name.
-    pub async fn write(&mut self, status: &Value, metrics: &Metrics) -> WriteOutcome {
+    /// that name. What somebody else has written meanwhile is not replaced where it is `newer`.
+    pub async fn write(
+        &mut self,
+        status: &Value,
+        metrics: &Metrics,
+        newer: impl Fn(&K) -> bool,
+    ) -> WriteOutcome {
         let mut why = "the object changes all the time".to_owned();
         for _ in 0..ATTEMPTS {
             let patch = json!({
@@ -83,9 +88,13 @@ where
                 }
                 Ok(Err(kube::Error::Api(error))) if error.is_not_found() => return WriteOutcome::Gone,
                 Ok(Err(kube::Error::Api(error))) if error.is_conflict() => {
-                    match tokio::time::timeout(CALL_TIMEOUT, self.api.get_metadata_opt(&self.name)).await {
-                        Ok(Ok(Some(found))) if found.metadata.uid.as_deref() == Some(&self.uid) => {
-                            self.resource_version = found.metadata.resource_version;
+                    match tokio::time::timeout(CALL_TIMEOUT, self.api.get_opt(&self.name)).await {
+                        Ok(Ok(Some(found))) if found.meta().uid.as_deref() == Some(&self.uid) => {
+                            if newer(&found) {
+                                why = "another operator has published a newer one".to_owned();
+                                break;
+                            }
+                            self.resource_version = found.meta().resource_version.clone();
                         }
                         Ok(Ok(_)) => return WriteOutcome::Gone,
                         _ => break,
@@ -114,10 +123,18 @@ where
 /// A merge patch of an Organism's whole status.
 #[must_use]
 pub fn organism_patch(status: &api::OrganismStatus) -> Value {
-    let mut patch = whole_patch(status, &["decision", "tLambda"]);
-    if let Some(Value::Object(ledger)) = patch.get_mut("ledger") {
-        for field in ["onDelete", "replayableFrom"] {
-            ledger.entry(field).or_insert(Value::Null);
+    let mut patch = whole_patch(status, &["decision", "tLambda", "response"]);
+    for (path, fields) in [
+        ("/ledger", &["onDelete", "replayableFrom"][..]),
+        ("/decision", &["rule", "margin"]),
+        ("/response/applied", &["what"]),
+        ("/response/wouldApply", &["what"]),
+        ("/response", &["applied", "wouldApply"]),
+    ] {
+        if let Some(Value::Object(part)) = patch.pointer_mut(path) {
+            for field in fields {
+                part.entry(*field).or_insert(Value::Null);
+            }
         }
     }
     patch

@@ -111,7 +111,7 @@ fn status(desired: u64, cpu: u64, active: &str, reason: &str) -> Value {
 fn what_the_autoscaler_wants_and_why_is_in_the_condition() {
     let condition = |scaling: &Option<Scaling>| Autoscaling::Active.condition(scaling.as_ref(), None);
     assert_eq!(Scaling::of(&json!({})), None);
-    assert_eq!(condition(&None).2, "A HorizontalPodAutoscaler sets spec.nodes.replicas.");
+    assert_eq!(condition(&None).2, "A HorizontalPodAutoscaler sets the number of pods.");
     let blind = Scaling::of(&status(5, 0, "False", "FailedGetResourceMetric"));
     let (holds, reason, message) = condition(&blind);
     assert_eq!((holds, &*reason), ("False", "FailedGetResourceMetric"));
