@@ -1,21 +1,25 @@
 //! `venom operator`: flags and start-up of the operator.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
+use super::log::{self, LogFormat};
 use super::{Error, host_name, signals};
-use crate::api::ByteSize;
+use crate::api::{ByteSize, GoDuration};
 use crate::operator::budget::Limits;
 use crate::operator::issuer::url::InvalidUrl;
+use crate::operator::sensing::prometheus::Prometheus;
 use crate::operator::{self, BodyOptions, Options};
 
 /// Bounds of --write-budget. Far below it, intervals would grow beyond what a Duration holds.
 const WRITE_BUDGET: RangeInclusive<f64> = 0.1..=1e6;
 /// Bounds of --write-bytes.
 const WRITE_BYTES: RangeInclusive<u64> = 1024..=1 << 30;
+
+/// Bounds of --min-period.
+const MIN_PERIOD: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_secs(10);
 
 /// Least value of --pending-bytes.
 const PENDING_BYTES: u64 = 1 << 20;
@@ -26,7 +30,11 @@ pub struct Args {
     /// Namespaces to watch; repeat it or separate names by commas [default: all]
     #[arg(long = "namespace", short, value_name = "NAME", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// Limit for periodic writes to the API server, per second
+    /// Shortest period of beats, whatever spec.pulse asks for
+    #[arg(long, value_name = "DURATION", default_value = "1ms")]
+    pub min_period: GoDuration,
+    /// Limit for periodic writes to the API server, per second; shared fairly by namespaces, then by their Organisms, as
+    /// are the following limits
     #[arg(long, value_name = "RATE", default_value = "50/s", value_parser = per_second::<f64>)]
     pub write_budget: f64,
     /// Limit for the bytes of ledgers written, per second
@@ -39,6 +47,9 @@ pub struct Args {
     /// share beats more slowly, and then not at all, until they are committed
     #[arg(long, value_name = "SIZE", default_value = "64Mi")]
     pub pending_bytes: ByteSize,
+    /// Organisms that are taken up in each namespace, the oldest first; 0 means no limit
+    #[arg(long, value_name = "COUNT", default_value = "1000")]
+    pub max_organisms_per_namespace: usize,
     /// Image of the node pods, the same as the operator's; requires --issuer-url. Without it the operator creates no
     /// pods, Services or autoscalers, and P is spec.nodes.replicas
     #[arg(long, value_name = "IMAGE", env = "VENOM_NODE_IMAGE")]
@@ -50,6 +61,16 @@ pub struct Args {
     /// Bodies that replace their pods at a time, for example after an upgrade; the others wait
     #[arg(long, value_name = "COUNT", default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub rollouts: u16,
+    /// URL of the Prometheus server that spec.sensing.prometheus queries, such as http://prometheus.monitoring.svc:9090
+    #[arg(long, value_name = "URL", env = "VENOM_PROMETHEUS_URL")]
+    pub prometheus_url: Option<String>,
+    /// File with the bearer token for that server; it is read again for each query
+    #[arg(long, value_name = "FILE", requires = "prometheus_url")]
+    pub prometheus_token_file: Option<PathBuf>,
+    /// Organisms whose pods may be isolated at a time. Decisions beyond it are recorded and not acted on [default: a tenth
+    /// of all, and at least 3]
+    #[arg(long, value_name = "COUNT")]
+    pub quarantine_limit: Option<usize>,
     /// Address that serves /metrics, /healthz and /readyz; [::] means all addresses, those of IPv4 included
     #[arg(long, value_name = "ADDR", default_value = "[::]:8080")]
     pub metrics_addr: SocketAddr,
@@ -59,15 +80,6 @@ pub struct Args {
     /// Identity of this operator in ledgers [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub identity: Option<String>,
-}
-
-/// Format of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum LogFormat {
-    /// Human-readable lines.
-    Text,
-    /// One JSON object per line.
-    Json,
 }
 
 /// Parses a rate per second: `50/s`, or `50`.
@@ -95,12 +107,23 @@ impl Args {
                 "--write-bytes must be 1Ki/s to 1Gi/s; leave it out for its default".into(),
             ));
         }
+        if !MIN_PERIOD.contains(&self.min_period.get()) {
+            return Err(Error::Usage(
+                "--min-period must be 100us to 10s; leave it out for its default".into(),
+            ));
+        }
         if self.pending_bytes.bytes() < PENDING_BYTES {
             return Err(Error::Usage(
                 "--pending-bytes must be at least 1Mi; leave it out for its default".into(),
             ));
         }
         Ok(())
+    }
+
+    fn prometheus(&self) -> Result<Option<Prometheus>, Error> {
+        let Some(url) = self.prometheus_url.as_ref().filter(|it| !it.is_empty()) else { return Ok(None) };
+        let server = Prometheus::new(url, self.prometheus_token_file.clone());
+        server.map(Some).map_err(|error| Error::Usage(format!("--prometheus-url {url}: {error}")))
     }
 
     /// The options for bodies. The two flags are given together or not at all.
@@ -113,7 +136,13 @@ impl Args {
                 let issuer_url = url.parse();
                 let issuer_url =
                     issuer_url.map_err(|error| Error::Usage(format!("--issuer-url {url}: {error}")))?;
-                Ok(Some(BodyOptions { node_image, issuer_url, rollouts: self.rollouts.into() }))
+                Ok(Some(BodyOptions {
+                    node_image,
+                    issuer_url,
+                    rollouts: self.rollouts.into(),
+                    quarantine_limit: self.quarantine_limit,
+                    prometheus: self.prometheus()?,
+                }))
             }
             (Some(_), None) => Err(Error::Usage(format!(
                 "--node-image requires --issuer-url for the certificates of the pods; {InvalidUrl}"
@@ -132,7 +161,7 @@ impl Args {
 pub fn run(args: &Args) -> Result<(), Error> {
     args.check()?;
     let bodies = args.bodies()?;
-    log(args.log_format);
+    log::start(args.log_format);
     let options = Options {
         namespaces: args.namespaces.clone(),
         identity: args.identity(),
@@ -142,7 +171,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
             bytes_per_second: args.write_bytes.bytes(),
             ledger_total_bytes: args.ledger_total_bytes.bytes(),
             pending_bytes: args.pending_bytes.bytes(),
+            min_period: args.min_period.get(),
         },
+        max_organisms: args.max_organisms_per_namespace,
         bodies,
     };
     let failed = |error: &dyn std::fmt::Display| Error::Failed(error.to_string());
@@ -154,17 +185,4 @@ pub fn run(args: &Args) -> Result<(), Error> {
     // A call that hangs must not keep the process from ending.
     runtime.shutdown_background();
     done
-}
-
-/// Starts logging to stderr. `RUST_LOG` sets the filter. Failed calls and watches are logged by the operator, once; the
-/// libraries would log each attempt.
-pub(super) fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        EnvFilter::new("info,kube=warn,kube_runtime::watcher=error,kube_client::client::builder=off")
-    });
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().init(),
-    }
 }

@@ -1,5 +1,6 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
+use crate::store::configmap::StoreError;
 use crate::store::failure::is_namespace_terminating;
 use crate::store::{ApiFailure, CALL_TIMEOUT};
 
@@ -24,6 +25,9 @@ pub enum CallError {
         /// Kind and name of its object.
         object: String,
     },
+    /// A call for an object of a ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] StoreError),
 }
 
 impl CallError {
@@ -33,7 +37,7 @@ impl CallError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::TimeOut { .. } => None,
+            Self::TimeOut { .. } | Self::Ledger(_) => None,
         }
     }
 

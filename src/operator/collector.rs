@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::beater::Injector;
+use super::beater::Inputs;
 use super::certificates::Certificates;
 use super::key::Key;
 use super::peers::Peers;
@@ -17,8 +17,8 @@ use super::publisher::report::Report;
 use crate::mesh::clock;
 use crate::mesh::identity::IdentityError;
 use crate::mesh::{
-    self, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver, LinkLimits, Mesh,
-    Options, OutcomeSender,
+    self, CollectorMemory, CommittedInjection, Credentials, DialPolicy, Injectable, InjectionReceiver,
+    LinkLimits, Mesh, Options, OutcomeSender,
 };
 
 /// Wait before the next attempt to issue a certificate, and shortest interval between two renewals.
@@ -50,6 +50,8 @@ pub struct Resources {
     pub metrics: Arc<mesh::Metrics>,
     /// Range of model weights that any Genome may allow. The engine applies the range of its own Genome.
     pub injectable: Injectable,
+    /// What they may hold together.
+    pub memory: Arc<CollectorMemory>,
 }
 
 /// A mesh that is joined; nothing is passed on yet.
@@ -86,7 +88,7 @@ impl Collector {
             limits: LinkLimits::default(),
             paced: false,
         };
-        let (mesh, collected) = Mesh::join_as_collector(options, known)?;
+        let (mesh, collected) = Mesh::join_as_collector(options, known, resources.memory.clone())?;
         let (key, organism) = (key.clone(), organism.to_owned());
         let addresses = resources.peers.subscribe(&key);
         Ok(Self { key, mesh, collected, certificates, organism, current, addresses })
@@ -99,13 +101,13 @@ impl Collector {
     }
 
     /// Passes every injection on, renews the certificate and reports whether there is a link, until the mesh ends.
-    pub async fn run(mut self, injector: Injector, report: watch::Sender<Report>) {
+    pub async fn run(mut self, inputs: Inputs, report: watch::Sender<Report>) {
         let mut links = Box::pin(report_link(self.mesh.clone(), self.addresses.clone(), report));
         let mut renewal = Box::pin(renewal(self.current.borrow().clone(), Duration::ZERO));
         loop {
             tokio::select! {
                 event = self.collected.next() => match event {
-                    Some(event) => injector.inject(event),
+                    Some(event) => inputs.inject(event),
                     None => break,
                 },
                 () = &mut renewal => {

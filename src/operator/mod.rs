@@ -6,8 +6,13 @@
 //! | module | contents |
 //! |---|---|
 //! | [`key`], [`call`] | namespaced names; one API call under a timeout |
-//! | [`metrics`], [`budget`] | counters; how much may be written |
+//! | [`metrics`], [`shares`], [`budget`] | counters; fair shares (pure); how much each organism may write, beat, keep |
+//! | [`finalizer`] | adding a finalizer to an Organism, and removing it |
 //! | [`failure_log`] | a failure that repeats is logged once, then counted |
+//! | [`measures`] | what the response to a decision changes in a body (pure) |
+//! | [`members`] | the replicas, and which of them is to hold an organism |
+//! | [`ownership`] | which organisms this replica holds, takes over, gives back |
+//! | [`hold`] | whether this process still holds an organism |
 //! | [`codec`] | segments are opened and encoded off the async workers |
 //! | [`publisher`] | one task an organism, the only writer of its status |
 //! | [`committer`] | one task an organism, the only writer of its ledger's objects |
@@ -16,17 +21,22 @@
 //! | [`certificates`] | the certificate authority of the installation |
 //! | [`body`] | the node pods of an organism and the objects around them |
 //! | [`peers`], [`collector`] | addresses of nodes; the link that brings their injections in |
+//! | [`sensing`] | one task an organism: events of its pods and values of Prometheus, into the ledger |
+//! | [`adoption`] | one task an organism that adopts a workload: whether that is its body |
+//! | [`response`] | one task an organism, the only one that acts on decisions |
 //! | [`recovery`] | from the objects in the cluster to a ledger that is ours |
 //! | [`actor`] | one task an organism: owns and supervises all of the above |
 //! | [`registry`] | keys to mailboxes of actors |
 //! | [`issuer`] | serves certificates to node pods |
 //! | [`watches`] | what is watched besides Organisms and Genomes |
 //! | [`controllers`] | the reconcilers of Organisms and Genomes |
+//! | [`replica`] | keeps the Lease, takes organisms once all is listed |
 //!
 //! Architecture Invariant: only the committer writes objects of a ledger that is held, only the body's reconciler
-//! those of a body, only the publisher an Organism's status. Nothing is shown or acted on that is not committed.
+//! those of a body, only the publisher the status of an Organism that has an actor. Nothing is shown or acted on that is not committed.
 
 pub mod actor;
+pub mod adoption;
 pub mod beater;
 pub mod body;
 pub mod budget;
@@ -37,16 +47,25 @@ pub mod collector;
 pub mod committer;
 pub mod controllers;
 pub mod failure_log;
+pub mod finalizer;
 pub mod health;
+pub mod hold;
 pub mod issuer;
 pub mod key;
+pub mod measures;
+pub mod members;
 pub mod metrics;
 #[cfg(test)]
 mod mock;
+pub mod ownership;
 pub mod peers;
 pub mod publisher;
 pub mod recovery;
 pub mod registry;
+pub mod replica;
+pub mod response;
+pub mod sensing;
+pub mod shares;
 pub mod watches;
 
 use std::net::SocketAddr;
@@ -64,16 +83,25 @@ use self::body::build::{INJECTABLE, Installation, Kind};
 use self::budget::{Budget, Limits};
 use self::certificates::{AuthorityError, Certificates};
 use self::codec::Codec;
+use self::controllers::quota::Quota;
 use self::controllers::retries::Retries;
 use self::health::{Health, List, Readiness};
 use self::issuer::Issuer;
 use self::issuer::url::Url;
+use self::members::Members;
+use self::members::lease::Leases;
 use self::metrics::Metrics;
+use self::ownership::Ownership;
 use self::peers::Peers;
 use self::publisher::blind::FailingWatches;
 use self::recovery::first_lists::FirstLists;
 use self::registry::Registry;
-use self::watches::{Scope, Watches, ledger_objects, stopped};
+use self::replica::{keep_lease, share_budget, take_organisms};
+use self::response::limit::Limit;
+use self::sensing::index::PodIndex;
+use self::sensing::prometheus::Prometheus;
+use self::watches::ledger_objects::{self, LedgerObjects};
+use self::watches::{Scope, Watches, stopped};
 use crate::net;
 use crate::organism::cores::Cores;
 use crate::store::CALL_TIMEOUT;
@@ -88,6 +116,8 @@ const BODY_LISTS: Duration = Duration::from_secs(30);
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const BLIND_PERIOD: Duration = Duration::from_secs(2);
+/// How long a replica that stops goes on, so that the others see it: two of their rounds.
+const LEAVING: Duration = Duration::from_secs(2);
 /// How long a stop may take. What is pending then is dropped; nothing committed is lost.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -102,6 +132,8 @@ pub struct Options {
     pub metrics_address: SocketAddr,
     /// How much may be written and held in memory.
     pub limits: Limits,
+    /// Organisms of a namespace that are taken up; 0 is no limit.
+    pub max_organisms: usize,
     /// What bodies are built from; without it no pods are created.
     pub bodies: Option<BodyOptions>,
 }
@@ -115,6 +147,10 @@ pub struct BodyOptions {
     pub issuer_url: Url,
     /// Bodies that may replace their pods at a time.
     pub rollouts: usize,
+    /// The Prometheus server that queries are sent to.
+    pub prometheus: Option<Prometheus>,
+    /// Organisms whose pods may be isolated at a time; a tenth of all, and at least three, if none is given.
+    pub quarantine_limit: Option<usize>,
 }
 
 /// Why the operator ended by itself.
@@ -164,6 +200,10 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(),
 struct Operator {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
+    members: Arc<Members>,
+    leases: Leases,
+    /// The task that renews the Lease: it goes on until nothing is held any more.
+    replicas: JoinSet<()>,
     stopping: watch::Sender<bool>,
     controllers: JoinSet<()>,
     tasks: JoinSet<std::io::Result<()>>,
@@ -176,7 +216,9 @@ impl Operator {
         config.connect_timeout = Some(CALL_TIMEOUT);
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config.clone())?;
-        let ledger_client = client_without_retries(config)?;
+        let ledger_client = client_without_retries(config.clone())?;
+        // Its own: a renewal does not wait behind a thousand commits.
+        let lease_client = client_without_retries(config)?;
         let scopes = Scope::of(&options.namespaces);
 
         let metrics = Arc::new(Metrics::new()?);
@@ -187,8 +229,13 @@ impl Operator {
         let beater = Arc::new(beater);
         let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
         let recorder = Recorder::new(client.clone(), reporter);
+        let members = Arc::new(Members::new(&options.identity));
+        let leases = Leases::new(lease_client, &namespace, &options.namespaces);
+        let ownership = Arc::new(Ownership::new(members.clone()));
         let bodies = match &options.bodies {
-            Some(bodies) => Some(self::bodies(bodies, &client, namespace, &metrics, scopes.len()).await?),
+            Some(bodies) => Some(
+                self::bodies(bodies, &client, namespace.clone(), &metrics, &members, scopes.len()).await?,
+            ),
             None => None,
         };
         let first_lists = Arc::new(FirstLists::new(scopes.len()));
@@ -196,7 +243,7 @@ impl Operator {
         let codec = Arc::new(Codec::default());
         let actors = Arc::new(actor::Resources {
             ledger_client: ledger_client.clone(),
-            identity: options.identity.as_str().into(),
+            ownership: ownership.clone(),
             beater: beater.clone(),
             committers: Arc::new(committer::Resources::new(
                 budget.clone(),
@@ -208,7 +255,6 @@ impl Operator {
             publishers: Arc::new(publisher::Resources {
                 recorder: recorder.clone(),
                 client: client.clone(),
-                budget,
                 metrics: metrics.clone(),
                 writes: Semaphore::new(STATUS_WRITES),
                 failing: failing_receiver,
@@ -229,6 +275,8 @@ impl Operator {
             actors,
             metrics: metrics.clone(),
             watches: watches.clone(),
+            ownership: ownership.clone(),
+            quota: Quota::new(options.max_organisms),
             organisms: Retries::default(),
             genomes: Retries::default(),
         });
@@ -240,23 +288,42 @@ impl Operator {
             let keep = certificates::watch::keep(client, namespace, certificates, recorder, metrics.clone());
             controllers.spawn(unless(until_stopped(), keep));
         }
-        controllers.spawn(unless(until_stopped(), tell_failing(readiness.clone(), failing)));
+        controllers.spawn(unless(until_stopped(), tell_failing(readiness.clone(), members.clone(), failing)));
+        controllers.spawn(unless(until_stopped(), share_budget(members.clone(), budget)));
+        let mut replicas = JoinSet::new();
+        let list = List { kind: "Leases", namespace: Some(namespace) };
+        readiness.wait_for(&list);
+        let own = leases.own(&options.identity);
+        replicas.spawn(keep_lease(members.clone(), leases.clone(), own, list, readiness.clone()));
+        controllers.spawn(unless(
+            until_stopped(),
+            take_organisms(members.clone(), readiness.clone(), scopes.clone(), first_lists.clone()),
+        ));
         for scope in scopes {
             let ledgers = scope.list(ledger_objects::LIST);
             readiness.wait_for(&ledgers);
             let of_bodies = bodies.iter().flat_map(|_| Kind::ALL).map(|kind| scope.list(kind.plural()));
             let ready = listed(readiness.clone(), ledgers.clone(), of_bodies.clone().collect());
-            controllers::start(&mut controllers, &context, &scope, &stopping_receiver, ready);
+            let (moved, moves) = futures::channel::mpsc::unbounded();
+            controllers::start(&mut controllers, &context, &scope, &stopping_receiver, moves, ready);
             let (tried, lists) = (readiness.clone(), first_lists.clone());
             controllers.spawn(unless(until_stopped(), async move {
                 tried.until_tried(&ledgers).await;
                 lists.list_arrived();
             }));
+            let ledger_objects = LedgerObjects {
+                registry: registry.clone(),
+                first_lists: first_lists.clone(),
+                ownership: ownership.clone(),
+                moved,
+            };
+            let follow = ledger_objects.follow(watches.clone(), scope.clone());
+            controllers.spawn(unless(until_stopped(), follow));
+            let Some(actor::Bodies { reconcilers, collectors, sensors, .. }) = &bodies else { continue };
             controllers.spawn(unless(
                 until_stopped(),
-                ledger_objects::follow(registry.clone(), first_lists.clone(), watches.clone(), scope.clone()),
+                watches::pods::follow(registry.clone(), sensors.clone(), watches.clone(), scope.clone()),
             ));
-            let Some(actor::Bodies { reconcilers, collectors }) = &bodies else { continue };
             for list in of_bodies {
                 let (tried, reconcilers) = (readiness.clone(), reconcilers.clone());
                 controllers.spawn(unless(until_stopped(), async move {
@@ -286,16 +353,22 @@ impl Operator {
             let listener =
                 net::bind_dual_stack(port).await.map_err(|error| OperatorError::Port(port, error))?;
             let certificates = bodies.collectors.certificates.clone();
-            let issuer = Issuer::new(client, registry.clone(), bodies.reconcilers, certificates, url.clone());
+            let issuer = Issuer::new(client, bodies.reconcilers, certificates, url.clone());
             controllers.spawn(unless(until_stopped(), issuer.serve(listener)));
         }
-        Ok(Self { registry, readiness, stopping, controllers, tasks })
+        Ok(Self { registry, readiness, members, leases, replicas, stopping, controllers, tasks })
     }
 
-    /// Stops reconciling, then commits what is pending and writes the last statuses, of all organisms side by side.
+    /// 1. Take no more organisms; where there are other replicas, let them see it while everything goes on.
+    /// 2. Stop reconciling, then commit what is pending of each organism and give it back, or write its last status.
+    /// 3. Delete the Lease.
     async fn stop(mut self) {
         tracing::info!("stopping: committing what is pending");
         self.readiness.stop();
+        self.members.set_accepts(false);
+        if self.members.view().has_others() {
+            tokio::time::sleep(LEAVING).await;
+        }
         let _ = self.stopping.send(true);
         let stop = async {
             while self.controllers.join_next().await.is_some() {}
@@ -303,6 +376,10 @@ impl Operator {
         };
         if !matches!(tokio::time::timeout(STOP_TIMEOUT, stop).await, Ok(true)) {
             tracing::warn!("not everything that was pending could be committed in time");
+        }
+        self.replicas.shutdown().await;
+        if let Err(error) = self.members.leave(&self.leases).await {
+            tracing::warn!(%error, "others wait until the Lease of this replica has expired");
         }
     }
 }
@@ -315,14 +392,20 @@ async fn listed(readiness: Arc<Readiness>, ledgers: List, of_bodies: Vec<List>) 
     let _ = tokio::time::timeout(BODY_LISTS, futures::future::join_all(bodies)).await;
 }
 
-/// Tells the publishers which watches fail, and why.
-async fn tell_failing(readiness: Arc<Readiness>, failing: watch::Sender<FailingWatches>) {
+/// Tells the publishers which watches fail, and why, and whether this replica may beat.
+async fn tell_failing(
+    readiness: Arc<Readiness>,
+    members: Arc<Members>,
+    failing: watch::Sender<FailingWatches>,
+) {
     loop {
         tokio::time::sleep(BLIND_PERIOD).await;
-        let mut now = FailingWatches::default();
+        let mut now = FailingWatches { lease: members.lapsed(), ..FailingWatches::default() };
         for (list, failure) in readiness.failing_for(BLIND_AFTER) {
             if list.kind == ledger_objects::LIST {
                 now.ledgers.insert(list.namespace, failure);
+            } else if list.kind == watches::pods::LIST {
+                now.pods.insert(list.namespace, failure);
             } else if Kind::ALL.iter().any(|kind| kind.plural() == list.kind) {
                 now.bodies.insert(list.namespace, failure);
             }
@@ -337,6 +420,7 @@ async fn bodies(
     client: &Client,
     namespace: String,
     metrics: &Arc<Metrics>,
+    members: &Arc<Members>,
     scopes: usize,
 ) -> Result<actor::Bodies, OperatorError> {
     let certificates = Arc::new(Certificates::load(client.clone(), &namespace).await?);
@@ -355,8 +439,28 @@ async fn bodies(
         peers: Peers::default(),
         metrics: metrics.mesh.clone(),
         injectable: INJECTABLE,
+        memory: Arc::default(),
     };
-    Ok(actor::Bodies { reconcilers: Arc::new(reconcilers), collectors: Arc::new(collectors) })
+    let responses = response::Resources {
+        client: client.clone(),
+        limit: Arc::new(Limit::new(options.quarantine_limit, members.clone(), metrics.clone())),
+        metrics: metrics.clone(),
+    };
+    let sensors = Arc::new(sensing::Resources {
+        pods: PodIndex::new(scopes),
+        adopted: PodIndex::new(0),
+        prometheus: options.prometheus.clone(),
+        metrics: metrics.clone(),
+    });
+    let adoptions =
+        adoption::Resources { client: client.clone(), sensors: sensors.clone(), metrics: metrics.clone() };
+    Ok(actor::Bodies {
+        sensors,
+        adoptions: Arc::new(adoptions),
+        reconcilers: Arc::new(reconcilers),
+        collectors: Arc::new(collectors),
+        responses: Arc::new(responses),
+    })
 }
 
 /// A client that never retries by itself: a hidden retry could commit behind the back of a writer that gave up.

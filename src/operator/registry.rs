@@ -10,21 +10,25 @@ use tokio::sync::{mpsc, watch};
 use super::actor::mailbox::{End, Mailbox, Message};
 use super::key::Key;
 
+/// Wait before everything is reconciled again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The actors of this process.
 pub struct Registry {
     mailboxes: Mutex<BTreeMap<Key, Mailbox>>,
-    /// Counts actors that panicked; the controllers reconcile everything when it changes.
-    panics: watch::Sender<u64>,
+    /// Counts actors that panicked or lost their organism; the controllers reconcile everything when it changes.
+    losses: watch::Sender<u64>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { mailboxes: Mutex::default(), panics: watch::Sender::new(0) }
+        Self { mailboxes: Mutex::default(), losses: watch::Sender::new(0) }
     }
 }
 
 impl Registry {
-    /// The mailbox of the actor for `key` and `uid`. Where there is none, `start` makes the actor's future.
+    /// The mailbox of the actor for `key` and `uid`. Where there is none, `start` makes the actor's future, which returns
+    /// whether its Organism is to be reconciled again.
     ///
     /// # Errors
     /// The mailbox of an actor that has this key and another UID: it has to end first.
@@ -35,7 +39,7 @@ impl Registry {
         start: impl FnOnce(mpsc::UnboundedReceiver<Message>) -> F,
     ) -> Result<Mailbox, Mailbox>
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = bool> + Send + 'static,
     {
         let mut mailboxes = self.lock();
         if let Some(mailbox) = mailboxes.get(key) {
@@ -49,9 +53,13 @@ impl Registry {
         tokio::spawn(async move {
             let ended = actor.await;
             registry.remove(&key, &own);
-            if let Err(error) = ended {
+            if let Err(error) = &ended {
                 tracing::error!(organism = %key, %error, "an actor panicked; its Organism is reconciled again");
-                registry.panics.send_modify(|count| *count += 1);
+            }
+            if ended.unwrap_or(true) {
+                // Not at once: what the watches show may be older than what has ended it.
+                tokio::time::sleep(AGAIN).await;
+                registry.losses.send_modify(|count| *count += 1);
             }
         });
         Ok(mailbox)
@@ -82,10 +90,10 @@ impl Registry {
         }
     }
 
-    /// Changes whenever an actor has panicked.
+    /// Changes a moment after an actor has panicked or lost its organism.
     #[must_use]
-    pub fn panics(&self) -> watch::Receiver<u64> {
-        self.panics.subscribe()
+    pub fn losses(&self) -> watch::Receiver<u64> {
+        self.losses.subscribe()
     }
 
     /// Ends all actors side by side. Returns false if `limit` was too short for some.
@@ -117,9 +125,10 @@ mod tests {
             while let Some(message) = mailbox.recv().await {
                 if let Message::End(_, done) = message {
                     let _ = done.send(());
-                    return;
+                    return false;
                 }
             }
+            false
         })
     }
 
@@ -147,12 +156,12 @@ mod tests {
     #[tokio::test]
     async fn an_actor_that_panics_is_removed_and_counted() {
         let registry = Arc::new(Registry::default());
-        let mut panics = registry.panics();
+        let mut losses = registry.losses();
         let started =
             registry.get_or_start(&Key::new("a", "venom"), "1", |_| async { panic!("out of order") });
         assert!(started.is_ok());
-        panics.changed().await.unwrap();
-        assert_eq!((*panics.borrow(), registry.keys()), (1, vec![]));
+        losses.changed().await.unwrap();
+        assert_eq!((*losses.borrow(), registry.keys()), (1, vec![]));
     }
 
     #[tokio::test]
@@ -160,7 +169,7 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let stuck = registry.get_or_start(&Key::new("a", "stuck"), "1", |mailbox| async move {
             let _mailbox = mailbox;
-            std::future::pending::<()>().await;
+            std::future::pending().await
         });
         assert!(stuck.is_ok() && start(&registry, "1").is_ok());
         assert!(!registry.end_all(Duration::from_millis(300)).await);

@@ -3,134 +3,79 @@
 //! There is no kubelet: the nodes run in the test process, with real sockets and certificates of the operator's
 //! authority, and the tests create the EndpointSlices.
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::ResourceExt;
 use kube::api::PostParams;
 use serde_json::json;
-use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use venom::api::{Genome, Organism};
 use venom::ledger::entry::Data;
-use venom::mesh::identity::{Authority, CERTIFICATE_LIFETIME, generate_key_and_csr};
-use venom::mesh::{Identity, Injectable, InjectionId, InjectionPayload, Mesh, Outcome, Ticket};
-use venom::node::certificate_source::CertificateSource;
-use venom::node::{Node, Options};
+use venom::mesh::{InjectionPayload, Mesh, Outcome};
 
+use crate::doors::{NODES, inject, new_id, own_address, slice};
 use crate::harness::{eventually, free_port, within};
+use crate::operator::Operator;
 use crate::world::{World, condition, in_world, message};
 
-const NODES: usize = 3;
 const INJECTIONS: usize = 1_000;
 /// Number of concurrent clients.
 const CLIENTS: usize = 8;
 const KILLS: usize = 8;
+const HAND_OVERS: usize = 4;
 /// How long a client retries.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The nodes of an Organism, and the folder of their certificates.
-struct Body {
-    nodes: Vec<Node>,
-    _folder: TempDir,
-}
-
-/// An address of this machine: EndpointSlices must not contain a loopback address. Sends no packets.
-fn own_address() -> IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.connect("192.0.2.1:9").expect("this machine has no address but loopback; give it one");
-    socket.local_addr().unwrap().ip()
-}
-
-impl World {
-    /// The certificate authority that the operator created.
-    async fn authority(&self) -> Authority {
-        // The operator's namespace is that of its kubeconfig.
-        let secrets: Api<Secret> = Api::default_namespaced(self.client.clone());
-        let secret = eventually("the authority's Secret", async || {
-            secrets.get("venom-mesh-ca").await.map_err(|error| error.to_string())
-        })
-        .await;
-        let data = secret.data.unwrap();
-        let text = |name: &str| std::str::from_utf8(&data[name].0).unwrap();
-        Authority::from_pem(text("ca.pem"), text("ca.key")).unwrap()
-    }
-
-    /// Starts nodes and creates their EndpointSlices.
-    async fn nodes(&self, name: &str) -> Body {
-        let authority = self.authority().await;
-        let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
-        let folder = TempDir::new().unwrap();
-        let mut nodes: Vec<Node> = vec![];
-        for number in 0..NODES {
-            let identity = Identity::pod("venom", &uid, &format!("node-{number}")).unwrap();
-            let (key, request) = generate_key_and_csr().unwrap();
-            let certificate =
-                authority.sign(&request, &identity, SystemTime::now(), CERTIFICATE_LIFETIME).unwrap();
-            let place = folder.path().join(number.to_string());
-            std::fs::create_dir(&place).unwrap();
-            std::fs::write(place.join("ca.pem"), authority.ca_pem()).unwrap();
-            std::fs::write(place.join("identity.pem"), format!("{certificate}{key}")).unwrap();
-            let options = Options {
-                peers: nodes.iter().map(|it| format!("localhost:{}", it.mesh_address.port())).collect(),
-                mesh_port: 0,
-                http_port: None,
-                inject_port: 0,
-                certificate_source: CertificateSource::Directory(place),
-                injectable: Injectable { min: -100.0, max: 100.0 },
-            };
-            let (node, _) = Node::start(options, None).await.unwrap();
-            let address = SocketAddr::new(own_address(), node.mesh_address.port());
-            slices.create(&PostParams::default(), &slice(name, number, address)).await.unwrap();
-            nodes.push(node);
-        }
-        Body { nodes, _folder: folder }
-    }
-}
-
-fn slice(organism: &str, number: usize, address: SocketAddr) -> EndpointSlice {
-    serde_json::from_value(json!({
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "metadata": {"name": format!("{organism}-mesh-{number}"), "labels": {
-            "genesis.venom.dev/organism": organism,
-            "kubernetes.io/service-name": format!("{organism}-mesh"),
-        }},
-        "endpoints": [{"addresses": [address.ip().to_string()]}],
-        "ports": [{"name": "mesh", "port": address.port()}],
-    }))
-    .unwrap()
-}
-
-/// Injects through one node after the other until there is an outcome.
-async fn inject(doors: &[Mesh], number: usize, payload: InjectionPayload) -> Outcome {
-    let id: InjectionId = uuid::Uuid::now_v7().to_string().parse().unwrap();
-    let end = Instant::now() + PATIENCE;
-    for door in doors.iter().cycle().skip(number) {
-        assert!(Instant::now() < end, "{id} was not answered in {PATIENCE:?}");
-        match door.inject(id.clone(), payload).await {
-            Ok(Ticket::Settled(outcome)) => return outcome,
-            Ok(Ticket::Pending(ticket)) => {
-                if let Ok(Ok(outcome)) = timeout(Duration::from_secs(2), ticket).await {
-                    return outcome;
-                }
-            }
-            Err(_) => sleep(Duration::from_millis(100)).await,
-        }
-    }
-    unreachable!("there are no doors")
-}
-
-/// The operator is killed repeatedly while clients inject. Each acknowledged injection is in the ledger exactly once, at
-/// the acknowledged index.
+/// The operator is killed repeatedly while clients inject.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_injections_are_recorded_once_while_operators_are_killed() {
+    acknowledged_are_recorded_once(async |world, mut operator| {
+        for kill in 0..KILLS {
+            sleep(Duration::from_millis(700 + 311 * (kill as u64 % 4))).await;
+            operator.kill();
+            operator = world.operator_with_bodies("alpha", &[]);
+        }
+        operator
+    })
+    .await;
+}
+
+/// The organism is handed over while clients inject: to operators that join, and by ones that are killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_injections_are_recorded_once_while_the_organism_is_handed_over() {
+    acknowledged_are_recorded_once(async |world, mut operator| {
+        for round in 0..HAND_OVERS {
+            let held_by = operator.identity().to_owned();
+            // One that is to hold it once it has joined, or once the other is gone.
+            let joins = round % 2 == 0;
+            let name = world.beside("venom", &held_by, joins).await;
+            // On a machine of its own it would have the same port.
+            let issuer_url = format!("https://127.0.0.1:{}/v1/certificates", free_port());
+            let bodies = ["--node-image", "localhost/venom:test", "--issuer-url", &*issuer_url];
+            let next = world.operator_with(&name, &bodies);
+            if joins {
+                world.held_by("venom", &name).await;
+                assert!(operator.terminate().await.success());
+            } else {
+                next.shares_with(&held_by).await;
+                operator.kill();
+            }
+            world.held_by("venom", &name).await;
+            operator = next;
+        }
+        operator
+    })
+    .await;
+}
+
+/// Clients inject while the operators are disturbed. Each acknowledged injection is in the ledger exactly once, at the
+/// acknowledged index.
+async fn acknowledged_are_recorded_once(disturb: impl AsyncFnOnce(&World, Operator) -> Operator) {
     in_world(async |world| {
-        let mut operator = world.operator_with_bodies("alpha", &[]);
+        let operator = world.operator_with_bodies("alpha", &[]);
         // A window of a second keeps the number of counting injections below the limit of 4,096.
         world.create::<Genome>("venom", json!({"risk": {"window": "1s"}})).await;
         world.create::<Organism>("venom", json!({"pulse": {"minPeriod": "20ms"}})).await;
@@ -145,7 +90,7 @@ async fn acknowledged_injections_are_recorded_once_while_operators_are_killed() 
                 let mut told = vec![];
                 for number in (client..INJECTIONS).step_by(CLIENTS) {
                     let payload = InjectionPayload { anoms: Some(number as u64 % 3), ml_weight: None };
-                    match inject(&doors, number, payload).await {
+                    match inject(&doors, number, &new_id(), payload, PATIENCE).await {
                         Outcome::Committed { entry } => told.push(entry),
                         Outcome::Refused { reason } => panic!("{number}: {reason}"),
                     }
@@ -154,11 +99,7 @@ async fn acknowledged_injections_are_recorded_once_while_operators_are_killed() 
                 told
             });
         }
-        for kill in 0..KILLS {
-            sleep(Duration::from_millis(700 + 311 * (kill as u64 % 4))).await;
-            operator.kill();
-            operator = world.operator_with_bodies("alpha", &[]);
-        }
+        let _operator = disturb(&world, operator).await;
         let mut told: Vec<u64> = clients.join_all().await.into_iter().flatten().collect();
         told.sort_unstable();
 
@@ -195,10 +136,14 @@ async fn an_injection_changes_the_decision_within_the_bounds_of_the_genome() {
         let body = world.nodes("venom").await;
         let doors: Vec<Mesh> = body.nodes.iter().map(|it| it.mesh.clone()).collect();
         let weight = InjectionPayload { anoms: None, ml_weight: Some(2.0) };
-        let Outcome::Refused { reason } = inject(&doors, 0, weight).await else { panic!("not refused") };
+        let Outcome::Refused { reason } = inject(&doors, 0, &new_id(), weight, PATIENCE).await else {
+            panic!("not refused")
+        };
         assert!(reason.contains("0.01 to 1"), "{reason}");
         let anoms = InjectionPayload { anoms: Some(20), ml_weight: None };
-        let Outcome::Committed { entry } = inject(&doors, 1, anoms).await else { panic!("refused") };
+        let Outcome::Committed { entry } = inject(&doors, 1, &new_id(), anoms, PATIENCE).await else {
+            panic!("refused")
+        };
         world
             .until("venom", "QUARANTINE", |it| {
                 it.decision.as_ref().is_some_and(|it| it.action == venom::api::Action::Quarantine)
@@ -211,7 +156,7 @@ async fn an_injection_changes_the_decision_within_the_bounds_of_the_genome() {
             if seen == Some(generation) { Ok(()) } else { Err(format!("{seen:?}")) }
         })
         .await;
-        assert!(matches!(inject(&doors, 2, weight).await, Outcome::Committed { .. }));
+        assert!(matches!(inject(&doors, 2, &new_id(), weight, PATIENCE).await, Outcome::Committed { .. }));
         let live = world.ledger("venom").await;
         live.check();
         let injections: Vec<_> = live.entries.iter().filter(|it| it.kind() == "injection").collect();

@@ -17,7 +17,10 @@ pub(super) enum Child {
     Recovery,
     Committer,
     Collector,
-    StandBy,
+    Response,
+    Sensors,
+    Adoption,
+    Confirmation,
 }
 
 /// What a task returns.
@@ -25,8 +28,8 @@ pub(super) enum Exit {
     Publisher(publisher::Exit),
     Recovery(Box<Result<(OwnedLedger, History), RecoveryError>>),
     Committer(committer::Exit),
-    /// Another operator has released the ledger.
-    Released,
+    /// Whether the organism is still held.
+    Confirmed(bool),
     Other,
 }
 

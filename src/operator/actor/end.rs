@@ -15,6 +15,12 @@ impl Actor {
     /// Ends everything, in the order in which data flows.
     pub(super) async fn end(mut self, end: End) {
         let limits = end_limits(end);
+        // Where there is nobody to wait for it, the end of the Lease says the same.
+        let gives_back = match end {
+            End::Released => true,
+            End::Stop => self.resources.ownership.members.view().has_others(),
+            End::Lost | End::Deleted => false,
+        };
         if end == End::Deleted {
             let message = "The Organism is being deleted; it no longer beats.".to_owned();
             let not_ready = self.not_ready(NotReadyReason::Deleting, message);
@@ -22,16 +28,18 @@ impl Actor {
             self.report.send_modify(|report| (report.not_ready, report.engine) = (not_ready, None));
         }
         self.body = None;
-        for child in [Child::Body, Child::Recovery, Child::StandBy] {
+        for child in [Child::Body, Child::Recovery, Child::Confirmation] {
             self.children.abort(child);
         }
         if let State::Running { engine, events, .. } = std::mem::replace(&mut self.state, State::Ending) {
             let retain = self.organism.spec.ledger.on_delete == OnDelete::Retain;
             if end == End::Deleted && retain {
                 let _ = events.send(LedgerEvent::Retain);
+            } else if gives_back {
+                let _ = events.send(LedgerEvent::Release);
             }
             // What is deleted with its ledger has nothing left to commit.
-            if let Some(limit) = limits.flush.filter(|_| end == End::Stop || retain) {
+            if let Some(limit) = limits.flush.filter(|_| end != End::Deleted || retain) {
                 let flushed = async {
                     tokio::select! {
                         () = engine.flush() => {}
@@ -46,11 +54,14 @@ impl Actor {
             // The committer ends when engine and events are dropped.
             drop((engine, events));
             self.children.abort(Child::Collector);
+            self.children.abort(Child::Sensors);
+            self.children.abort(Child::Response);
             if timeout(limits.commit, self.children.wait_for(Child::Committer)).await.is_err() {
                 self.children.abort(Child::Committer);
             }
         }
-        if let Some(limit) = limits.status {
+        // That of an organism that is given back is written by its next holder.
+        if let Some(limit) = limits.status.filter(|_| !gives_back) {
             // The publisher writes the last report once all senders of reports are dropped.
             drop(std::mem::replace(&mut self.report, watch::Sender::new(Report::default())));
             let _ = timeout(limit, self.children.wait_for(Child::Publisher)).await;

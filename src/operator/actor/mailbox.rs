@@ -19,6 +19,8 @@ pub enum Message {
     NotReady(NotReady),
     /// An object of its body has changed.
     BodyChanged,
+    /// A pod of its body has changed.
+    PodsChanged,
     /// An object of its ledger was deleted, or all were listed again.
     LedgerObjects(LedgerEvent),
     /// End, and answer when nothing of it runs any more.
@@ -30,6 +32,10 @@ pub enum Message {
 pub enum End {
     /// The operator is stopping: commit what is pending and write the last status.
     Stop,
+    /// Another replica is to hold the organism: commit what is pending, and give its ledger back.
+    Released,
+    /// Another replica holds the organism: nothing more is written.
+    Lost,
     /// The Organism is deleted: nothing more is committed, unless its ledger stays.
     Deleted,
 }

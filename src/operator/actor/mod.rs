@@ -8,9 +8,8 @@
 //! | `run` | from a recovery to the end of the run that follows it |
 //! | `end` | from Ending to Gone |
 //! | [`Resources`] | what all actors share |
-//! | `standby` | waiting while another operator holds the ledger |
 //!
-//! States: Starting → Running → Ending → Gone.
+//! There is one for each organism that this replica holds or takes over. States: Starting → Running → Ending → Gone.
 //!
 //! 1. Starting: the ledger is recovered as soon as there is a desired state. Events of its objects are kept.
 //! 2. Running: engine, committer and collector work. When one of them ends (a fence, a panic), the run ends, and
@@ -27,10 +26,10 @@ pub mod mailbox;
 mod plan;
 mod resources;
 mod run;
-mod standby;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -39,17 +38,25 @@ use self::children::{Child, Children, Ended, Exit};
 use self::mailbox::{End, Message};
 use self::plan::{RunEnd, wait_after};
 pub use self::resources::{Bodies, Resources};
+use super::adoption::Observer;
 use super::beater::EngineHandle;
+use super::body::Enforcing;
 use super::body::index::{Nodes, ObservedStatus};
 use super::body::reconciler::Handle as BodyHandle;
+use super::budget::Account;
 use super::committer::LedgerEvent;
 use super::failure_log::FailureLog;
 use super::key::Key;
+use super::members::permit::Tenure;
+use super::publisher::adoption::Adoption;
 use super::publisher::autoscaling::Autoscaling;
-use super::publisher::report::{NotReady, NotReadyReason, Report};
+use super::publisher::report::{NotReady, NotReadyReason, PublishedEnd, Report};
 use super::publisher::{self, Publisher};
 use crate::api;
 use crate::runtime::{Desired, PauseReason};
+
+/// Wait before it is read again whether the organism is still held.
+const CONFIRM_RETRY: Duration = Duration::from_secs(1);
 
 /// The actor of one organism.
 pub struct Actor {
@@ -64,9 +71,23 @@ pub struct Actor {
     unrecovered: Option<NotReady>,
     nodes: Option<Nodes>,
     report: watch::Sender<Report>,
+    published: PublishedEnd,
+    account: Arc<Account>,
+    /// Whether this replica may still beat it, and write its objects.
+    tenure: Arc<Tenure>,
+    /// What happened to objects of the ledger while that was not known.
+    held_back: Vec<LedgerEvent>,
     snapshot_needed: Arc<Notify>,
     state: State,
     body: Option<BodyHandle>,
+    /// What the response asks of the body.
+    enforcing: watch::Sender<Option<Enforcing>>,
+    /// Whether the workload in spec.workloadRef is the body; none without that.
+    adoption: watch::Sender<Option<Adoption>>,
+    /// Told when a pod of the body has changed.
+    pods_changed: Arc<Notify>,
+    /// The Organism as it was reconciled last, for response and sensors.
+    organisms: watch::Sender<Arc<api::Organism>>,
     children: Children,
     /// Ends of runs in a row.
     ends: u32,
@@ -83,12 +104,11 @@ enum State {
         events: Vec<LedgerEvent>,
         retry: Option<Instant>,
     },
-    /// Another operator holds the ledger.
-    StandBy,
     Running {
         engine: EngineHandle,
         events: mpsc::UnboundedSender<LedgerEvent>,
         since: Instant,
+        epoch: u64,
     },
     Ending,
 }
@@ -103,19 +123,28 @@ impl Actor {
             Some(_) => published.map_or((0, 0), |nodes| (nodes.ready.into(), nodes.replicas.into())),
             None => (0, organism.spec.nodes.replicas.into()),
         };
+        let key = Key::of(&organism);
         Self {
-            key: Key::of(&organism),
+            account: Account::new(key.namespace.clone()),
+            tenure: Tenure::new(resources.ownership.members.permit.clone()),
+            key,
             uid: organism.metadata.uid.clone().unwrap_or_default(),
             resources,
+            organisms: watch::Sender::new(organism.clone()),
             organism,
             desired: None,
             blocked: None,
             unrecovered: None,
             nodes: None,
             report: watch::Sender::new(Report { ready_nodes, nodes, ..Report::default() }),
+            published: PublishedEnd::default(),
+            held_back: vec![],
             snapshot_needed: Arc::new(Notify::new()),
             state: State::Starting { events: vec![], retry: None },
             body: None,
+            enforcing: watch::Sender::new(None),
+            adoption: watch::Sender::new(None),
+            pods_changed: Arc::new(Notify::new()),
             children: Children::default(),
             ends: 0,
             failed_recoveries: 0,
@@ -124,9 +153,11 @@ impl Actor {
         }
     }
 
-    /// Runs until it is ended or its Organism is gone.
-    pub async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Message>) {
+    /// Runs until it is ended, its Organism is gone, or another replica has the organism. Returns whether it is the last.
+    pub async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Message>) -> bool {
         self.start_publisher();
+        let mut adoption = self.adoption.subscribe();
+        let mut terms = self.resources.ownership.members.permit.terms();
         let bodies = self.resources.bodies.clone();
         let mut listed = bodies.is_none();
         loop {
@@ -137,16 +168,23 @@ impl Actor {
             tokio::select! {
                 message = mailbox.recv() => match message {
                     Some(Message::End(end, done)) => {
+                        if end == End::Lost {
+                            tracing::warn!(organism = %self.key, "another replica has taken it over");
+                        }
                         self.end(end).await;
                         let _ = done.send(());
-                        return;
+                        return false;
                     }
                     Some(message) => self.handle(message),
-                    None => return self.end(End::Stop).await,
+                    None => {
+                        self.end(End::Stop).await;
+                        return false;
+                    }
                 },
                 Some(ended) = self.children.next() => {
-                    if self.child_ended(ended).is_break() {
-                        return self.end(End::Deleted).await;
+                    if let ControlFlow::Break(end) = self.child_ended(ended) {
+                        self.end(end).await;
+                        return end == End::Lost;
                     }
                 }
                 () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {
@@ -157,6 +195,9 @@ impl Actor {
                         engine.request_snapshot();
                     }
                 }
+                // Infallible, as the next one: this holds the sender.
+                Ok(()) = terms.changed() => self.confirm_tenure(),
+                Ok(()) = adoption.changed() => self.observe_body(),
                 () = wait_until_listed(bodies.as_ref()), if !listed => {
                     listed = true;
                     self.observe_body();
@@ -171,10 +212,13 @@ impl Actor {
             Message::Desired(desired, genome) => self.set_desired(*desired, genome),
             Message::NotReady(not_ready) => self.set_not_ready(not_ready),
             Message::BodyChanged => self.observe_body(),
+            Message::PodsChanged => self.pods_changed.notify_one(),
+            // What happened while another replica may have held the ledger is no loss.
+            Message::LedgerObjects(event) if !self.tenure.is_valid() => self.held_back.push(event),
             Message::LedgerObjects(event) => match &mut self.state {
                 State::Running { events, .. } => drop(events.send(event)),
                 State::Starting { events, .. } => events.push(event),
-                State::StandBy | State::Ending => {}
+                State::Ending => {}
             },
             // Handled in `run`.
             Message::End(..) => {}
@@ -184,14 +228,17 @@ impl Actor {
     fn set_organism(&mut self, organism: Arc<api::Organism>) {
         let on_delete = organism.spec.ledger.on_delete;
         let changed = on_delete != self.organism.spec.ledger.on_delete;
+        let other_workload = organism.spec.workload_ref != self.organism.spec.workload_ref;
         self.organism = organism;
+        self.organisms.send_replace(self.organism.clone());
         if let State::Running { events, .. } = &self.state
             && changed
         {
             let _ = events.send(LedgerEvent::OnDelete(on_delete));
         }
-        if matches!(self.state, State::StandBy) {
-            return;
+        let adopts = self.organism.spec.workload_ref.is_some();
+        if other_workload || (adopts && !self.children.is_running(Child::Adoption)) {
+            self.start_adoption();
         }
         let has_body = self.resources.bodies.is_some();
         let replicas = u64::from(self.organism.spec.nodes.replicas);
@@ -221,7 +268,7 @@ impl Actor {
         match &self.state {
             State::Running { .. } => self.apply_desired(),
             State::Starting { retry: None, .. } => self.start_recovery(),
-            State::Starting { .. } | State::StandBy | State::Ending => {}
+            State::Starting { .. } | State::Ending => {}
         }
     }
 
@@ -265,12 +312,21 @@ impl Actor {
         if !reconcilers.index.is_listed() {
             return;
         }
-        let ObservedStatus { nodes, workload, scaling } = reconcilers.index.status(&self.key, &self.uid);
+        let adoption = self.adoption.borrow().clone();
+        let ObservedStatus { mut nodes, mut workload, scaling } =
+            reconcilers.index.status(&self.key, &self.uid);
+        if let Some(adoption) = &adoption {
+            let adopted = adoption.adopted();
+            nodes =
+                adopted.map_or_else(Nodes::default, |it| Nodes { ready: it.ready, replicas: it.replicas });
+            workload = adopted.map(|it| it.workload.clone());
+        }
         let autoscaling = Some(Autoscaling::of(&self.organism, true, scaling.as_ref()));
         self.report.send_if_modified(|report| {
             let before = report.clone();
             (report.ready_nodes, report.nodes, report.workload) = (nodes.ready, nodes.replicas, workload);
             (report.scaling, report.autoscaling) = (scaling, autoscaling);
+            (report.adoption, report.workload_ref) = (adoption, self.organism.spec.workload_ref.clone());
             before != *report
         });
         if self.nodes.replace(nodes) != Some(nodes) {
@@ -295,7 +351,10 @@ impl Actor {
 
     fn start_publisher(&mut self) {
         let resources = self.resources.publishers.clone();
-        let publisher = Publisher::new(self.key.clone(), &self.organism, resources);
+        let (account, published) = (self.account.clone(), self.published.clone());
+        let tenure = self.tenure.clone();
+        let publisher =
+            Publisher::new(self.key.clone(), &self.organism, account, tenure, resources, published);
         let reports = self.report.subscribe();
         self.children.spawn(Child::Publisher, async { Exit::Publisher(publisher.run(reports).await) });
     }
@@ -303,7 +362,17 @@ impl Actor {
     fn start_body(&mut self) {
         let Some(Bodies { reconcilers, .. }) = &self.resources.bodies else { return };
         let (organism, report) = (self.organism.clone(), self.report.clone());
-        let (handle, task) = BodyHandle::new(reconcilers.clone(), self.key.clone(), organism, report);
+        let enforcing = self.enforcing.subscribe();
+        let adoption = self.adoption.subscribe();
+        let (handle, task) = BodyHandle::new(
+            reconcilers.clone(),
+            self.key.clone(),
+            organism,
+            report,
+            enforcing,
+            adoption,
+            self.tenure.clone(),
+        );
         self.body = Some(handle);
         self.children.spawn(Child::Body, async {
             task.await;
@@ -311,53 +380,102 @@ impl Actor {
         });
     }
 
-    /// Leaves status and body to the operator that holds the ledger.
-    fn stand_by(&mut self) {
-        self.state = State::StandBy;
-        self.body = None;
-        self.children.abort(Child::Body);
-        self.children.abort(Child::Publisher);
-        let (client, identity) = (self.resources.ledger_client.clone(), self.resources.identity.clone());
-        let (key, uid) = (self.key.clone(), self.uid.clone());
-        let beats = self.desired.as_ref().is_some_and(|it| it.pause.is_none() && it.beats.is_none());
-        self.children.spawn(Child::StandBy, async move {
-            standby::wait_for_release(client, key, uid, &identity, beats).await;
-            Exit::Released
+    /// Observes the workload in spec.workloadRef, if there is one.
+    fn start_adoption(&mut self) {
+        let Some(Bodies { adoptions, .. }) = &self.resources.bodies else { return };
+        self.children.abort(Child::Adoption);
+        let reference = self.organism.spec.workload_ref.clone();
+        self.adoption.send_if_modified(|adoption| {
+            let next = reference.as_ref().map(|_| Adoption::Looking);
+            let changed = *adoption != next;
+            *adoption = next;
+            changed
+        });
+        let Some(reference) = reference else { return };
+        let (key, resources) = (self.key.clone(), adoptions.clone());
+        let (adoption, pods_changed) = (self.adoption.clone(), self.pods_changed.clone());
+        let observer = Observer::new(key, reference, resources, adoption, pods_changed);
+        self.children.spawn(Child::Adoption, async {
+            observer.run().await;
+            Exit::Other
         });
     }
 
-    /// Handles the end of a task. Breaks when the Organism is gone.
-    fn child_ended(&mut self, ended: Ended) -> ControlFlow<()> {
+    /// Handles the end of a task. Breaks where nothing is left to do.
+    fn child_ended(&mut self, ended: Ended) -> ControlFlow<End> {
         match ended {
             Ended::Exit(Exit::Publisher(publisher::Exit::OrganismGone)) => {
                 tracing::info!(organism = %self.key, "the Organism is gone");
-                return ControlFlow::Break(());
+                return ControlFlow::Break(End::Deleted);
             }
-            Ended::Exit(Exit::Recovery(outcome)) => self.recovered(*outcome),
-            Ended::Exit(Exit::Committer(exit)) => self.end_run(&RunEnd::Committer(exit)),
-            Ended::Exit(Exit::Released) => {
-                self.state = State::Starting { events: vec![], retry: None };
-                // What this process committed last is older than what the other holder has published.
-                self.report.send_modify(|report| (report.engine, report.ledger) = (None, None));
-                self.start_publisher();
-                self.set_organism(self.organism.clone());
-                self.start_recovery();
+            Ended::Exit(Exit::Recovery(outcome)) => return self.recovered(*outcome),
+            Ended::Exit(Exit::Committer(exit)) => return self.end_run(&RunEnd::Committer(exit)),
+            Ended::Exit(Exit::Confirmed(false)) => {
+                tracing::warn!(
+                    organism = %self.key,
+                    "another replica has taken it over while this one could not renew its Lease"
+                );
+                return ControlFlow::Break(End::Lost);
             }
+            Ended::Exit(Exit::Confirmed(true)) => self.confirmed(),
             Ended::Exit(Exit::Publisher(publisher::Exit::Finished) | Exit::Other) | Ended::Aborted => {}
-            Ended::Panic(Child::Committer) => self.end_run(&RunEnd::Panic("committer")),
-            Ended::Panic(Child::Collector) => self.end_run(&RunEnd::Panic("collector")),
+            Ended::Panic(Child::Committer) => return self.end_run(&RunEnd::Panic("committer")),
+            Ended::Panic(Child::Collector) => return self.end_run(&RunEnd::Panic("collector")),
+            Ended::Panic(Child::Sensors) => return self.end_run(&RunEnd::Panic("sensors")),
+            Ended::Panic(Child::Response) => return self.end_run(&RunEnd::Panic("response")),
             Ended::Panic(child) => {
                 tracing::error!(organism = %self.key, task = ?child, "a task panicked; starting it again");
                 self.resources.metrics.restarted("panic");
                 match child {
                     Child::Publisher => self.start_publisher(),
                     Child::Body => self.start_body(),
-                    Child::StandBy => self.stand_by(),
+                    Child::Adoption => self.start_adoption(),
+                    Child::Confirmation => self.confirm_tenure(),
                     _ => self.plan_recovery(wait_after(1)),
                 }
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// The permit had lapsed and is given again: reads from the head whether the organism is still held, until that
+    /// can be told. A recovery begins anew.
+    fn confirm_tenure(&mut self) {
+        self.children.abort(Child::Confirmation);
+        self.children.abort(Child::Recovery);
+        let epoch = match &self.state {
+            State::Running { epoch, .. } => Some(*epoch),
+            State::Starting { .. } | State::Ending => None,
+        };
+        let (resources, tenure) = (self.resources.clone(), self.tenure.clone());
+        let (key, uid) = (self.key.clone(), self.uid.clone());
+        let term = *resources.ownership.members.permit.terms().borrow();
+        self.children.spawn(Child::Confirmation, async move {
+            loop {
+                let client = resources.ledger_client.clone();
+                if let Ok(lost) = resources.ownership.is_lost(client, &key, &uid, epoch).await {
+                    if !lost {
+                        tenure.confirm(term);
+                    }
+                    return Exit::Confirmed(!lost);
+                }
+                tokio::time::sleep(CONFIRM_RETRY).await;
+            }
+        });
+    }
+
+    /// The organism is still held: goes on with what had to wait for that.
+    fn confirmed(&mut self) {
+        let held_back = std::mem::take(&mut self.held_back);
+        match &mut self.state {
+            State::Running { events, .. } => held_back.into_iter().for_each(|event| drop(events.send(event))),
+            State::Starting { events, .. } => {
+                events.extend(held_back);
+                self.failed_recoveries = 0;
+                self.start_recovery();
+            }
+            State::Ending => {}
+        }
     }
 }
 

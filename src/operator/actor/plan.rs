@@ -38,8 +38,8 @@ pub(super) enum RunEnd {
 pub(super) enum Next {
     /// Recover the ledger again after this wait.
     Restart(Duration),
-    /// Another operator holds the ledger: leave the organism to it.
-    StandBy,
+    /// Another replica holds the ledger: leave the organism to it.
+    Leave,
 }
 
 impl RunEnd {
@@ -55,7 +55,7 @@ impl RunEnd {
     /// What follows, for the operator `identity` and the `ends`th end in a row.
     pub(super) fn next(&self, identity: &str, ends: u32) -> Next {
         match self {
-            Self::Committer(committer::Exit::Fenced(fenced)) if fenced.holder != identity => Next::StandBy,
+            Self::Committer(committer::Exit::Fenced(fenced)) if fenced.holder != identity => Next::Leave,
             // An epoch that was raised under our own name was raised by hand, or by an earlier process.
             _ => Next::Restart(wait_after(ends)),
         }
@@ -75,7 +75,11 @@ pub(super) fn after_failed_recovery(
         RecoveryError::BeingCollected(_) => (Some(NotReadyReason::WaitingForFirstCommit), RECOVERY_COLLECTED),
         RecoveryError::HeadUnreadable(..) => blocked(NotReadyReason::HeadUnreadable),
         RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),
-        RecoveryError::Store(_) | RecoveryError::Organisms(_) | RecoveryError::Task(_) => (None, wait),
+        RecoveryError::Store(_)
+        | RecoveryError::Organisms(_)
+        | RecoveryError::Task(_)
+        | RecoveryError::Held(..)
+        | RecoveryError::Lapsed(_) => (None, wait),
         _ => blocked(NotReadyReason::Invalid),
     }
 }
@@ -96,6 +100,8 @@ pub(super) struct EndLimits {
 pub(super) fn end_limits(end: End) -> EndLimits {
     let seconds = Duration::from_secs;
     match end {
+        End::Released => EndLimits { flush: Some(seconds(5)), commit: seconds(2), status: None },
+        End::Lost => EndLimits { flush: None, commit: Duration::ZERO, status: None },
         End::Stop => EndLimits { flush: Some(seconds(14)), commit: seconds(1), status: Some(seconds(3)) },
         End::Deleted => EndLimits { flush: Some(seconds(2)), commit: seconds(1), status: Some(seconds(1)) },
     }
@@ -114,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_organism_is_left_to_another_holder_and_restarted_after_anything_else() {
-        assert_eq!(fenced("beta").next("alpha", 1), Next::StandBy);
+        assert_eq!(fenced("beta").next("alpha", 1), Next::Leave);
         assert_eq!(fenced("alpha").next("alpha", 1), Next::Restart(FIRST_WAIT));
         assert_eq!(RunEnd::Panic("committer").next("alpha", 3), Next::Restart(FIRST_WAIT * 4));
         assert_eq!(RunEnd::Panic("committer").next("alpha", u32::MAX), Next::Restart(LONGEST_WAIT));

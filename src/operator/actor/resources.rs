@@ -8,15 +8,16 @@ use tokio::sync::Semaphore;
 use crate::operator::beater::Beater;
 use crate::operator::codec::Codec;
 use crate::operator::metrics::Metrics;
+use crate::operator::ownership::Ownership;
 use crate::operator::recovery::first_lists::FirstLists;
-use crate::operator::{body, collector, committer, publisher};
+use crate::operator::{adoption, body, collector, committer, publisher, response, sensing};
 
 /// What all actors share.
 pub struct Resources {
     /// Client for ledgers: it never retries by itself.
     pub ledger_client: Client,
-    /// Name of this operator in heads and `resume` entries.
-    pub identity: Arc<str>,
+    /// Which organisms this replica holds.
+    pub ownership: Arc<Ownership>,
     /// Runs the engines.
     pub beater: Arc<Beater>,
     /// For committers.
@@ -42,4 +43,10 @@ pub struct Bodies {
     pub reconcilers: Arc<body::Resources>,
     /// For the collectors of their meshes.
     pub collectors: Arc<collector::Resources>,
+    /// For what is sensed.
+    pub sensors: Arc<sensing::Resources>,
+    /// For workloads that are adopted.
+    pub adoptions: Arc<adoption::Resources>,
+    /// For what is done about decisions.
+    pub responses: Arc<response::Resources>,
 }

@@ -1,23 +1,34 @@
 //! From a recovery to the end of the run that follows it.
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::children::{Child, Exit};
+use super::mailbox::End;
 use super::plan::{Next, RunEnd, after_failed_recovery};
 use super::{Actor, Bodies, State, wait_until_listed};
+use crate::api;
+use crate::operator::beater::{Inputs, Outputs};
+use crate::operator::budget::COMMIT_SPACING;
 use crate::operator::collector::{CollectError, Collector};
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::operator::committer::{self, Committer, LedgerEvent};
+use crate::operator::hold::Hold;
+use crate::operator::publisher::adoption::Adoption;
 use crate::operator::publisher::mesh::MeshLink;
 use crate::operator::publisher::report::NotReadyReason;
+use crate::operator::publisher::sensing::Sensing;
 use crate::operator::recovery::{RecoveryError, recover};
+use crate::operator::response::{Connections, Responder, plan};
+use crate::operator::sensing::{self, Sensors};
+use crate::organism::Action;
 use crate::runtime::{History, Pace, StartParams};
+use crate::store::head::LastEnforcement;
 
-/// Two commits of an organism are at least this far apart.
-const BATCH_SPACING: Duration = Duration::from_millis(50);
 /// The end of a run that lasted this long is the first of a new series.
 const STABLE_AFTER: Duration = Duration::from_secs(600);
 
@@ -31,31 +42,43 @@ impl Actor {
             return;
         }
         let (resources, organism, key) = (self.resources.clone(), self.organism.clone(), self.key.clone());
+        let mut adoption = self.adoption.subscribe();
         self.children.spawn(Child::Recovery, async move {
             // P has to be known before the first beat, so that a restart changes nothing.
             wait_until_listed(resources.bodies.as_ref()).await;
+            // Infallible: the actor holds the sender.
+            let _ = adoption.wait_for(|it| *it != Some(Adoption::Looking)).await;
             // Infallible: the semaphore is never closed.
             let _turn = resources.recoveries.acquire().await.ok();
             let existing = resources.first_lists.take(&key).await;
             let client = resources.ledger_client.clone();
             let codec = &resources.codec;
-            Exit::Recovery(Box::new(recover(client, &organism, &resources.identity, existing, codec).await))
+            Exit::Recovery(Box::new(recover(client, &organism, &resources.ownership, existing, codec).await))
         });
     }
 
-    pub(super) fn recovered(&mut self, outcome: Result<(OwnedLedger, History), RecoveryError>) {
+    pub(super) fn recovered(
+        &mut self,
+        outcome: Result<(OwnedLedger, History), RecoveryError>,
+    ) -> ControlFlow<End> {
         let error = match outcome {
             Ok((ledger, history)) => {
                 self.unrecovered = None;
                 self.failed_recoveries = 0;
                 self.recovery_log.succeeded();
                 self.report_not_ready();
-                return self.start_run(ledger, history);
+                self.start_run(ledger, history);
+                return ControlFlow::Continue(());
+            }
+            Err(error @ (RecoveryError::Held(..) | RecoveryError::Lapsed(_))) => {
+                tracing::info!(organism = %self.key, %error, "left to its holder");
+                return ControlFlow::Break(End::Lost);
             }
             Err(error) => error,
         };
         if error.is_namespace_terminating() {
-            return self.stop_for_good();
+            self.stop_for_good();
+            return ControlFlow::Continue(());
         }
         self.failed_recoveries = self.failed_recoveries.saturating_add(1);
         let (reason, wait) = after_failed_recovery(&error, self.failed_recoveries);
@@ -73,6 +96,7 @@ impl Actor {
         }
         self.report_not_ready();
         self.plan_recovery(wait);
+        ControlFlow::Continue(())
     }
 
     /// What has changed may have been what kept the ledger from being recovered.
@@ -84,11 +108,15 @@ impl Actor {
     }
 
     /// Starts engine, committer and collector on a recovered ledger.
-    fn start_run(&mut self, ledger: OwnedLedger, history: History) {
+    fn start_run(&mut self, mut ledger: OwnedLedger, history: History) {
         self.observe_body();
         let Some(desired) = self.desired_now() else { return };
+        if let Some(status) = &self.organism.status {
+            self.published.set(status);
+        }
+        ledger.published = self.published.clone();
         let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
-            let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.clone());
+            let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.injections.clone());
             // It beats without: injections wait at its nodes.
             let failed = |error: &CollectError| {
                 tracing::error!(organism = %self.key, %error, "cannot join the mesh");
@@ -100,10 +128,21 @@ impl Actor {
         let params = StartParams {
             desired,
             epoch: ledger.head.epoch,
-            operator: self.resources.identity.clone(),
+            operator: self.resources.ownership.members.identity().clone(),
             history,
-            batch_spacing: BATCH_SPACING,
+            enforcement: ledger.head.enforcement.clone(),
+            batch_spacing: COMMIT_SPACING,
+            min_period: self.resources.committers.budget.min_period(),
             publishes: true,
+        };
+        let (epoch, recorded) = (ledger.head.epoch, ledger.head.enforcement.clone());
+        let isolated = plan::in_force(recorded.as_ref()).is_some_and(|it| {
+            it.action == Action::Quarantine && plan::mode(it) == api::ResponseMode::Enforce
+        });
+        let before = sensing::Before {
+            sensed: ledger.known.senses.iter().map(|it| it.subject.clone()).collect(),
+            last_pulse: ledger.last_pulse,
+            isolated,
         };
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
@@ -113,6 +152,7 @@ impl Actor {
             self.key.clone(),
             ledger,
             self.resources.committers.clone(),
+            self.account.clone(),
             self.report.clone(),
             self.snapshot_needed.clone(),
         );
@@ -123,14 +163,16 @@ impl Actor {
         let engine = self.resources.beater.start_engine(
             self.key.clone(),
             params,
-            commits,
-            outcomes,
-            self.report.clone(),
+            self.account.clone(),
+            self.tenure.clone(),
+            Outputs { commits, outcomes, report: self.report.clone() },
         );
+        self.start_sensors(engine.inputs(), before);
+        self.start_response(engine.inputs(), epoch, recorded);
         if let Some(collector) = collector {
-            let (injector, report) = (engine.injector(), self.report.clone());
+            let (inputs, report) = (engine.inputs(), self.report.clone());
             self.children.spawn(Child::Collector, async {
-                collector.run(injector, report).await;
+                collector.run(inputs, report).await;
                 Exit::Other
             });
         }
@@ -138,19 +180,55 @@ impl Actor {
             // What happened to the ledger's objects during the recovery.
             kept.drain(..).for_each(|event| drop(events.send(event)));
         }
-        self.state = State::Running { engine, events, since: Instant::now() };
+        self.state = State::Running { engine, events, since: Instant::now(), epoch };
     }
 
-    /// Ends a run, and plans what follows.
-    pub(super) fn end_run(&mut self, end: &RunEnd) {
-        let State::Running { since, .. } = &self.state else { return };
+    /// Starts to sense.
+    fn start_sensors(&mut self, inputs: Inputs, before: sensing::Before) {
+        let Some(Bodies { sensors, .. }) = &self.resources.bodies else { return };
+        let connections = sensing::Connections {
+            organism: self.organisms.subscribe(),
+            pods_changed: self.pods_changed.clone(),
+            inputs,
+            report: self.report.clone(),
+        };
+        let sensors = Sensors::new(self.key.clone(), connections, before, sensors.clone());
+        self.children.spawn(Child::Sensors, async {
+            sensors.run().await;
+            Exit::Other
+        });
+    }
+
+    /// Starts to act on decisions.
+    fn start_response(&mut self, inputs: Inputs, epoch: u64, recorded: Option<LastEnforcement>) {
+        let Some(Bodies { responses, .. }) = &self.resources.bodies else { return };
+        let connections = Connections {
+            organism: self.organisms.subscribe(),
+            enforcing: self.enforcing.clone(),
+            inputs,
+            hold: Arc::new(Hold::new(self.resources.ledger_client.clone(), &self.key, &self.uid, epoch)),
+            report: self.report.clone(),
+        };
+        let responder = Responder::new(self.key.clone(), connections, recorded, responses.clone());
+        self.children.spawn(Child::Response, async {
+            responder.run().await;
+            Exit::Other
+        });
+    }
+
+    /// Ends a run, and plans what follows. Breaks where another replica holds the organism.
+    pub(super) fn end_run(&mut self, end: &RunEnd) -> ControlFlow<End> {
+        let State::Running { since, .. } = &self.state else { return ControlFlow::Continue(()) };
         self.ends = if since.elapsed() >= STABLE_AFTER { 1 } else { self.ends.saturating_add(1) };
         // Dropping the engine's handle removes the engine from the beater.
         self.state = State::Starting { events: vec![], retry: None };
         self.children.abort(Child::Collector);
+        self.children.abort(Child::Sensors);
+        self.children.abort(Child::Response);
         self.children.abort(Child::Committer);
         if matches!(end, RunEnd::Committer(committer::Exit::NamespaceTerminating)) {
-            return self.stop_for_good();
+            self.stop_for_good();
+            return ControlFlow::Continue(());
         }
         self.resources.metrics.restarted(end.reason());
         match end {
@@ -158,7 +236,7 @@ impl Actor {
             RunEnd::Committer(exit) => tracing::error!(organism = %self.key, ?exit, "the committer ended"),
             RunEnd::Panic(task) => tracing::error!(organism = %self.key, task, "a task panicked"),
         }
-        match end.next(&self.resources.identity, self.ends) {
+        match end.next(self.resources.ownership.members.identity(), self.ends) {
             Next::Restart(wait) => {
                 let message = format!(
                     "The run ended ({}); the ledger is recovered again in {} s.",
@@ -168,8 +246,9 @@ impl Actor {
                 self.report_no_run(NotReadyReason::WaitingForFirstCommit, message);
                 self.plan_recovery(wait);
             }
-            Next::StandBy => self.stand_by(),
+            Next::Leave => return ControlFlow::Break(End::Lost),
         }
+        ControlFlow::Continue(())
     }
 
     /// Does nothing more until the Organism is gone: nothing can be created in its namespace any more.
@@ -187,6 +266,7 @@ impl Actor {
         self.unrecovered = self.not_ready(reason, message);
         self.report.send_modify(|report| {
             (report.engine, report.mesh, report.pace) = (None, None, Pace::default());
+            report.sensing = report.sensing.as_ref().map(|_| Sensing::NotBeating);
         });
         self.report_not_ready();
     }

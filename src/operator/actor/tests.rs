@@ -6,10 +6,12 @@ use tokio::sync::Semaphore;
 use super::mailbox::End;
 use super::*;
 use crate::operator::beater::Beater;
-use crate::operator::budget::Budget;
+use crate::operator::budget::{Budget, Limits};
 use crate::operator::committer;
+use crate::operator::members::Members;
 use crate::operator::metrics::Metrics;
 use crate::operator::mock::{self, ApiServer};
+use crate::operator::ownership::Ownership;
 use crate::operator::recovery::RecoveryError;
 use crate::operator::recovery::first_lists::FirstLists;
 use crate::organism::cores::Cores;
@@ -34,13 +36,13 @@ fn desired() -> Desired {
 fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
     let ((ledger_client, ledger), (client, status)) = (ApiServer::start(), ApiServer::start());
     let metrics = Arc::new(Metrics::new().unwrap());
-    let budget = Arc::new(Budget::for_tests());
+    let budget = Arc::new(Budget::new(&Limits::for_tests()));
     let (_, stopping) = watch::channel(false);
     let first_lists = FirstLists::new(0);
     let codec = Arc::new(crate::operator::codec::Codec::default());
     let resources = Resources {
         ledger_client,
-        identity: "alpha".into(),
+        ownership: Arc::new(Ownership::new(Members::alone("alpha"))),
         beater: Arc::new(Beater::start(Cores::default(), budget.clone(), metrics.clone()).unwrap()),
         committers: Arc::new(committer::Resources::new(
             budget.clone(),
@@ -51,7 +53,6 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
         publishers: Arc::new(publisher::Resources {
             recorder: Recorder::new(client.clone(), "venom".into()),
             client,
-            budget,
             metrics: metrics.clone(),
             writes: Semaphore::new(1),
             failing: watch::channel(Default::default()).1,
@@ -106,7 +107,7 @@ async fn what_a_recovery_found_outlasts_a_reconcile_and_ends_with_the_next_recov
     let reason = |actor: &Actor| actor.report.borrow().not_ready.as_ref().map(|it| it.reason);
     let desired = || Message::Desired(Box::new(desired()), "venom".into());
     actor.handle(desired());
-    actor.recovered(Err(RecoveryError::NameTaken("venom-ledger".into())));
+    assert!(actor.recovered(Err(RecoveryError::NameTaken("venom-ledger".into()))).is_continue());
     actor.handle(desired());
     assert_eq!(reason(&actor), Some(NotReadyReason::NameTaken));
     let gone = NotReady { reason: NotReadyReason::GenomeNotFound, message: "gone".into(), generation: 1 };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::merge::finished;
-use super::{Committer, Exit, LedgerEvent};
+use super::{Committer, Exit, LedgerEvent, Mark};
 use crate::api::OnDelete;
 use crate::store::configmap::StoreError;
 
@@ -21,8 +21,8 @@ impl Committer {
             LedgerEvent::Deleted { name, .. } => *name == head_name,
             LedgerEvent::Listed(existing) => !existing.contains_key(&head_name),
             LedgerEvent::OnDelete(on_delete) => return self.set_on_delete(*on_delete).await,
-            LedgerEvent::Retain => {
-                self.retain_head = true;
+            LedgerEvent::Retain | LedgerEvent::Release => {
+                self.mark = event.mark();
                 return Ok(());
             }
         };
@@ -49,7 +49,7 @@ impl Committer {
             let name = self.ledger.store.name_of(segment);
             let is_missing = match event {
                 LedgerEvent::Deleted { name: deleted, uid } => *deleted == name && *uid == segment.object,
-                LedgerEvent::OnDelete(_) | LedgerEvent::Retain => false,
+                LedgerEvent::OnDelete(_) | LedgerEvent::Retain | LedgerEvent::Release => false,
                 // The list may be older than the segment: a GET decides.
                 LedgerEvent::Listed(existing) => {
                     existing.get(&name).is_none_or(|it| it.uid != segment.object)
@@ -118,11 +118,12 @@ impl Committer {
         });
     }
 
-    /// Marks the head of an Organism that is gone. The epoch makes sure that nothing is committed after it.
-    pub(super) async fn mark_retained(&mut self) -> Result<(), Exit> {
+    /// Marks the head of an Organism that is gone, or of a ledger that is given back: nobody holds it any more. The epoch
+    /// makes sure that nothing is committed after it.
+    pub(super) async fn mark_head(&mut self, mark: Mark) -> Result<(), Exit> {
         let mut head = self.ledger.head.clone();
-        head.retained = true;
-        head.epoch += 1;
+        head.retained = mark == Mark::Retained;
+        head.disown();
         self.put_head(head).await.map(|_| ())
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::ledger::entry::Origin;
 use crate::ledger::sealed::ReplayStart;
-use crate::mesh::CommittedInjection;
-use crate::operator::publisher::report::Integrity;
+use crate::operator::publisher::report::{Integrity, PublishedEnd};
 use crate::store::configmap::{ConfigMaps, LedgerObject, Objects};
 use crate::store::head::{Head, SegmentRef};
+use crate::store::recent::Recent;
 
 /// A ledger whose head names this process as its writer.
 pub struct OwnedLedger {
@@ -23,8 +23,12 @@ pub struct OwnedLedger {
     pub lost: BTreeSet<String>,
     /// What the missing segments amount to.
     pub integrity: Integrity,
-    /// Injections of the last 30 minutes, oldest first: retries must not record them again.
-    pub known: Vec<CommittedInjection>,
+    /// Inputs of the last 30 minutes: they must not be recorded again.
+    pub known: Recent,
+    /// Time of the last pulse before it was taken over, in seconds since the Unix epoch.
+    pub last_pulse: Option<f64>,
+    /// How far the status has published it.
+    pub published: PublishedEnd,
     /// Objects of this Organism, by name and UID, whose ownerReference is not what spec.ledger.onDelete asks for.
     pub misowned: Vec<(String, String)>,
 }
@@ -34,8 +38,20 @@ impl OwnedLedger {
     #[must_use]
     pub fn new(store: ConfigMaps, head: Head, resource_version: String, origin: Origin) -> Self {
         let integrity = integrity(&head, &BTreeSet::new(), &store);
-        let (lost, known, misowned) = (BTreeSet::new(), vec![], vec![]);
-        Self { store, head, resource_version, origin, lost, integrity, known, misowned }
+        let (lost, known, misowned) = (BTreeSet::new(), Recent::default(), vec![]);
+        let published = PublishedEnd::default();
+        Self {
+            store,
+            head,
+            resource_version,
+            origin,
+            lost,
+            integrity,
+            known,
+            last_pulse: None,
+            published,
+            misowned,
+        }
     }
 
     /// Those of `objects` that this Organism has written and whose ownerReference is not what the store writes. The
@@ -90,12 +106,13 @@ impl OwnedLedger {
 /// From the first to the last entry of the missing segments, or what the head states about the generation before.
 fn integrity(head: &Head, lost: &BTreeSet<String>, store: &ConfigMaps) -> Integrity {
     let mut missing = head.segments.iter().filter(|it| lost.contains(&store.name_of(it)));
-    match (missing.next(), head.lost_tail) {
-        (Some(first), _) => {
+    match (&head.forged, missing.next(), head.lost_tail) {
+        (Some(forged), ..) => Integrity::Forged(Box::new(forged.clone())),
+        (None, Some(first), _) => {
             let last = missing.next_back().unwrap_or(first);
             Integrity::SegmentLost(first.first, last.end().saturating_sub(1))
         }
-        (None, Some((first, last))) => Integrity::TailLost(first, last),
-        (None, None) => Integrity::Verified,
+        (None, None, Some((first, last))) => Integrity::TailLost(first, last),
+        (None, None, None) => Integrity::Verified,
     }
 }

@@ -41,7 +41,7 @@ use self::ledger::OwnedLedger;
 use self::merge::{Merge, MergeError, finished};
 use self::plan::{AfterFailedPut, Fenced, after_failed_put};
 use self::retry::Attempts;
-use super::budget::Budget;
+use super::budget::{Account, Budget};
 use super::codec::Codec;
 use super::failure_log::FailureLog;
 use super::key::Key;
@@ -55,7 +55,7 @@ use crate::ledger::{Chain, SealedSegment};
 use crate::mesh::CommittedInjection;
 use crate::runtime::{Batch, EngineStatus};
 use crate::store::configmap::{Objects, StoreErrorKind};
-use crate::store::head::{Head, SegmentRef};
+use crate::store::head::{Contents, Head, SegmentRef};
 
 /// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
@@ -68,7 +68,7 @@ const URGENT_COMMITS: usize = 32;
 
 /// What all committers share.
 pub struct Resources {
-    /// Counts bytes; sets how many bytes a ledger may keep.
+    /// The limits.
     pub budget: Arc<Budget>,
     /// Counts commits and failures.
     pub metrics: Arc<Metrics>,
@@ -136,6 +136,26 @@ pub enum LedgerEvent {
     OnDelete(OnDelete),
     /// The Organism is gone and its ledger stays: mark the head once all is committed.
     Retain,
+    /// Another replica is to hold the ledger: mark the head once all is committed.
+    Release,
+}
+
+impl LedgerEvent {
+    /// The mark that it asks for.
+    fn mark(&self) -> Option<Mark> {
+        match self {
+            Self::Retain => Some(Mark::Retained),
+            Self::Release => Some(Mark::Released),
+            _ => None,
+        }
+    }
+}
+
+/// What the head says at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Retained,
+    Released,
 }
 
 /// Why a committer ended.
@@ -169,6 +189,10 @@ pub struct Committer {
     retain: u64,
     /// Whether the batch that is being committed is urgent.
     urgent: bool,
+    /// Counts bytes; sets how many bytes the ledger may keep.
+    account: Arc<Account>,
+    /// Bytes that the ledger held when it was last within its share, or when it was taken over.
+    held: u64,
     resources: Arc<Resources>,
     report: ReportSender,
     /// Notified when segments are missing: a snapshot makes the ledger replayable again.
@@ -185,8 +209,8 @@ pub struct Committer {
     failures: FailureLog,
     /// When ownerReferences are brought in line with spec.ledger.onDelete; none when they are.
     owners_due: Option<tokio::time::Instant>,
-    /// Whether the head is to be marked as retained at the end.
-    retain_head: bool,
+    /// How the head is to be marked at the end.
+    mark: Option<Mark>,
 }
 
 impl Committer {
@@ -196,17 +220,22 @@ impl Committer {
         key: Key,
         ledger: OwnedLedger,
         resources: Arc<Resources>,
+        account: Arc<Account>,
         report: ReportSender,
         snapshot_needed: Arc<Notify>,
     ) -> Self {
+        account.holds(ledger.head.bytes());
         let faults = Arc::new(Faults::new(report.clone(), resources.metrics.clone()));
         let now = Instant::now();
         // The machine may have started later than the injection was recorded.
         let recorded = |known: &CommittedInjection| (known.entry, now.checked_sub(known.age).unwrap_or(now));
+        let injections = ledger.known.injections.iter().map(recorded).collect();
         Self {
             key,
-            injections: ledger.known.iter().map(recorded).collect(),
+            injections,
             owners_due: (!ledger.misowned.is_empty()).then(tokio::time::Instant::now),
+            held: ledger.head.bytes(),
+            account,
             ledger,
             retain: u64::MAX,
             urgent: false,
@@ -217,7 +246,7 @@ impl Committer {
             etcd_full: false,
             faults,
             failures: FailureLog::default(),
-            retain_head: false,
+            mark: None,
             resources,
         }
     }
@@ -242,7 +271,7 @@ impl Committer {
                     None => {
                         // It was told before the engine ended.
                         while let Ok(event) = events.try_recv() {
-                            self.retain_head |= event == LedgerEvent::Retain;
+                            self.mark = event.mark().or(self.mark);
                         }
                         break Exit::Finished;
                     }
@@ -258,10 +287,10 @@ impl Committer {
         if let Some(merge) = self.merging.take() {
             merge.end().await;
         }
-        if self.retain_head && matches!(exit, Exit::Finished) {
-            return self.mark_retained().await.err().unwrap_or(exit);
+        match self.mark {
+            Some(mark) if matches!(exit, Exit::Finished) => self.mark_head(mark).await.err().unwrap_or(exit),
+            _ => exit,
         }
-        exit
     }
 
     async fn work(&mut self, work: Work) -> Result<(), Exit> {
@@ -286,19 +315,21 @@ impl Committer {
                 self.finish_merge(parts, merged).await?;
             }
             let bytes = self.store(&batch).await?;
-            self.resources.budget.wrote(bytes);
+            self.account.wrote(bytes);
             self.resources.metrics.committed(batch.urgent, bytes, started.elapsed());
         }
         self.report(Some(batch.status.clone()));
         acknowledge();
         self.prune().await?;
+        self.note_held();
         self.start_merge();
         Ok(())
     }
 
     /// Reports the ledger as it is now, and with it the engine's status where it has changed: both of one commit.
     fn report(&self, status: Option<EngineStatus>) {
-        let retain_reduced = self.resources.budget.retain(self.retain) < self.retain;
+        let retain_reduced = self.retain_now() < self.retain;
+        self.account.holds(self.ledger.head.bytes());
         let mut ledger = CommittedLedger::of(&self.ledger.head, retain_reduced);
         ledger.replayable_from = self.ledger.replayable_from();
         let integrity = self.ledger.integrity.clone();
@@ -319,12 +350,17 @@ impl Committer {
             let mut head = self.ledger.head.clone();
             let listed = SegmentRef::new(&part, head.epoch, object, 0);
             let range = listed.first..listed.end();
-            let injections: Vec<_> =
-                batch.injections.iter().copied().filter(|(entry, _)| range.contains(entry)).collect();
-            head.append(listed, &after, &injections);
+            let within = |all: &[(u64, f64)]| -> Vec<(u64, f64)> {
+                all.iter().copied().filter(|(entry, _)| range.contains(entry)).collect()
+            };
+            let (injections, senses) = (within(&batch.injections), within(&batch.senses));
+            let entries: Vec<u64> = injections.iter().map(|it| it.0).collect();
+            let enforcement = batch.enforcements.iter().rev().find(|(entry, _)| range.contains(entry));
+            let enforcement = enforcement.map(|it| it.1.clone());
+            head.append(listed, &after, Contents { injections, senses, enforcement });
             bytes += part.entries.len() as u64 + self.put_head(head).await?;
             let now = Instant::now();
-            self.injections.extend(injections.into_iter().map(|(entry, _)| (entry, now)));
+            self.injections.extend(entries.into_iter().map(|entry| (entry, now)));
         }
         Ok(bytes)
     }
@@ -394,8 +430,13 @@ impl Committer {
             match after_failed_put(&next, &self.ledger.head, &error, &found) {
                 AfterFailedPut::Committed => break,
                 AfterFailedPut::Fenced(epoch, holder) => return Err(self.fenced(epoch, holder)),
+                AfterFailedPut::Overtaken => {
+                    let what =
+                        "an earlier writer has made the ledger's deleted head again and committed more";
+                    return Err(Exit::Failed(what.into()));
+                }
                 AfterFailedPut::RetryNow => {}
-                AfterFailedPut::Create => match self.ledger.store.create_head(&next).await {
+                AfterFailedPut::Create => match self.create_head(&next).await? {
                     Ok(resource_version) => {
                         tracing::warn!(organism = %self.key, "the ledger's head was deleted; created it again");
                         self.ledger.resource_version = resource_version;

@@ -27,6 +27,9 @@ pub(super) enum AfterFailedPut {
     Committed,
     /// Another writer holds the ledger.
     Fenced(u64, String),
+    /// An earlier writer made a deleted head again before this one had committed anything, and has committed since: the
+    /// ledger has to be recovered anew.
+    Overtaken,
     /// Only labels or annotations were changed: write again at once.
     RetryNow,
     /// Write again later.
@@ -53,6 +56,7 @@ pub(super) fn after_failed_put(
         Ok(Some(StoredHead { head: Some(found), .. })) => match fence(ours, found) {
             _ if found == next => AfterFailedPut::Committed,
             Some((epoch, holder)) => AfterFailedPut::Fenced(epoch, holder),
+            None if found.epoch < ours.epoch && found.size > ours.size => AfterFailedPut::Overtaken,
             None if found == ours && matches!(error.kind, StoreErrorKind::Conflict) => {
                 AfterFailedPut::RetryNow
             }

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::ledger::OwnedLedger;
 use super::plan::{Fenced, fence};
 use super::{Committer, Exit};
 use crate::operator::publisher::report::FaultCause;
 use crate::store::configmap::{StoreError, StoreErrorKind};
 use crate::store::head::Head;
+use crate::store::rebuild::newest_epoch;
 
 /// Wait before the first retry of a write; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -94,6 +96,21 @@ impl Committer {
         match found.and_then(|found| fence(&self.ledger.head, found)) {
             Some((epoch, holder)) => Err(self.fenced(epoch, holder)),
             None => Ok(()),
+        }
+    }
+
+    /// Creates the head again, unless another writer took the ledger over before it was deleted: a head that is gone
+    /// cannot say so, but the names of segments have the epoch of their writer. A writer that has committed nothing
+    /// leaves no trace.
+    pub(super) async fn create_head(&self, next: &Head) -> Result<Result<String, StoreError>, Exit> {
+        let OwnedLedger { store, head, origin, .. } = &self.ledger;
+        let objects = match store.list().await {
+            Ok(objects) => objects,
+            Err(error) => return Ok(Err(error)),
+        };
+        match newest_epoch(&origin.name, &objects).filter(|epoch| *epoch > head.epoch) {
+            Some(epoch) => Err(self.fenced(epoch, "another operator".into())),
+            None => Ok(store.create_head(next).await),
         }
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
 use crate::ledger::entry::{Genesis, Origin};
+use crate::operator::budget::Limits;
 use crate::operator::mock::{self, Answer, ApiServer, conflict, not_found, server_error};
 use crate::operator::publisher::report::Report;
 use crate::organism::{Config, Genome, VERSION};
@@ -28,12 +29,18 @@ impl Harness {
         let store = ConfigMaps::new(client, "a", "venom", "u");
         let ledger = OwnedLedger::new(store, Head::empty("u", 1, 3, "alpha"), "10".into(), origin());
         let (stopping, stopped) = watch::channel(false);
-        let budget = Arc::new(Budget::for_tests());
+        let budget = Arc::new(Budget::new(&Limits::for_tests()));
         let metrics = Arc::new(Metrics::new().unwrap());
         let resources = Arc::new(Resources::new(budget, metrics.clone(), stopped, Arc::default()));
         let (report, reports) = watch::channel(Report::default());
-        let committer =
-            Committer::new(Key::new("a", "venom"), ledger, resources, report, Arc::new(Notify::new()));
+        let committer = Committer::new(
+            Key::new("a", "venom"),
+            ledger,
+            resources,
+            Account::new("a".into()),
+            report,
+            Arc::new(Notify::new()),
+        );
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
         let committer = tokio::spawn(committer.run(requests, event_receiver));
@@ -95,7 +102,17 @@ fn batch() -> Batch {
     after.record(&record).unwrap();
     let (records, injections) = (vec![record], vec![]);
     let status = EngineStatus::for_tests();
-    Batch { records, before, after, injections, status, retain: 4 << 20, urgent: true }
+    Batch {
+        records,
+        before,
+        after,
+        injections,
+        senses: vec![],
+        enforcements: vec![],
+        status,
+        retain: 4 << 20,
+        urgent: true,
+    }
 }
 
 fn stored(object: &Value, resource_version: &str) -> Value {
@@ -213,9 +230,53 @@ async fn a_deleted_head_is_created_again() {
     harness.accept_segment().await;
     let (_, head) = harness.answer(|_| not_found()).await;
     harness.answer(|_| not_found()).await;
+    // Its own segments, and what is not named like one.
+    harness.answer(|_| (StatusCode::OK, objects(&["venom-ledger-3-0-1", "venom-ledger-g9"]))).await;
     let (method, created) = harness.answer(|body| (StatusCode::CREATED, stored(body, "61"))).await;
     assert_eq!((method, &created["data"]), (Method::POST, &head["data"]));
     acknowledged.await.expect("an acknowledgement");
+}
+
+#[tokio::test]
+async fn a_deleted_head_is_not_created_again_over_the_segments_of_a_later_writer() {
+    let mut harness = Harness::new();
+    let _acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    harness.answer(|_| not_found()).await;
+    harness.answer(|_| not_found()).await;
+    harness.answer(|_| (StatusCode::OK, objects(&["venom-ledger-3-0-1", "venom-ledger-4-0-7"]))).await;
+    let Exit::Fenced(fenced) = harness.committer.await.unwrap() else { panic!("not fenced") };
+    assert_eq!((fenced.ours, fenced.theirs), (3, 4));
+}
+
+/// Where this writer has committed nothing, an earlier one cannot see that it took over.
+#[tokio::test]
+async fn what_an_earlier_writer_has_committed_in_a_head_made_again_is_not_replaced() {
+    let mut harness = Harness::new();
+    let _acknowledged = harness.commit().await;
+    harness.accept_segment().await;
+    let (_, head) = harness.answer(|_| conflict()).await;
+    let of_earlier = |text: &mut Value| {
+        text["epoch"] = json!(2);
+        text["segments"][0][2] = json!(2);
+    };
+    harness.answer(|_| (StatusCode::OK, stored_head(&head, "52", of_earlier))).await;
+    let Exit::Failed(why) = harness.committer.await.unwrap() else { panic!("it went on") };
+    assert!(why.contains("committed more"), "{why}");
+}
+
+/// A list of objects with these names, metadata only.
+fn objects(names: &[&str]) -> Value {
+    let items: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            json!({
+                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                "metadata": {"name": name, "uid": format!("uid of {name}"), "labels": {}},
+            })
+        })
+        .collect();
+    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items})
 }
 
 #[tokio::test]

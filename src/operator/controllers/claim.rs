@@ -27,7 +27,7 @@ pub async fn claim(
     let (name, uid) = (organism.name_any(), organism.uid().unwrap_or_default());
     let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
     match bound {
-        Some(bound) if bound.uid == uid => return Ok(None),
+        Some(_) if is_bound_to(genome, organism) => return Ok(None),
         Some(bound) if claims(client, &namespace, bound, &genome.name_any()).await? => {
             return Ok(Some(NotReady {
                 reason: NotReadyReason::GenomeInUse,
@@ -45,6 +45,13 @@ pub async fn claim(
     let bound = json!({"name": name, "uid": uid});
     bind(client, &namespace, genome, bound).await?;
     Ok(None)
+}
+
+/// Whether `organism` has claimed the Genome.
+#[must_use]
+pub fn is_bound_to(genome: &api::Genome, organism: &api::Organism) -> bool {
+    let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
+    bound.is_some_and(|bound| Some(&bound.uid) == organism.metadata.uid.as_ref())
 }
 
 /// Releases a claim whose claimant is gone or refers to another Genome. Returns whether the Genome stays bound.

@@ -1,5 +1,5 @@
 //! Reconciles a Genome: releases a claim whose Organism is gone, and sets the condition Bound while no Organism
-//! has claimed it. The publisher of a bound Genome's Organism writes everything else.
+//! has claimed it. One replica does that for each Genome. The publisher of a bound Genome's Organism writes everything else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ async fn try_reconcile(
             return Ok(Requeue::await_change());
         }
     };
+    if !context.shared.ownership.owns(genome.metadata.uid.as_deref().unwrap_or_default()) {
+        return Ok(Requeue::await_change());
+    }
     if context.shared.watches.readiness.is_waiting_for(&context.list) {
         // Without the Organisms every claim would have to be checked by a call.
         return Ok(Requeue::requeue(FIRST_LIST));

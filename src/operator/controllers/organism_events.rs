@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::api;
 use crate::operator::actor::mailbox::End;
 use crate::operator::key::Key;
+use crate::operator::ownership::Ownership;
 use crate::operator::registry::Registry;
 use crate::operator::watches::Scope;
 
@@ -24,6 +25,7 @@ type Genome = DeserializeGuard<api::Genome>;
 /// Follows the watch on the Organisms of one scope.
 pub struct OrganismEvents {
     registry: Arc<Registry>,
+    ownership: Arc<Ownership>,
     organisms: Store<Organism>,
     scope: Scope,
     /// The Genome that each Organism refers to.
@@ -38,6 +40,7 @@ impl OrganismEvents {
     /// that are no longer referred to.
     pub fn new(
         registry: Arc<Registry>,
+        ownership: Arc<Ownership>,
         organisms: Store<Organism>,
         scope: Scope,
     ) -> (Self, impl Stream<Item = ObjectRef<Genome>> + Send + 'static) {
@@ -46,7 +49,7 @@ impl OrganismEvents {
             receiver.recv().await.map(|genome| (genome, receiver))
         });
         let (references, listed) = (BTreeMap::new(), BTreeMap::new());
-        (Self { registry, organisms, scope, references, listed, released }, stream)
+        (Self { registry, ownership, organisms, scope, references, listed, released }, stream)
     }
 
     /// Handles one event, after it has reached the store.
@@ -79,6 +82,7 @@ impl OrganismEvents {
             Event::Delete(organism) => {
                 let key = Key::of_metadata(organism.meta());
                 self.end(&key, organism.meta());
+                self.ownership.forget(&key, organism.meta().uid.as_deref().unwrap_or_default());
                 if let Some(genome) = self.references.remove(&key) {
                     self.release(genome);
                 }
@@ -136,6 +140,10 @@ mod tests {
         DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
     }
 
+    fn nobody() -> Arc<Ownership> {
+        Arc::new(Ownership::new(crate::operator::members::Members::alone("alpha")))
+    }
+
     /// A registry with an actor for the Organism `a/venom` of this UID, which tells when it has to end.
     fn registry(uid: &str) -> (Arc<Registry>, oneshot::Receiver<End>) {
         let registry = Arc::new(Registry::default());
@@ -144,9 +152,10 @@ mod tests {
             while let Some(message) = mailbox.recv().await {
                 if let Message::End(end, _) = message {
                     let _ = ended.send(end);
-                    return;
+                    return false;
                 }
             }
+            false
         });
         assert!(started.is_ok());
         (registry, receiver)
@@ -164,7 +173,7 @@ mod tests {
     async fn the_actor_of_a_deleted_organism_ends_and_its_genome_is_reconciled() {
         let (registry, ended) = registry("1");
         let (store, _writer) = reflector::store();
-        let (mut events, released) = OrganismEvents::new(registry, store, all());
+        let (mut events, released) = OrganismEvents::new(registry, nobody(), store, all());
         events.observe(&Event::Apply(organism("1", "lent")));
         events.observe(&Event::Delete(organism("1", "lent")));
         assert_eq!(ended.await, Ok(End::Deleted));
@@ -175,7 +184,7 @@ mod tests {
     async fn a_genome_that_is_no_longer_referred_to_is_reconciled() {
         let (registry, _ended) = registry("1");
         let (store, _writer) = reflector::store();
-        let (mut events, released) = OrganismEvents::new(registry, store, all());
+        let (mut events, released) = OrganismEvents::new(registry, nobody(), store, all());
         for genome in ["one", "one", "two"] {
             events.observe(&Event::Apply(organism("1", genome)));
         }
@@ -191,7 +200,7 @@ mod tests {
         for (listed, ends) in [(Some("1"), false), (Some("2"), true), (None, true)] {
             let (registry, mut ended) = registry("1");
             let (store, mut writer) = reflector::store();
-            let (mut events, _released) = OrganismEvents::new(registry, store, all());
+            let (mut events, _released) = OrganismEvents::new(registry, nobody(), store, all());
             let list = listed.map(|uid| Event::InitApply(organism(uid, "lent")));
             for event in [Some(Event::Init), list, Some(Event::InitDone)].into_iter().flatten() {
                 writer.apply_watcher_event(&event);

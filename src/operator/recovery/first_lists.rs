@@ -26,6 +26,8 @@ struct Found {
     objects: BTreeMap<Key, Objects>,
     /// Organisms whose objects were taken.
     taken: BTreeSet<Key>,
+    /// Whether whoever comes now has to list by itself.
+    closed: bool,
 }
 
 impl FirstLists {
@@ -42,7 +44,13 @@ impl FirstLists {
         let complete = missing.wait_for(|&lists| lists == 0);
         tokio::time::timeout(LIST_TIMEOUT, complete).await.ok()?.ok()?;
         let found = &mut *self.lock();
-        found.taken.insert(key.clone()).then(|| found.objects.remove(key).unwrap_or_default())
+        let first = !found.closed && found.taken.insert(key.clone());
+        first.then(|| found.objects.remove(key).unwrap_or_default())
+    }
+
+    /// Forgets the objects of Organisms that were not recovered until now: other replicas hold them.
+    pub fn close(&self) {
+        *self.lock() = Found { closed: true, ..Found::default() };
     }
 
     /// Adds an object of the ledger of this name, or replaces it.
@@ -68,7 +76,7 @@ impl FirstLists {
 
     fn update(&self, key: &Key, change: impl FnOnce(&mut Objects)) {
         let mut found = self.lock();
-        if !found.taken.contains(key) {
+        if !found.closed && !found.taken.contains(key) {
             change(found.objects.entry(key.clone()).or_default());
         }
     }

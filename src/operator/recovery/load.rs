@@ -3,10 +3,9 @@
 
 use super::RecoveryError;
 use crate::api;
-use crate::ledger::Chain;
-use crate::ledger::SealedSegment;
 use crate::ledger::replay::{Decision, Replay};
-use crate::mesh::CommittedInjection;
+use crate::ledger::sealed::{SegmentHead, VisitError};
+use crate::ledger::{Chain, SealedSegment, hex};
 use crate::operator::codec::Codec;
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::operator::publisher::status;
@@ -15,85 +14,176 @@ use crate::organism::input::ResumeReason;
 use crate::runtime::{CurrentDecision, History};
 use crate::store::OpenedSegment;
 use crate::store::configmap::ConfigMaps;
-use crate::store::head::Head;
-use crate::store::injections::RecentInjections;
+use crate::store::head::{Head, SegmentRef};
+use crate::store::rebuild::{Published, agree};
+use crate::store::recent::{Recent, RecentInputs};
 
-/// The state after the last entry: from the newest segment with a snapshot whose followers are all there.
+/// What the entries of a ledger come to.
+pub(super) enum Loaded {
+    /// The state after the last one.
+    State(History),
+    /// No snapshot is left whose followers are all there.
+    NoStart,
+    /// The segment in which the published entries end is missing; its range.
+    EndLost(u64, u64),
+    /// They do not extend what was published; in words.
+    Contradiction(String, Published),
+}
+
+/// The state after the last entry: from the newest segment with a snapshot whose followers are all there. Where something
+/// was `published`, every hash from there on is verified too, and the root and the last hash at the published size.
 pub(super) async fn load(
     ledger: &OwnedLedger,
     organism: &api::Organism,
+    published: Option<&Published>,
     reason: ResumeReason,
     codec: &Codec,
-) -> Result<Option<History>, RecoveryError> {
+) -> Result<Loaded, RecoveryError> {
     let name = ledger.store.head_name();
-    let end = ledger.head.chain().ok_or_else(|| RecoveryError::Head(name.clone()))?;
+    let Some(end) = ledger.head.chain() else {
+        return match published {
+            None => Err(RecoveryError::Head(name)),
+            Some(it) => Ok(Loaded::Contradiction("its peaks do not give its root".into(), it.clone())),
+        };
+    };
     let segments = &ledger.head.segments;
+    // Of an earlier generation it tells nothing about these entries.
+    let published = published.filter(|it| it.generation == ledger.head.generation);
+    let holds = |size: u64| move |it: &SegmentRef| (it.first + 1..=it.end()).contains(&size);
     let whole = segments.iter().rposition(|it| ledger.is_lost(it)).map_or(0, |at| at + 1);
-    let Some(from) = segments[whole..].iter().rposition(|it| it.start.is_some()) else { return Ok(None) };
+    let anchor = match published.map(|it| (it, segments.iter().position(holds(it.size)))) {
+        None => None,
+        Some((it, None)) => {
+            let what = "what was published last is pruned from it";
+            return Ok(Loaded::Contradiction(what.into(), it.clone()));
+        }
+        Some((_, Some(at))) if ledger.is_lost(&segments[at]) => {
+            return Ok(Loaded::EndLost(segments[at].first, segments[at].end() - 1));
+        }
+        Some((_, Some(at))) => Some(at),
+    };
+    let Some(start) = segments[whole..].iter().rposition(|it| it.start.is_some()) else {
+        return Ok(Loaded::NoStart);
+    };
+    let start = whole + start;
 
-    let mut sealed = vec![];
-    for listed in &segments[whole + from..] {
+    let mut read = Read { size: published.map(|it| it.size), ..Read::default() };
+    // One segment at a time is held in memory.
+    for (at, listed) in segments.iter().enumerate().skip(anchor.map_or(start, |anchor| anchor.min(start))) {
+        if ledger.is_lost(listed) {
+            // The gap is reported. What follows it cannot be shown to continue what precedes it.
+            read.end = None;
+            continue;
+        }
         let segment = ledger.store.name_of(listed);
-        let Some(found) = ledger.store.listed(listed).await? else {
+        let Some(sealed) = ledger.store.listed(listed).await? else {
             return Err(ledger.store.missing(&segment).into());
         };
-        sealed.push((segment, found));
+        let name = name.clone();
+        let next = codec.run(move || read.next(&name, segment, &sealed, at >= start)).await?;
+        read = match next {
+            Ok(read) => read,
+            Err(error) => return contradiction(published, error),
+        };
     }
-    let chain = end.clone();
-    let (replayed, state) = codec.run(move || replay(&name, &sealed, &chain)).await??;
-    Ok(state.map(|state| {
-        let decision = current_decision(replayed, &state, organism);
-        History::Recovered { state: Box::new(state), chain: end, decision, reason }
-    }))
+    if let (Some(published), Some(found)) = (published, &read.at_size)
+        && !published.is_end(found)
+    {
+        let root = hex(&found.tree().root());
+        let what = format!("at that size its entries have the root {root}");
+        return Ok(Loaded::Contradiction(what, published.clone()));
+    }
+    if read.end.as_ref() != Some(&end) {
+        return contradiction(published, RecoveryError::End(name));
+    }
+    let replayed = read.replay.decision();
+    let Some(state) = read.replay.finish().map_err(|mismatch| RecoveryError::Replay { name, mismatch })?
+    else {
+        return Ok(Loaded::NoStart);
+    };
+    let decision = current_decision(replayed, &state, organism);
+    Ok(Loaded::State(History::Recovered { state: Box::new(state), chain: end, decision, reason }))
 }
 
-/// Verifies and replays adjacent segments that must end at `end`.
-fn replay(
-    name: &str,
-    segments: &[(String, SealedSegment)],
-    end: &Chain,
-) -> Result<(Option<Decision>, Option<State>), RecoveryError> {
-    let mismatch = |mismatch| RecoveryError::Replay { name: name.to_owned(), mismatch };
-    let mut replay = Replay::default();
-    let mut chain: Option<Chain> = None;
-    for (segment, sealed) in segments {
+/// Entries that do not add up are forged where something was published. That a decision does not follow is no proof: it
+/// may have been recorded by another version of the engine.
+fn contradiction(published: Option<&Published>, error: RecoveryError) -> Result<Loaded, RecoveryError> {
+    match (published, &error) {
+        (Some(published), RecoveryError::Segment { .. } | RecoveryError::End(_)) => {
+            Ok(Loaded::Contradiction(error.to_string(), published.clone()))
+        }
+        _ => Err(error),
+    }
+}
+
+/// What was read of a ledger.
+#[derive(Default)]
+struct Read {
+    replay: Replay,
+    /// The chain after the last segment.
+    end: Option<Chain>,
+    /// The published size.
+    size: Option<u64>,
+    /// The chain at that size.
+    at_size: Option<Chain>,
+}
+
+impl Read {
+    /// Verifies the next segment, which must continue the chain, and replays it if `replay` is set.
+    fn next(
+        mut self,
+        name: &str,
+        segment: String,
+        sealed: &SealedSegment,
+        replay: bool,
+    ) -> Result<Self, RecoveryError> {
         let wrong = |error| RecoveryError::Segment { name: segment.clone(), error };
-        let OpenedSegment { before, entries, after, .. } = OpenedSegment::open(sealed).map_err(wrong)?;
-        if chain.is_some_and(|chain| chain != before) {
+        let before = sealed.chain_before().map_err(wrong)?;
+        if self.end.as_ref().is_some_and(|end| *end != before) {
             return Err(RecoveryError::End(name.to_owned()));
         }
-        for entry in entries {
-            replay.feed(entry).map_err(mismatch)?;
+        let SegmentHead { first, count, .. } = sealed.head;
+        let holds = self.size.is_some_and(|size| size > first && size - first <= count);
+        if holds || !replay {
+            let (after, at_size) = sealed.verify(self.size).map_err(wrong)?;
+            self.end = Some(after);
+            self.at_size = self.at_size.or(at_size);
         }
-        chain = Some(after);
+        if replay {
+            let visited = sealed.visit(|entry| self.replay.feed(entry)).map_err(|error| match error {
+                VisitError::Open(error) => wrong(error),
+                VisitError::Each(mismatch) => RecoveryError::Replay { name: name.to_owned(), mismatch },
+            });
+            self.end = Some(visited?);
+        }
+        Ok(self)
     }
-    if chain.as_ref() != Some(end) {
-        return Err(RecoveryError::End(name.to_owned()));
-    }
-    Ok((replay.decision(), replay.finish().map_err(mismatch)?))
 }
 
-/// The injections that retries must not record again. Segments are read from the newest back, and only those that
-/// may hold a recent injection.
-pub(super) async fn recent_injections(
+/// The inputs that must not be recorded again, in a ledger whose last pulse was at `end`. Segments are read from the newest back, and only those that may hold a
+/// recent one.
+pub(super) async fn recent_inputs(
     ledger: &OwnedLedger,
+    end: Option<f64>,
     codec: &Codec,
-) -> Result<Vec<CommittedInjection>, RecoveryError> {
+) -> Result<Recent, RecoveryError> {
     let head = &ledger.head;
-    let Some(mut recent) = RecentInjections::of(head) else { return Ok(vec![]) };
-    let newest = head.last_injection.map_or(0, |(entry, _)| entry);
-    for listed in head.segments.iter().rev().skip_while(|it| it.first > newest) {
+    let Some(mut recent) = RecentInputs::of(head, end) else { return Ok(Recent::default()) };
+    let newest = [head.last_injection, head.last_sense].into_iter().flatten().map(|(entry, _)| entry).max();
+    for listed in head.segments.iter().rev().skip_while(|it| Some(it.first) > newest) {
         // A missing segment is reported elsewhere; its ids are forgotten.
         let Some(sealed) = ledger.store.listed(listed).await? else { continue };
-        match codec.run(move || sealed.open()).await? {
-            Ok(entries) if recent.read(&entries) => {}
-            Ok(_) => break,
+        let (back, read) = codec.run(move || (recent.read(&sealed), recent)).await.map(|(a, b)| (b, a))?;
+        recent = back;
+        match read {
+            Ok(true) => {}
+            Ok(false) => break,
             Err(error) => {
                 let segment = ledger.store.name_of(listed);
                 tracing::warn!(
                     segment,
                     %error,
-                    "cannot read a segment; ids of injections in it are forgotten"
+                    "cannot read a segment; the inputs in it are forgotten"
                 );
             }
         }
@@ -102,36 +192,35 @@ pub(super) async fn recent_injections(
 }
 
 /// The head of an Organism that is gone, with the UIDs that its segments have now: a restored backup has given them
-/// new ones. Only a segment whose every hash fits between its neighbours is taken for the listed one.
+/// new ones. Only a segment whose every hash leads to what follows it is taken for the listed one, from the head back: the
+/// head's root is the only thing that is known to be right.
 pub(super) async fn adopt(store: &ConfigMaps, mut head: Head, codec: &Codec) -> Result<Head, RecoveryError> {
-    let mut end: Option<Chain> = None;
-    for at in 0..head.segments.len() {
-        let listed = &head.segments[at];
+    let mut later = head.chain();
+    for listed in head.segments.iter_mut().rev() {
         let name = store.name_of(listed);
-        let (first, past) = (listed.first, listed.end());
-        let opened = match store.segment(&name).await? {
+        let opened = match store.readable_segment(&name).await? {
             Some((uid, sealed)) => {
-                codec.run(move || OpenedSegment::open(&sealed)).await?.ok().map(|it| (uid, it))
+                codec.run(move || OpenedSegment::open(&sealed, None)).await?.ok().map(|it| (uid, it))
             }
             None => None,
         };
-        let last = at + 1 == head.segments.len();
         let fits = |it: &OpenedSegment| {
-            (it.before.size(), it.after.size()) == (first, past)
-                && end.as_ref().is_none_or(|end| *end == it.before)
-                && (!last || head.chain().is_some_and(|chain| chain == it.after))
+            (it.before.size(), it.after.size()) == (listed.first, listed.end())
+                && later.as_ref().is_some_and(|later| {
+                    // Over a gap only the subtrees that both have can be compared.
+                    if later.size() == listed.end() { *later == it.after } else { agree(&it.after, later) }
+                })
         };
         match opened.filter(|(_, it)| fits(it)) {
             Some((uid, opened)) => {
-                head.segments[at].object = uid;
-                end = Some(opened.after);
+                listed.object = uid;
+                later = Some(opened.before);
             }
             None => {
                 tracing::warn!(
                     segment = name,
                     "a segment of an earlier Organism's ledger is missing or does not fit"
                 );
-                end = None;
             }
         }
     }

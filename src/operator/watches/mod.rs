@@ -4,11 +4,15 @@
 //! |---|---|
 //! | [`bodies`] | objects of bodies, into the index of bodies |
 //! | [`ledger_objects`] | ledger objects, to the actor of their organism |
+//! | [`pods`] | pods of bodies, into the index of pods |
 //! | [`Watches`] | a watch that is tried again for as long as it fails |
+//! | `trim` | what is kept of an object's metadata (pure) |
 
 pub mod bodies;
 pub mod ledger_objects;
+pub mod pods;
 mod retry;
+mod trim;
 
 use k8s_openapi::NamespaceResourceScope;
 use kube::Client;

@@ -17,6 +17,7 @@ use kube::{Resource, core::Status};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::trim::trim;
 use crate::operator::failure_log::FailureLog;
 use crate::operator::health::{List, Readiness};
 use crate::operator::metrics::Metrics;
@@ -57,7 +58,10 @@ impl Watches {
         K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
         self.readiness.add(&list);
-        let start = move || watcher(api.clone(), config.clone()).boxed();
+        let trimmed = |event: watcher::Result<Event<K>>| {
+            event.map(|event| event.modify(|object| trim(object.meta_mut())))
+        };
+        let start = move || watcher(api.clone(), config.clone()).map(trimmed).boxed();
         let watch = Watch {
             reports: self.clone(),
             list,

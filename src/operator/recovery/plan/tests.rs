@@ -1,17 +1,20 @@
 use super::*;
+use crate::ledger::sealed::HexHash;
+use crate::store::head::Forged;
 
 fn head(uid: &str, generation: u64, size: u64) -> Head {
     Head { size, ..Head::empty(uid, generation, 3, "") }
 }
 
-fn published(generation: u64, size: u64) -> api::LedgerStatus {
-    api::LedgerStatus { generation, size, ..api::LedgerStatus::default() }
+fn published(generation: u64, size: u64) -> Published {
+    let head = head("u", generation, size);
+    Published { generation, size, root: head.root.0, last_hash: head.last_hash.0 }
 }
 
 #[test]
 fn without_a_head_and_without_anything_published_a_ledger_starts() {
     assert_eq!(plan(None, "u", None, None), Plan::Start { archived: None });
-    assert_eq!(plan(None, "u", Some(&published(1, 0)), Some(3)), Plan::Start { archived: Some(3) });
+    assert_eq!(plan(None, "u", None, Some(3)), Plan::Start { archived: Some(3) });
 }
 
 #[test]
@@ -21,7 +24,7 @@ fn our_own_head_is_continued_unless_more_was_published() {
     assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 100)), None), Plan::Continue(ours.clone()));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 100, to: 119 };
     assert_eq!(plan(Some(ours.clone()), "u", Some(&published(1, 120)), None), lost);
-    let second = head("u", 2, 10);
+    let second = Head { lost_tail: Some((100, 119)), ..head("u", 2, 10) };
     assert_eq!(plan(Some(second.clone()), "u", Some(&published(1, 120)), None), Plan::Continue(second));
     let lost = Plan::TailLost { head: Some(ours.clone()), from: 0, to: 4 };
     assert_eq!(plan(Some(ours), "u", Some(&published(2, 5)), None), lost);
@@ -46,4 +49,23 @@ fn a_published_ledger_under_a_head_of_another_organism_is_lost() {
     let other = head("other", 1, 500);
     let lost = Plan::TailLost { head: Some(other.clone()), from: 0, to: 119 };
     assert_eq!(plan(Some(other), "u", Some(&published(1, 120)), None), lost);
+}
+
+/// Whoever can write ConfigMaps, but no status, may put any head in place of ours.
+#[test]
+fn a_head_that_contradicts_what_was_published_is_forged() {
+    let real = published(2, 100);
+    let forged = |head: Head| {
+        assert_eq!(plan(Some(head.clone()), "u", Some(&real), None), Plan::Forged(head, real.clone()))
+    };
+    let same_size = head("u", 2, 100);
+    forged(Head { root: HexHash([7; 32]), ..same_size.clone() });
+    forged(Head { last_hash: HexHash([7; 32]), ..same_size.clone() });
+    assert_eq!(plan(Some(same_size.clone()), "u", Some(&real), None), Plan::Continue(same_size));
+    // It would start over in silence.
+    forged(head("u", 3, 0));
+    forged(head("u", 3, 500));
+    let found = Forged::new(2, "another root".into(), &real);
+    let told = Head { forged: Some(found), ..head("u", 3, 0) };
+    assert_eq!(plan(Some(told.clone()), "u", Some(&real), None), Plan::Continue(told));
 }

@@ -3,6 +3,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::operator::members::Members;
+use crate::operator::members::transfer::{Step, Why};
 
 fn object(namespace: &str, name: &str, uid: &str) -> Object {
     serde_json::from_value(json!({
@@ -27,8 +29,31 @@ fn add_actor(registry: &Arc<Registry>, namespace: &str, messages: mpsc::Unbounde
         while let Some(message) = mailbox.recv().await {
             let _ = messages.send(message);
         }
+        false
     });
     assert!(started.is_ok());
+}
+
+/// Follows these events in a registry of the actors of two namespaces, as if they were those of namespace `a`.
+async fn follow(
+    registry: &Arc<Registry>,
+    events: impl IntoIterator<Item = Event<Object>, IntoIter: Send>,
+) -> (
+    Arc<FirstLists>,
+    Arc<Ownership>,
+    futures::channel::mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<Organism>>>,
+) {
+    let (moved, moves) = futures::channel::mpsc::unbounded();
+    let (first_lists, ownership) =
+        (Arc::new(FirstLists::new(0)), Arc::new(Ownership::new(Members::alone("alpha"))));
+    let objects = LedgerObjects {
+        registry: registry.clone(),
+        first_lists: first_lists.clone(),
+        ownership: ownership.clone(),
+        moved,
+    };
+    objects.handle(stream::iter(events.into_iter().map(Ok)), Some("a")).await;
+    (first_lists, ownership, moves)
 }
 
 async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerEvent> {
@@ -42,7 +67,6 @@ async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerE
 #[tokio::test]
 async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
     let (registry, mut messages) = registry("a");
-    let first_lists = FirstLists::new(0);
     let head = || object("a", "venom-ledger", "1");
     let only_head = || Objects::from([("venom-ledger".to_owned(), LedgerObject::of(&head().metadata))]);
     let segment = || object("a", "venom-ledger-1-0-7", "2");
@@ -56,7 +80,7 @@ async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
         Event::InitApply(head()),
         Event::InitDone,
     ];
-    handle(stream::iter(events.into_iter().map(Ok)), &registry, &first_lists, Some("a")).await;
+    let (first_lists, ..) = follow(&registry, events).await;
     let deleted = LedgerEvent::Deleted { name: "venom-ledger-1-0-7".into(), uid: "2".into() };
     assert_eq!(next(&mut messages).await, Some(deleted));
     let listed = LedgerEvent::Listed(only_head());
@@ -72,9 +96,42 @@ async fn a_list_of_one_namespace_says_nothing_about_another() {
     let (registry, mut messages) = registry("a");
     let (sender, mut others) = mpsc::unbounded_channel();
     add_actor(&registry, "b", sender);
-    let first_lists = FirstLists::new(0);
     let lists = [Event::Init, Event::InitDone, Event::Init, Event::InitDone];
-    handle(stream::iter(lists.into_iter().map(Ok)), &registry, &first_lists, Some("a")).await;
+    follow(&registry, lists).await;
     assert_eq!(next(&mut messages).await, Some(LedgerEvent::Listed(Objects::new())));
     assert_eq!(next(&mut others).await, None);
+}
+
+/// A head that changes hands, as the watch shows it.
+#[tokio::test]
+async fn what_a_head_says_of_its_holder_is_told_once() {
+    let head = |holder: &str, released: &str| {
+        let mut head = object("a", "venom-ledger", "1");
+        let annotations = json!({"genesis.venom.dev/holder": holder, "genesis.venom.dev/released": released});
+        head.metadata.annotations = serde_json::from_value(annotations).unwrap();
+        head
+    };
+    let key = Key::new("a", "venom");
+    let (registry, _messages) = registry("a");
+    let of = async |events: Vec<Event<Object>>| {
+        let (_, ownership, moves) = follow(&registry, events).await;
+        (ownership.step(&key, "a-u", false), moves.collect::<Vec<_>>().await.len())
+    };
+    let held = || Event::InitApply(head("beta", "false"));
+    assert_eq!(of(vec![held(), held()]).await, (Step::Take(Why::Expired), 1), "beta is not alive");
+    let released = Event::Apply(head("beta", "true"));
+    assert_eq!(of(vec![held(), released, held()]).await, (Step::Take(Why::Expired), 3));
+    assert_eq!(of(vec![held(), Event::Apply(head("alpha", "false"))]).await, (Step::Take(Why::Restart), 2));
+    assert_eq!(of(vec![held(), Event::Delete(head("beta", "false"))]).await, (Step::Take(Why::New), 2));
+    let gone_in_the_list = vec![held(), Event::Init, Event::InitDone];
+    assert_eq!(of(gone_in_the_list).await.0, Step::Take(Why::New));
+    let segment = Event::Apply(object("a", "venom-ledger-1-0-7", "2"));
+    assert_eq!(of(vec![segment]).await, (Step::Take(Why::New), 0));
+    let mut written = head("beta", "false");
+    written.metadata.resource_version = Some("2".into());
+    assert_eq!(
+        of(vec![held(), Event::Apply(written)]).await,
+        (Step::Wait, 1),
+        "beta has no Lease, and writes"
+    );
 }
