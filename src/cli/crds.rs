@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Error, stdout};
+use super::{Error, output};
 use crate::api;
 use crate::files;
 
@@ -22,7 +22,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Error> {
     let crds = api::crds_yaml().map_err(|error| Error::Failed(error.to_string()))?;
     let Some(dir) = &args.dir else {
-        let mut out = stdout();
+        let mut out = output::data();
         for (_, text) in crds {
             write!(out, "---\n{text}")?;
         }

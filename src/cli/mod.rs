@@ -1,22 +1,28 @@
 //! The command line: one module per subcommand.
 //!
-//! Results go to stdout, everything else to stderr. An error is one line that states the problem and the remedy. The
+//! Results go to stdout, everything else to stderr, both through [`output`]. An error is one line that states the problem and the remedy. The
 //! exit code is 0 for success, 2 for wrong usage, and 1 for a failed check and every other error.
 
 pub mod crds;
+pub mod explain;
 pub mod inject;
 pub mod ledger;
+pub mod log;
 pub mod mesh;
 pub mod node;
 pub mod operator;
+pub mod output;
+pub mod release;
 pub mod run;
 pub mod signals;
 pub mod source;
+pub mod train;
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::store::directory::FolderError;
+use output::complain;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +39,6 @@ pub enum Error {
     /// Writing to stdout failed.
     #[error("stdout: {0}")]
     Output(#[from] io::Error),
-}
-
-/// Buffered stdout. Unlike with `println!`, a closed pipe is an [`Error::Output`] and not a panic.
-pub type Out = BufWriter<StdoutLock<'static>>;
-
-/// Locks stdout for buffered output. The caller must flush it.
-#[must_use]
-pub fn stdout() -> Out {
-    BufWriter::new(io::stdout().lock())
 }
 
 /// The name of this program as the user typed it: `venom` or `kubectl venom`.
@@ -74,10 +71,11 @@ pub fn usage(name: &str, error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            exit_code(name, stdout().write_all(text.as_bytes()).map_err(Error::from))
+            exit_code(name, output::data().write_all(text.as_bytes()).map_err(Error::from))
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            complain(text.trim_end());
+            // Its lines are ours.
+            text.trim_end().lines().for_each(complain);
             ExitCode::from(2)
         }
         _ => {
@@ -91,11 +89,6 @@ pub fn usage(name: &str, error: &clap::Error) -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Writes a line to stderr. An error is ignored: there is no other place to report it.
-pub fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The host name of this machine, for the ledger's records.

@@ -1,11 +1,14 @@
 //! Tests of the command line: the binary on real folders.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod explain;
 mod files;
 mod flips;
 mod kill;
+mod printed;
 mod run;
 mod sources;
+mod train;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -27,6 +27,9 @@ fn wrong_usage_exits_with_2_and_one_line() {
             "operator --node-image venom:1 --issuer-url https://venom:1",
             "write https://HOST:PORT/v1/certificates",
         ),
+        ("release venom", "write organism/NAME"),
+        ("release organism/a --resume --timeout 3s", "cannot be used with"),
+        ("release organism/a --timeout 3", "is not a duration"),
         ("fly", "unrecognized subcommand 'fly'"),
     ] {
         let said = place.fails(line, 2);
