@@ -85,7 +85,7 @@ async fn fill(maps: &Api<ConfigMap>) -> usize {
 /// every beat is committed.
 #[tokio::test]
 async fn beats_are_kept_while_etcd_is_full() {
-    let cluster = Cluster::start(NAME, QUOTA).await;
+    let cluster = Cluster::start(NAME, &[("VENOM_ETCD_FLAGS", QUOTA)]).await;
     let _own = Own;
     let etcd = Etcd::of(cluster.kubeconfig.as_deref().unwrap());
     let client = cluster.client();

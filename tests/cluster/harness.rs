@@ -10,13 +10,18 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ObjectMeta, Patch, PatchParams,
+    PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions::is_crd_established};
 use kube::{Client, Config, ResourceExt};
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -28,6 +33,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub const API_VERSION: &str = "genesis.venom.dev/v1alpha1";
 
 const FIELD_MANAGER: &str = "venom-test";
+
+/// The chart's roles for users.
+const USER_ROLES: [&str; 4] = ["venom-viewer", "venom-injector", "venom-editor", "venom-ledger-keeper"];
 
 /// Runs `test` with a client and the name of a new namespace, which is deleted afterwards even if the test failed.
 pub async fn in_namespace(test: impl AsyncFnOnce(Client, &str)) {
@@ -86,12 +94,14 @@ impl Cluster {
         let answer = cluster.client().apiserver_version().await;
         answer.map_err(|error| format!("{} does not answer: {error}", cluster.config.cluster_url))?;
         install_crds(cluster.client()).await?;
+        install_rights(cluster.client()).await?;
         Ok(cluster)
     }
 
-    /// Starts a cluster for the calling test only, with additional flags for etcd. [`Self::stop`] stops it.
-    pub async fn start(name: &str, etcd_flags: &str) -> Self {
-        Self::new(Some(start_cluster(name, Some(etcd_flags)).unwrap())).await.unwrap()
+    /// Starts a cluster for the calling test only, with these variables for `e2e/cluster/cluster`, such as
+    /// `VENOM_ETCD_FLAGS`. [`Self::stop`] stops it.
+    pub async fn start(name: &str, variables: &[(&str, &str)]) -> Self {
+        Self::new(Some(start_cluster(name, Some(variables)).unwrap())).await.unwrap()
     }
 
     /// Stops the cluster of this name.
@@ -100,6 +110,13 @@ impl Cluster {
             .args(["down", "--own", "--name", name])
             .status();
         assert!(down.unwrap().success());
+    }
+
+    /// A new client that acts as another user.
+    pub fn client_as(&self, user: &str) -> Client {
+        let mut config = self.config.clone();
+        config.headers.push((HeaderName::from_static("impersonate-user"), user.try_into().unwrap()));
+        Client::try_from(config).unwrap()
     }
 
     /// A new client. Connections belong to a tokio runtime, and each test has its own.
@@ -131,8 +148,8 @@ pub fn kubeconfig(path: Option<&Path>) -> Result<Kubeconfig, String> {
 }
 
 /// Starts a cluster, unless it is running, and returns the path of its kubeconfig. `own` makes it a cluster for one test,
-/// with these flags for etcd.
-fn start_cluster(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
+/// with these variables.
+fn start_cluster(name: &str, own: Option<&[(&str, &str)]>) -> Result<PathBuf, String> {
     // `env` prints shell assignments, which only a shell can unquote.
     const SCRIPT: &str = r#"
         "$0" up "$@" >&2 && lines=$("$0" env "$@") && eval "$lines" && printf %s "$KUBECONFIG""#;
@@ -142,7 +159,7 @@ fn start_cluster(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
         .arg(&cluster)
         .args(["--level", "control-plane", "--name", name])
         .args(own.map(|_| "--own"))
-        .envs(own.map(|etcd_flags| ("VENOM_ETCD_FLAGS", etcd_flags)))
+        .envs(own.unwrap_or_default().iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::inherit()) // shows the progress of the first build, which takes minutes
         .output()
@@ -154,6 +171,31 @@ fn start_cluster(name: &str, own: Option<&str>) -> Result<PathBuf, String> {
         ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned().into())
+}
+
+/// Installs what the chart has for all releases besides the CRDs: the roles of users and the admission policies. The other
+/// tests act as administrators, and their operators with the chart's rights.
+async fn install_rights(client: Client) -> Result<(), String> {
+    let text = std::fs::read_to_string(in_repository("charts/venom.yaml")).map_err(|it| it.to_string())?;
+    for object in serde_yaml::Deserializer::from_str(&text) {
+        let object = Value::deserialize(object).map_err(|error| error.to_string())?;
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let (group, plural) = match kind {
+            "ClusterRole" if USER_ROLES.contains(&&*name) => ("rbac.authorization.k8s.io", "clusterroles"),
+            "ValidatingAdmissionPolicy" => ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
+            "ValidatingAdmissionPolicyBinding" => {
+                ("admissionregistration.k8s.io", "validatingadmissionpolicybindings")
+            }
+            _ => continue,
+        };
+        let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let objects: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let applied = objects.patch(&name, &apply, &Patch::Apply(&object)).await;
+        applied.map_err(|error| format!("{} {name}: {error}", kind.kind))?;
+    }
+    Ok(())
 }
 
 /// Installs the committed files of crds/ and waits until the API server serves them.

@@ -1,13 +1,47 @@
 //! A ledger read from the cluster, checked by the library and by `rederive`, which is independent of the library.
+use std::convert::Infallible;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ObjectMeta;
 use venom::api::OrganismStatus;
+use venom::ledger::entry::Record;
 use venom::ledger::replay::Replay;
-use venom::ledger::sealed::SealedSegment;
-use venom::ledger::{Entry, hex};
+use venom::ledger::{Entry, SealedSegment, hex};
 use venom::store::configmap::ConfigMaps;
 use venom::store::{Head, SegmentRef};
 
 use crate::harness::eventually;
 use crate::rederive::{Before, Summary, rederive};
+
+/// Another object of that name, whose entries begin where those of `object` do and end in another hash.
+pub fn forged(object: ConfigMap) -> ConfigMap {
+    let text = &object.data.as_ref().unwrap()["head"];
+    let entries = object.binary_data.as_ref().unwrap()["entries"].0.clone();
+    let sealed = SealedSegment::from_parts(text, entries).unwrap();
+    let before = sealed.chain_before().unwrap();
+    let mut records = vec![];
+    let each = |entry: Entry| {
+        records.push(Record::Other(entry.timestamp + 1e-3, entry.data.to_string().into()));
+        Ok::<_, Infallible>(())
+    };
+    sealed.visit(each).unwrap();
+    let mut after = before.clone();
+    for record in &records {
+        after.record(record).unwrap();
+    }
+    let other = SealedSegment::seal(sealed.head.origin.as_ref(), &before, &after, &records).unwrap();
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: object.metadata.name,
+            labels: object.metadata.labels,
+            ..ObjectMeta::default()
+        },
+        data: Some([("head".to_owned(), other.head_text().unwrap())].into()),
+        binary_data: Some([("entries".to_owned(), ByteString(other.entries))].into()),
+        immutable: Some(true),
+    }
+}
 
 /// A consistent snapshot of a committed ledger.
 pub struct Live {
@@ -42,7 +76,11 @@ impl Live {
             match sealed.unwrap() {
                 Some(sealed) => {
                     let from = entries.len();
-                    entries.extend(sealed.open().unwrap());
+                    let each = |entry| {
+                        entries.push(entry);
+                        Ok::<_, Infallible>(())
+                    };
+                    sealed.visit(each).unwrap();
                     segments.push((listed.clone(), sealed, from..entries.len()));
                 }
                 None => {

@@ -182,6 +182,42 @@ async fn a_head_lost_without_an_operator_starts_a_new_generation() {
     .await;
 }
 
+/// A head that is put back to an older state while no operator runs: what was committed since is told as lost, a new
+/// generation continues the old head, and the segments that it does not list are kept, also by later take-overs.
+#[tokio::test]
+async fn segments_that_a_head_put_back_does_not_list_are_kept() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"pulse": {"minPeriod": SLOW}})).await;
+        world.beating("venom").await;
+        world.beats_more("venom", 30).await;
+        let old = world.maps.get("venom-ledger").await.unwrap().data.unwrap()["head"].clone();
+        world.beats_more("venom", 60).await;
+        assert!(operator.terminate().await.success());
+        let before = world.ledger("venom").await;
+        world.edit_head("venom", |head| *head = serde_json::from_str(&old).unwrap()).await;
+        for (identity, epoch) in [("beta", before.head.epoch), ("gamma", before.head.epoch + 1)] {
+            let mut operator = world.operator(identity);
+            eventually("another take-over", async || {
+                let now = head(&world, "venom").await;
+                if now.generation == 2 && now.epoch > epoch && now.size > 0 {
+                    Ok(())
+                } else {
+                    Err(format!("{now:?}"))
+                }
+            })
+            .await;
+            world.condition("venom", "LedgerIntact", "False", "TailLost").await;
+            world.beats_more("venom", 20).await;
+            operator.kill();
+        }
+        let store = world.store("venom").await;
+        let kept = Live::listed(&store, before.head.clone()).await.unwrap();
+        assert_eq!(kept.gaps, [], "segments that were committed are gone");
+    })
+    .await;
+}
+
 /// A head that is deleted while the operator holds the ledger is created again without a loss, while the organism beats
 /// and while it is suspended.
 #[tokio::test]

@@ -45,10 +45,16 @@ impl Operator {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal by its name, such as STOP.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", r#"kill -s "$0" "$1""#, name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Sends SIGTERM and returns the exit status.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("sh").args(["-c", r#"kill -TERM "$0""#, &pid]).status().unwrap().success());
+        self.signal("TERM");
         self.ended().await
     }
 
@@ -59,17 +65,38 @@ impl Operator {
             .await
     }
 
+    /// Waits until the log says that another replica has an organism of this one.
+    pub async fn loses_to_another(&self) {
+        eventually("an organism to be lost", async || {
+            if self.log().lines().any(says_lost) { Ok(()) } else { Err("not yet".into()) }
+        })
+        .await;
+    }
+
+    /// Waits until this operator knows that the one of that name takes organisms as well.
+    pub async fn shares_with(&self, other: &str) {
+        let mut names = [&*self.identity, other];
+        names.sort_unstable();
+        let says = format!("taking_organisms=\"{}\"", names.join(", "));
+        eventually("operators to share their organisms", async || {
+            if self.log().contains(&says) { Ok(()) } else { Err("not yet".into()) }
+        })
+        .await;
+    }
+
+    /// Its name.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// Whether the process is running.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// The log, without ANSI colours.
+    /// The log.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap();
-        let mut parts = text.split("\u{1b}[");
-        let first = parts.next().unwrap_or_default().to_owned();
-        parts.fold(first, |log, part| log + part.split_once('m').map_or(part, |(_, rest)| rest))
+        std::fs::read_to_string(&self.log).unwrap()
     }
 }
 
@@ -90,4 +117,9 @@ impl Drop for Operator {
             let _ = std::fs::remove_file(&self.log);
         }
     }
+}
+
+/// Whether this line of a log says that another replica has an organism of its operator.
+pub fn says_lost(line: &str) -> bool {
+    line.contains("took the ledger over") || line.contains("has taken it over")
 }

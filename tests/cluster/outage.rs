@@ -41,7 +41,7 @@ fn signal(signal: &str, name: &str) {
 #[tokio::test]
 async fn beating_continues_while_the_api_server_hangs() {
     const NAME: &str = "silent";
-    let cluster = Cluster::start(NAME, "").await;
+    let cluster = Cluster::start(NAME, &[]).await;
     let own = Own(NAME);
     let client = cluster.client();
     let namespace = Namespace {

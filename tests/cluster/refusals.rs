@@ -139,17 +139,29 @@ async fn a_broken_head_is_told_with_its_cure() {
     .await;
 }
 
-/// A pace that no machine keeps. The status is of one commit, and says what is reached.
+/// An operator that has the processor half of the time. The status is of one commit, and says what is reached.
 #[tokio::test]
 async fn an_organism_that_misses_its_deadlines_says_so() {
     in_world(async |world| {
-        let _operator = world.operator_with("alpha", &["--write-bytes", "1Gi/s"]);
+        let operator = world.operator_with("alpha", &["--write-bytes", "1Gi/s"]);
         world.create::<Organism>("venom", json!({"pulse": {"t1": 1e-9}})).await;
-        let status = world
-            .until("venom", "an overrun", |it| {
-                it.conditions.iter().any(|it| it.type_ == "Beating" && it.reason == "Overrun")
-            })
-            .await;
+        world.beating("venom").await;
+        let half_the_time = async {
+            loop {
+                operator.signal("STOP");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                operator.signal("CONT");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        };
+        let overrun = world.until("venom", "an overrun", |it| {
+            it.conditions.iter().any(|it| it.type_ == "Beating" && it.reason == "Overrun")
+        });
+        let status = tokio::select! {
+            status = overrun => status,
+            () = half_the_time => unreachable!(),
+        };
+        operator.signal("CONT");
         let says = message(&status, "Beating");
         assert!(says.contains("beats a second") && says.contains("minPeriod"), "{says}");
         for _ in 0..20 {

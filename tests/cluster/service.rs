@@ -29,7 +29,7 @@ async fn serves_its_endpoints_and_commits_everything_at_sigterm() {
         world.beats_more("venom", 100).await;
         let (code, text) = get(&address, "/metrics").unwrap();
         assert_eq!(code, 200);
-        assert_eq!(metric(&text, "venom_organisms"), Some(2.0));
+        assert_eq!(metric(&text, "venom_held_organisms"), Some(2.0));
         let beaten = metric(&text, "venom_beats_total").unwrap();
         assert!(beaten >= 100.0);
         for name in

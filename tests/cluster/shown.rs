@@ -18,8 +18,9 @@ async fn organisms_print_their_columns() {
             "conditions": [condition("Beating", "False"), condition("Ready", "True")],
             "beats": 1234, "tLambda": 0.0042,
             "decision": {"action": "NOOP", "threat": 0.5, "since": "2026-11-23T00:00:00Z", "entry": 6},
+            "response": {"mode": "Enforce"},
             "nodes": {"ready": 4, "replicas": 5, "selector": "a=b"},
-            "ledger": {"generation": 1, "size": 8639, "merkleRoot": "ab12", "lastHash": "cd34", "segments": 2, "bytes": 99},
+            "ledger": {"generation": 1, "size": 8639, "merkleRoot": "ab12", "lastHash": "cd34", "segments": 2, "bytes": 99, "holder": "venom-0"},
             "observedGeneration": 1,
         });
         let shown = publish::<Organism>(&organisms, &status).await;
@@ -36,6 +37,8 @@ async fn organisms_print_their_columns() {
                 ("Entries", 0, json!(8639)),
                 ("Age", 0, Value::Null),
                 ("Root", 1, json!("ab12")),
+                ("Mode", 1, json!("Enforce")),
+                ("Holder", 1, json!("venom-0")),
             ]
             .map(|(name, priority, cell)| (name.to_owned(), priority, cell))
         );

@@ -9,6 +9,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 use venom::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use venom::api::{Genome, Organism, OrganismStatus};
+use venom::operator::members::owner::{Candidate, owner};
 use venom::store::configmap::ConfigMaps;
 
 use crate::harness::{cluster, eventually, free_port, in_namespace};
@@ -69,9 +70,14 @@ impl World {
 
     /// Like [`World::venom_ledger`], with more arguments.
     pub fn venom_ledger_with(&self, command: &str, name: &str, more: &[&str]) -> Result<String, String> {
+        let organism = format!("organism/{name}");
+        self.venom(&[&["ledger", command, &*organism, "-n", &*self.namespace], more].concat())
+    }
+
+    /// Runs `venom` with these arguments and returns its output, or its error.
+    pub fn venom(&self, arguments: &[&str]) -> Result<String, String> {
         let mut venom = Command::new(env!("CARGO_BIN_EXE_venom"));
-        venom.args(["ledger", command, &format!("organism/{name}"), "-n", &self.namespace]).args(more);
-        venom.stdin(std::process::Stdio::null());
+        venom.args(arguments).stdin(std::process::Stdio::null());
         if let Some(path) = &self.kubeconfig {
             venom.env("KUBECONFIG", path);
         }
@@ -168,6 +174,24 @@ impl World {
             .await
     }
 
+    /// A name for an operator that is to hold this Organism beside one of the name `other`.
+    pub async fn successor(&self, name: &str, other: &str) -> String {
+        self.beside(name, other, true).await
+    }
+
+    /// A name for an operator beside one of the name `other`: it is to hold this Organism, or the other is.
+    pub async fn beside(&self, name: &str, other: &str, holds: bool) -> String {
+        let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
+        let fits = |name: &String| *name != *other && (*owner_among(&[name, other], &uid) == *name) == holds;
+        (0..).map(|at| format!("beta-{at}")).find(fits).unwrap()
+    }
+
+    /// Waits until the operator of this name holds an Organism.
+    pub async fn held_by(&self, name: &str, holder: &str) {
+        let what = format!("to be held by {holder}");
+        self.until(name, &what, |it| it.ledger.as_ref().is_some_and(|it| it.holder == holder)).await;
+    }
+
     /// Access to the ConfigMaps of an Organism's ledger.
     pub async fn store(&self, name: &str) -> ConfigMaps {
         let uid = self.organisms.get(name).await.unwrap().uid().unwrap();
@@ -204,6 +228,12 @@ impl World {
         let found = self.maps.list_metadata(&labelled).await.unwrap();
         found.items.iter().map(ResourceExt::name_any).collect()
     }
+}
+
+/// Which of these operators is to hold the Organism with this UID.
+pub fn owner_among(names: &[&str], uid: &str) -> String {
+    let candidates: Vec<_> = names.iter().map(|it| Candidate::new((*it).into())).collect();
+    owner(&candidates, uid).unwrap().to_string()
 }
 
 /// Status and reason of a condition; empty if there is no such condition.
