@@ -51,15 +51,16 @@ annotations:
 
 {{/* Permissions of the operator. The e2e suite checks that they suffice. */}}
 {{- define "venom.rules" -}}
-# patch: removes a finalizer that earlier builds of 0.1 set. The operator never writes a spec and never deletes an Organism.
+# patch: sets a finalizer while Services of others are changed by a quarantine, and removes it. The operator never writes a
+# spec and never deletes an Organism.
 - apiGroups: [genesis.venom.dev]
   resources: [organisms]
   verbs: [get, list, watch, patch]
 # create: the Genome of an Organism without a genomeRef. patch: its owner, after kubectl delete --cascade=orphan; delete:
-# as for bodies below.
+# as for bodies below. update is not called: it tells the policy venom-injector that more than injections may be patched.
 - apiGroups: [genesis.venom.dev]
   resources: [genomes]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [genesis.venom.dev]
   resources: [organisms/status, genomes/status]
   verbs: [patch]
@@ -68,13 +69,21 @@ annotations:
 - apiGroups: [""]
   resources: [configmaps]
   verbs: [get, list, watch, create, update, patch, delete]
+# No resource, but the right that the policy venom-ledger asks of those who write ledgers.
+- apiGroups: [genesis.venom.dev]
+  resources: [organisms/ledger]
+  verbs: [update, delete]
 # Bodies. Their objects are garbage-collected with the Organism that owns them. The operator deletes only the
 # autoscaler, when the Organism disables it. For the others, delete is what the admission plugin
 # OwnerReferencesPermissionEnforcement (OpenShift) requires to restore the ownerReference of an object that lost it. The
 # plugin requires `update` on organisms/finalizers for references that block the deletion of the Organism; ours do not.
 - apiGroups: [""]
-  resources: [serviceaccounts, services]
+  resources: [serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
+# update: a quarantine detaches the Services of others that select the pods, and restores them.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -84,13 +93,19 @@ annotations:
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, patch, delete]
+# update: the response limits an autoscaler that was handed over with an adopted workload, and restores it.
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
-# get: verifies the pod that requests a certificate. list: shows why pods are not ready.
+  verbs: [get, list, watch, create, update, patch, delete]
+# Adopted workloads. Nothing of them is written.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [list, watch]
+# get: verifies the pod that requests a certificate. list: shows why pods are not ready, and which ones a quarantine would
+# cut off. watch: what happens to them is sensed.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list]
+  verbs: [get, list, watch]
 - apiGroups: [apps]
   resources: [replicasets]
   verbs: [get]
