@@ -70,7 +70,7 @@ fn the_charts_values_are_rendered() {
             "image": {"repository": "example.com/venom", "digest": image},
             "commonLabels": {"team": "a", "app.kubernetes.io/name": "other"}, "commonAnnotations": {"note": "x"},
             "podLabels": {"pod": "p"}, "podAnnotations": {"pod-note": "q"}, "imagePullSecrets": [{"name": "registry"}],
-            "networkPolicy": {"enabled": true, "apiServerCIDRs": ["fd00::1/128"]},
+            "networkPolicy": {"egress": true, "apiServerCIDRs": ["fd00::1/128"]},
             "serviceMonitor": {"enabled": true},
         });
         let args =

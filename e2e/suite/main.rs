@@ -21,7 +21,9 @@ mod operator;
 #[allow(dead_code)]
 #[path = "../../tests/rederive/mod.rs"]
 mod rederive;
+mod response;
 mod rights;
+mod shop;
 mod site;
 #[allow(dead_code)]
 #[path = "../../tests/cluster/world.rs"]

@@ -88,8 +88,10 @@ async fn a_stranger_gets_no_certificate(site: &Site) {
     let mut pod: Value = serde_json::from_str::<Value>(&printed).unwrap()["spec"]["template"].take();
     pod["apiVersion"] = json!("v1");
     pod["kind"] = json!("Pod");
-    // Without the Organism's labels, so that the pod is neither counted nor deleted.
-    pod["metadata"] = json!({"name": "stranger", "namespace": TEAM_A});
+    // Not of this Organism, so that the pod is neither counted nor deleted; of one by its label, because the operator's
+    // NetworkPolicy lets no other pod ask.
+    let labels = json!({"genesis.venom.dev/organism": "stranger"});
+    pod["metadata"] = json!({"name": "stranger", "namespace": TEAM_A, "labels": labels});
     pod["spec"]["restartPolicy"] = json!("Never");
     run("kubectl", &["create", "-f", "-"], &pod.to_string()).unwrap();
     eventually("the stranger to be told", async || {
@@ -124,12 +126,17 @@ async fn load_scales_the_nodes_up() {
         drop(burning);
         let status = world.status("venom").await;
         assert_eq!(condition(&status, "AutoscalingActive").0, "True");
-        let live = world.ledger("venom").await;
-        let steps: Vec<_> =
-            live.check().inputs_of("scale").iter().map(|it| (it["from"].clone(), it["p"].clone())).collect();
-        println!("scale entries {steps:?}");
-        assert!(steps.windows(2).all(|pair| pair[0].1 == pair[1].0), "{steps:?}");
-        assert_eq!(steps.last().unwrap().1, 6);
+        // The status shows the nodes at once, the ledger after the next beat and its commit.
+        within(Duration::from_secs(30), "the last step in the ledger", async || {
+            let live = world.ledger("venom").await;
+            let checked = live.check();
+            let scales = checked.inputs_of("scale");
+            let steps: Vec<_> = scales.iter().map(|it| (it["from"].clone(), it["p"].clone())).collect();
+            assert!(steps.windows(2).all(|pair| pair[0].1 == pair[1].0), "{steps:?}");
+            let is_last = steps.last().is_some_and(|it| it.1 == 6);
+            if is_last { Ok(()) } else { Err(format!("{steps:?}")) }
+        })
+        .await;
         // The autoscaler's Events refer to the Organism.
         let events = site.kubectl(&["get", "events", "-n", TEAM_A, "--field-selector", "reason=SuccessfulRescale"]);
         assert!(events.contains("cpu container resource utilization"), "{events}");

@@ -6,21 +6,23 @@ use crate::site::{SYSTEM, Site, TEAM_A, TEAM_B, on_site};
 
 /// The operator's permissions in the namespaces that it watches. That they suffice is checked by
 /// `assert_nothing_was_forbidden`.
-const OPERATOR: [&str; 16] = [
+const OPERATOR: [&str; 18] = [
     "organisms.genesis.venom.dev get list watch patch",
     "organisms.genesis.venom.dev/status patch",
-    "genomes.genesis.venom.dev get list watch create patch delete",
+    "organisms.genesis.venom.dev/ledger update delete",
+    "genomes.genesis.venom.dev get list watch create update patch delete",
     "genomes.genesis.venom.dev/status patch",
     "configmaps get list watch create update patch delete",
     "events.events.k8s.io create patch",
     "serviceaccounts get list watch create patch delete",
-    "services get list watch create patch delete",
+    "services get list watch create update patch delete",
     "deployments.apps get list watch create patch delete",
     "poddisruptionbudgets.policy get list watch create patch delete",
     "networkpolicies.networking.k8s.io get list watch create patch delete",
-    "horizontalpodautoscalers.autoscaling get list watch create patch delete",
-    "pods get list",
+    "horizontalpodautoscalers.autoscaling get list watch create update patch delete",
+    "pods get list watch",
     "replicasets.apps get",
+    "statefulsets.apps list watch",
     "endpointslices.discovery.k8s.io list watch",
     TOKENS,
 ];
@@ -28,8 +30,12 @@ const OPERATOR: [&str; 16] = [
 /// The operator's cluster-wide permissions.
 const TOKENS: &str = "tokenreviews.authentication.k8s.io create";
 /// The operator's permissions in its own namespace.
-const AUTHORITY: [&str; 3] =
-    ["secrets [venom-mesh-ca] get", "secrets create", "configmaps [venom-mesh-ca-record] get update"];
+const AUTHORITY: [&str; 4] = [
+    "secrets [venom-mesh-ca] get",
+    "secrets create",
+    "configmaps [venom-mesh-ca-record] get update",
+    "leases.coordination.k8s.io get list create update delete",
+];
 /// What it needs there, too, if it has no permissions for all namespaces.
 const OWN: [&str; 2] = ["configmaps create", "events.events.k8s.io create patch"];
 

@@ -13,6 +13,9 @@ use crate::world::World;
 
 /// Namespace of the operator: that of the plain manifest, used for the chart as well.
 pub const SYSTEM: &str = "venom-system";
+/// Selects the operator's pods there, and their number: that of the chart's values.
+const OPERATOR: &str = "app.kubernetes.io/component=operator";
+const REPLICAS: usize = 2;
 /// Two namespaces for Organisms.
 pub const TEAM_A: &str = "venom-e2e-a";
 pub const TEAM_B: &str = "venom-e2e-b";
@@ -85,7 +88,8 @@ impl Site {
             "helm",
             &["uninstall", "venom", "-n", SYSTEM, "--ignore-not-found", "--wait", "--timeout=60s"],
         );
-        let kinds = "clusterrole,clusterrolebinding";
+        let kinds =
+            "clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding";
         quietly("kubectl", &["delete", kinds, "-l", "app.kubernetes.io/part-of=venom", "--timeout=60s"]);
         quietly(
             "kubectl",
@@ -138,30 +142,31 @@ impl Site {
         World::new(self.client.clone(), namespace, None)
     }
 
-    /// Waits until there is exactly one pod of the operator and it is ready. Returns its name.
-    pub async fn pod(&self) -> String {
+    /// Waits until there are as many pods of the operator as there are to be, all ready. Returns their names.
+    pub async fn pods(&self) -> Vec<String> {
         let format = "jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=='Ready')].status} \
                       {.metadata.deletionTimestamp}{'\\n'}{end}";
-        eventually("one pod of the operator, ready", async || {
+        eventually("the pods of the operator, ready", async || {
             let printed = self.kubectl(&["get", "pods", "-n", SYSTEM, "-o", format]);
             let pods: Vec<Vec<&str>> =
                 printed.lines().map(|line| line.split_whitespace().collect()).collect();
-            match pods.as_slice() {
-                [pod] if pod.get(1..) == Some(&["True"][..]) => Ok(pod[0].to_owned()),
-                _ => Err(printed),
+            let ready = pods.iter().all(|pod| pod.get(1..) == Some(&["True"][..]));
+            if ready && pods.len() == REPLICAS {
+                Ok(pods.iter().map(|pod| pod[0].to_owned()).collect())
+            } else {
+                Err(printed)
             }
         })
         .await
     }
 
-    /// The log of the operator's pod.
+    /// The logs of the operator's pods.
     pub fn log(&self) -> String {
-        self.kubectl(&["logs", "deployment/venom", "-n", SYSTEM, "--tail=-1"])
+        self.kubectl(&["logs", "-l", OPERATOR, "-n", SYSTEM, "--tail=-1"])
     }
 
     fn try_log(&self) -> String {
-        run("kubectl", &["logs", "deployment/venom", "-n", SYSTEM, "--tail=100"], "")
-            .unwrap_or_else(|why| why)
+        run("kubectl", &["logs", "-l", OPERATOR, "-n", SYSTEM, "--tail=100"], "").unwrap_or_else(|why| why)
     }
 
     /// Checks by the operator's log and metrics that the API server forbade it nothing. A forbidden Event is only counted.
@@ -172,7 +177,7 @@ impl Site {
         assert_eq!(said, None, "in the operator's log");
         let path = format!("/api/v1/namespaces/{SYSTEM}/services/venom:metrics/proxy/metrics");
         let metrics = self.kubectl(&["get", "--raw", &path]);
-        assert!(metrics.contains("\nvenom_organisms "), "the Service leads to the metrics: {metrics}");
+        assert!(metrics.contains("\nvenom_held_organisms "), "the Service leads to the metrics: {metrics}");
         let counted = metrics.lines().find(|line| line.starts_with("venom_api_errors_total{what=\"event\"}"));
         assert_eq!(counted, None, "in the operator's metrics");
     }

@@ -11,8 +11,9 @@ pick_ports() {
     local taken use port
     taken=$(cat "$clusters"/*/settings 2>/dev/null || true)
     for use in api etcd peer controllers; do
-        # Below the kernel's ephemeral port range.
-        until port=$((20000 + RANDOM % 12000)) && [[ $taken != *"$port"* ]] && is_free "$port"; do :; done
+        # Below the range of node ports, which policies let through, and
+        # the kernel's range of ephemeral ports.
+        until port=$((20000 + RANDOM % 10000)) && [[ $taken != *"$port"* ]] && is_free "$port"; do :; done
         taken+=" $port"
         echo "${use}_port=$port"
     done

@@ -5,7 +5,8 @@
 # install_packages: the packages with the programs that node and builds call.
 install_packages() {
     local pair missing=() log=$cache/packages.log
-    for pair in buildah=buildah cc=gcc ip=iproute2 iptables=iptables pkg-config=pkg-config socat=socat; do
+    for pair in buildah=buildah cc=gcc ip=iproute2 ipset=ipset iptables=iptables \
+        pkg-config=pkg-config socat=socat; do
         command -v "${pair%=*}" >/dev/null || missing+=("${pair#*=}")
     done
     pkg-config --exists libseccomp 2>/dev/null || missing+=(libseccomp-dev)

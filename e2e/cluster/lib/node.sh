@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Level node: containerd, kubelet, kube-proxy, DNS and metrics beside the
-# control plane. Sourced by ../cluster.
+# Level node: containerd, kubelet, kube-proxy, kube-router, DNS and metrics
+# beside the control plane. Sourced by ../cluster.
 #
 # All of it runs in separate network and mount namespaces: the machine's
 # network does not see it, and its mounts vanish with its programs.
@@ -23,6 +23,9 @@ check_node() {
     [[ $(uname) == Linux && $EUID == 0 ]] || fail "level node needs Linux and root"
     [[ $cache/ != /run/* && $cache/ != /var/log/* ]] ||
         fail "level node has a /run and /var/log of its own: set VENOM_CACHE to another folder"
+    # Without it the packets between two pods of a node pass no rule.
+    [[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]] ||
+        fail "level node needs a kernel module: modprobe br_netfilter"
 }
 
 # make_namespaces: sets $enter, with which `start` runs programs inside.
@@ -43,7 +46,9 @@ make_namespaces() {
     # they stay, empty, when the cluster ends: to remove one would unmount it
     # in the namespaces of other clusters. The default route is needed for
     # Services: an address without a route is refused before kube-proxy's rules
-    # see it.
+    # see it. The redirection to a closed port refuses connections to a Service
+    # without endpoints: kube-router accepts them before kube-proxy's rule that
+    # rejects them.
     "${enter[@]}" bash -euc '
         mount --make-rshared /
         mount -t tmpfs run /run
@@ -53,12 +58,17 @@ make_namespaces() {
         mount --bind "$1/cni" /var/lib/cni
         mount --bind "$1/kubelet" /var/lib/kubelet
         echo 1 >/proc/sys/net/ipv4/ip_forward
+        echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables
         ip link set lo up
         ip link add node0 type bridge
         ip address add "$2/32" dev node0
         ip link set node0 up
         ip route add default dev node0
-    ' bash "$state/node" "$node_address"
+        for protocol in tcp udp; do
+            iptables --table nat --append PREROUTING --destination "$3" --protocol "$protocol" \
+                --jump REDIRECT --to-ports 1
+        done
+    ' bash "$state/node" "$node_address" "$service_range"
     make_cgroups
 }
 
@@ -91,6 +101,8 @@ start_containerd() {
         node_ctr images import "$cache/images/$image.tar" >"$state/logs/images.log" 2>&1 ||
             give_up "$state/logs/images.log" "the image $image cannot be loaded"
     done
+    # The examples name the public image.
+    node_ctr images tag localhost/busybox:1 docker.io/library/busybox:1.37 >>"$state/logs/images.log"
 }
 
 node_ctr() {
@@ -136,6 +148,20 @@ start_kubelet() {
         --hostname-override="$name" --node-ip="$node_address"
 }
 
+# start_policies: kube-router's firewall alone, which enforces NetworkPolicies.
+# Unlike its other parts it writes no kernel setting.
+start_policies() {
+    start kube-router env NODE_NAME="$name" "$(find_program kube-router)" \
+        --kubeconfig=/run/node/admin.conf --service-cluster-ip-range="$service_range" \
+        --run-firewall=true --run-router=false --run-service-proxy=false \
+        --metrics-port=0 --health-port=0
+}
+
+# policies_enforced: the first synchronization adds this rule last.
+policies_enforced() {
+    "${enter[@]}" iptables --wait --list-rules KUBE-ROUTER-FORWARD | grep 'mark 0x20000/0x20000 -j ACCEPT'
+}
+
 start_addons() {
     start coredns "$(find_program coredns)" -conf "$here/node/Corefile"
     start metrics-server "$(find_program metrics-server)" \
@@ -149,7 +175,9 @@ start_addons() {
 
 wait_for_node() {
     wait_until kubelet node admin wait --for=condition=Ready --timeout=2s "node/$name"
-    wait_until coredns DNS "${enter[@]}" bash -c "</dev/tcp/$node_address/1053"
+    start_policies # not before: it exits if the node does not exist
+    wait_until coredns DNS "${enter[@]}" bash -c "</dev/tcp/$node_address/53"
+    wait_until kube-router "network policies" policies_enforced
     wait_until metrics-server metrics \
         admin wait --for=condition=Available --timeout=2s apiservice/v1beta1.metrics.k8s.io
 }

@@ -22,7 +22,9 @@ node          host-local              cni            github.com/containernetwork
 node          portmap                 cni            github.com/containernetworking/plugins/plugins/meta/portmap
 node          coredns                 coredns        github.com/coredns/coredns
 node          metrics-server          metrics-server sigs.k8s.io/metrics-server/cmd/metrics-server
+node          kube-router             kube-router    github.com/cloudnativelabs/kube-router/v2/cmd/kube-router
 on-demand     helm                    helm           helm.sh/helm/v4/cmd/helm
+on-demand     prometheus              prometheus     github.com/prometheus/prometheus/cmd/prometheus
 '
 
 # programs_of LEVEL: prints their names on one line.
@@ -119,6 +121,11 @@ go_build() {
         ;;
     runc)
         cgo=1 tags=(-tags seccomp)
+        ;;
+    prometheus)
+        flags+=" -X github.com/prometheus/common/version.Version=${version/v0.3/3.}"
+        # Targets come from its configuration: service discoveries are most of its code.
+        tags=(-tags remove_all_sd)
         ;;
     esac
     cd "$here/programs/$family" || exit
