@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ impl Handle {
             place: RolloutPlace::new(resources.rollouts.clone()),
             foreign: ForeignAutoscalers::new(Instant::now()),
             looks: PodLooks::default(),
-            looking: JoinSet::new(),
+            looking: None,
             objects: BTreeMap::new(),
             started: Instant::now(),
             reported: Body::default(),
@@ -120,8 +120,8 @@ struct BodyReconciler {
     place: RolloutPlace,
     foreign: ForeignAutoscalers,
     looks: PodLooks,
-    /// The look at pods that is under way.
-    looking: JoinSet<Option<PodFault>>,
+    /// The look at pods that is under way, which ends when it is dropped.
+    looking: Option<(JoinSet<()>, oneshot::Receiver<Option<PodFault>>)>,
     /// What was reported last.
     reported: Body,
 }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -94,11 +95,13 @@ impl BodyReconciler {
         let observe = |looks: &mut PodLooks| looks.observe(workload, ready, Instant::now());
         let Some(wait) = observe(&mut self.looks) else {
             // Dropping it ends a look that is under way.
-            self.looking = JoinSet::new();
+            self.looking = None;
             return None;
         };
-        match self.looking.try_join_next() {
+        match self.looking.as_mut().map(|(_, found)| found.try_recv()) {
+            Some(Err(TryRecvError::Empty)) => Some(RESYNC),
             Some(look) => {
+                self.looking = None;
                 // An error means that it panicked.
                 let found = look.unwrap_or_else(|_| self.looks.found().cloned());
                 let found = found.map(|fault| match fault.kind {
@@ -111,18 +114,19 @@ impl BodyReconciler {
                 self.looks.looked(found, Instant::now());
                 observe(&mut self.looks)
             }
-            // It wakes this reconciler.
-            None if !self.looking.is_empty() => Some(RESYNC),
             None if wait.is_zero() => {
                 let own = || format!("{ORGANISM_LABEL}={}", self.key.name);
                 let selector = adopted.map_or_else(own, Adopted::selector);
                 let look = list_pods(self.resources.clone(), self.key.clone(), selector);
                 let (wake, before) = (self.wake.clone(), self.looks.found().cloned());
-                self.looking.spawn(async move {
-                    let found = look.await.unwrap_or(before);
+                let (sender, found) = oneshot::channel();
+                let mut task = JoinSet::new();
+                task.spawn(async move {
+                    // Before it wakes this reconciler, which would not find it otherwise.
+                    let _ = sender.send(look.await.unwrap_or(before));
                     wake.notify_one();
-                    found
                 });
+                self.looking = Some((task, found));
                 Some(RESYNC)
             }
             None => Some(wait),
