@@ -48,6 +48,7 @@ manifests: crds ## generate charts/venom.yaml from the chart
 bench: ## run the benchmarks (release build)
 	cargo bench --bench ledger
 	cargo bench --bench operator
+	cargo bench --bench replicas
 	cargo bench --bench enforcement
 	cargo bench --bench mesh
 

@@ -26,18 +26,23 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts an operator for one namespace. Its log is target/tmp/NAMESPACE.log: it explains an outlier.
+    /// Starts an operator for one namespace.
     pub fn start(namespace: &str, bodies: bool) -> Result<Self, Failure> {
+        Self::replica(namespace, "alpha", bodies)
+    }
+
+    /// Starts one of several. Its log is target/tmp/NAMESPACE-IDENTITY.log: it explains an outlier.
+    pub fn replica(namespace: &str, identity: &str, bodies: bool) -> Result<Self, Failure> {
         let (port, issuer) = (free_port()?, free_port()?);
         let mut command = Command::new(env!("CARGO_BIN_EXE_venom"));
-        command.args(["operator", "--namespace", namespace]);
+        command.args(["operator", "--namespace", namespace, "--identity", identity]);
         command.args(["--metrics-addr", &format!("127.0.0.1:{port}")]);
         if bodies {
             let issuer = format!("https://127.0.0.1:{issuer}/v1/certificates");
             command.args(["--node-image", "localhost/venom:bench", "--issuer-url", &issuer]);
             command.args(["--quarantine-limit", "1000"]);
         }
-        let log = File::create(format!("{}/{namespace}.log", env!("CARGO_TARGET_TMPDIR")))?;
+        let log = File::create(format!("{}/{namespace}-{identity}.log", env!("CARGO_TARGET_TMPDIR")))?;
         Ok(Self { child: command.stdout(Stdio::null()).stderr(log).spawn()?, port })
     }
 
