@@ -1,11 +1,15 @@
 //! Objects that a deleted Organism has left behind.
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use serde_json::{Value, json};
-use venom::api::Organism;
+use venom::api::{Genome, Organism};
 
 use crate::harness::eventually;
 use crate::world::{World, condition, in_world, message};
@@ -14,23 +18,23 @@ async fn uids(world: &World) -> BTreeMap<(String, String), Option<String>> {
     world.body().await.into_iter().map(|(which, object)| (which, object.uid())).collect()
 }
 
-/// Waits until the garbage collector watches Genomes. It looks for new kinds every 30 s, and until then it takes a
-/// Genome of an Organism deleted with `--cascade=orphan` for no orphan, but for what that Organism has left behind.
-async fn the_collector_knows_genomes(world: &World) {
-    let left = json!({
-        "metadata": {
-            "name": "left", "ownerReferences": [{
-                "apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "00000000-0000-0000-0000-000000000002",
-            }],
-        },
-        "spec": {},
+/// Waits until the garbage collector knows all objects of these kinds that are there, by one more of each that it has to
+/// delete. What it does not know it takes for no orphan, but for what the deleted Organism has left behind; and it looks for new
+/// kinds, such as Genomes, every 30 s only.
+async fn the_collector_knows_the_body(world: &World) {
+    let labels = json!({"matchLabels": {"left": "behind"}});
+    let template = json!({
+        "metadata": {"labels": {"left": "behind"}}, "spec": {"containers": [{"name": "left", "image": "left"}]},
     });
-    world.genomes.create(&PostParams::default(), &serde_json::from_value(left).unwrap()).await.unwrap();
-    eventually("a Genome without an owner to be collected", async || {
-        let found = world.genomes.get_metadata_opt("left").await.map_err(|error| error.to_string())?;
-        found.map_or(Ok(()), |_| Err("it is there".into()))
-    })
-    .await;
+    let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "left"});
+    world.left_behind::<Genome>(json!({})).await;
+    world.left_behind::<ConfigMap>(Value::Null).await;
+    world.left_behind::<ServiceAccount>(Value::Null).await;
+    world.left_behind::<Service>(json!({"ports": [{"port": 80}]})).await;
+    world.left_behind::<NetworkPolicy>(json!({"podSelector": labels})).await;
+    world.left_behind::<PodDisruptionBudget>(json!({"minAvailable": 0, "selector": labels})).await;
+    world.left_behind::<HorizontalPodAutoscaler>(json!({"maxReplicas": 1, "scaleTargetRef": target})).await;
+    world.left_behind::<Deployment>(json!({"replicas": 0, "selector": labels, "template": template})).await;
 }
 
 /// `kubectl delete org venom --cascade=orphan`, then apply: body and Genome are taken up again, none is made anew.
@@ -42,7 +46,7 @@ async fn orphans_are_adopted() {
         world.whole(9).await;
         world.there_are_pods(5).await;
         world.beating("venom").await;
-        the_collector_knows_genomes(&world).await;
+        the_collector_knows_the_body(&world).await;
         let (before, genome) = (uids(&world).await, world.genomes.get("venom").await.unwrap().uid());
 
         let orphan =

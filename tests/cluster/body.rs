@@ -94,7 +94,8 @@ impl World {
 
     /// Waits until the autoscaler is active. There are no CPU metrics in this cluster, which the condition reports.
     pub async fn autoscaled(&self) -> OrganismStatus {
-        let reasons = ["Active", "FailedGetResourceMetric", "FailedGetScale"];
+        let reasons =
+            ["Active", "FailedGetContainerResourceMetric", "FailedGetResourceMetric", "FailedGetScale"];
         let holds = |it: &OrganismStatus| reasons.contains(&&*condition(it, "AutoscalingActive").1);
         self.until("venom", "an autoscaler", holds).await
     }

@@ -101,6 +101,7 @@ async fn an_orphaned_ledger_is_continued() {
         world.create::<Organism>("venom", spec).await;
         world.beating("venom").await;
         world.beats_more("venom", 100).await;
+        world.left_behind::<ConfigMap>(Value::Null).await;
         let orphan =
             DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
         world.organisms.delete("venom", &orphan).await.unwrap();

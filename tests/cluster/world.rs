@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -88,11 +89,40 @@ impl World {
 
     /// Creates an object with this spec, unchanged; without a spec for null.
     pub async fn create<K: Resource<DynamicType = ()>>(&self, name: &str, spec: Value) {
+        self.create_owned::<K>(name, spec, vec![]).await;
+    }
+
+    async fn create_owned<K: Resource<DynamicType = ()>>(
+        &self,
+        name: &str,
+        spec: Value,
+        owners: Vec<OwnerReference>,
+    ) -> Api<DynamicObject> {
         let kind = ApiResource::erase::<K>(&());
         let data = if spec.is_null() { json!({}) } else { json!({"spec": spec}) };
-        let object = DynamicObject::new(name, &kind).data(data);
+        let mut object = DynamicObject::new(name, &kind).data(data);
+        object.metadata.owner_references = Some(owners);
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &kind);
         api.create(&PostParams::default(), &object).await.unwrap();
+        api
+    }
+
+    /// Creates an object whose owner is gone, and waits until the garbage collector has deleted it: it then knows whatever of
+    /// this kind was there before.
+    pub async fn left_behind<K: Resource<DynamicType = ()>>(&self, spec: Value) {
+        let owner = OwnerReference {
+            api_version: "v1".into(),
+            kind: "ConfigMap".into(),
+            name: "gone".into(),
+            uid: "00000000-0000-0000-0000-000000000002".into(),
+            ..OwnerReference::default()
+        };
+        let api = self.create_owned::<K>("left", spec, vec![owner]).await;
+        eventually("an object without its owner to be collected", async || {
+            let found = api.get_metadata_opt("left").await.map_err(|error| error.to_string())?;
+            found.map_or(Ok(()), |_| Err(format!("{} is there", K::kind(&()))))
+        })
+        .await;
     }
 
     /// Merges `spec` into the spec of an Organism. Returns the new generation.
