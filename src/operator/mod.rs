@@ -108,6 +108,8 @@ use crate::store::CALL_TIMEOUT;
 
 /// Recoveries in progress. Like the other bounds it is for a start, when every organism wants everything at once.
 const RECOVERIES: usize = 32;
+/// Organisms that are being given back. More at a time would each be without a beat for longer.
+const HAND_OVERS: usize = 8;
 /// Status writes in flight.
 const STATUS_WRITES: usize = 8;
 /// How long Organisms wait for the lists of bodies. One that fails must not keep ledgers from being taken over.
@@ -262,6 +264,7 @@ impl Operator {
             bodies: bodies.clone(),
             first_lists: first_lists.clone(),
             recoveries: Semaphore::new(RECOVERIES),
+            hand_overs: Semaphore::new(HAND_OVERS),
             metrics: metrics.clone(),
         });
 

@@ -21,6 +21,10 @@ impl Actor {
             End::Stop => self.resources.ownership.members.view().has_others(),
             End::Lost | End::Deleted => false,
         };
+        // It beats until then. Those that have waited for long go all at once.
+        let resources = self.resources.clone();
+        let turn = async { if gives_back { resources.hand_overs.acquire().await.ok() } else { None } };
+        let _turn = timeout(limits.turn, turn).await;
         if end == End::Deleted {
             let message = "The Organism is being deleted; it no longer beats.".to_owned();
             let not_ready = self.not_ready(NotReadyReason::Deleting, message);

@@ -87,6 +87,8 @@ pub(super) fn after_failed_recovery(
 /// Upper bounds on the steps of an end.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EndLimits {
+    /// For a turn to be given back.
+    pub(super) turn: Duration,
     /// For committing what is pending, where that is asked for.
     pub(super) flush: Option<Duration>,
     /// For the commit in flight and the mark on a retained head: a call that is cut off may still reach the API
@@ -100,10 +102,22 @@ pub(super) struct EndLimits {
 pub(super) fn end_limits(end: End) -> EndLimits {
     let seconds = Duration::from_secs;
     match end {
-        End::Released => EndLimits { flush: Some(seconds(5)), commit: seconds(2), status: None },
-        End::Lost => EndLimits { flush: None, commit: Duration::ZERO, status: None },
-        End::Stop => EndLimits { flush: Some(seconds(14)), commit: seconds(1), status: Some(seconds(3)) },
-        End::Deleted => EndLimits { flush: Some(seconds(2)), commit: seconds(1), status: Some(seconds(1)) },
+        End::Released => {
+            EndLimits { turn: seconds(60), flush: Some(seconds(5)), commit: seconds(2), status: None }
+        }
+        End::Lost => EndLimits { turn: Duration::ZERO, flush: None, commit: Duration::ZERO, status: None },
+        End::Stop => EndLimits {
+            turn: seconds(6),
+            flush: Some(seconds(9)),
+            commit: seconds(1),
+            status: Some(seconds(3)),
+        },
+        End::Deleted => EndLimits {
+            turn: Duration::ZERO,
+            flush: Some(seconds(2)),
+            commit: seconds(1),
+            status: Some(seconds(1)),
+        },
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_steps_of_a_stop_fit_into_the_time_of_a_stop() {
-        let EndLimits { flush, commit, status } = end_limits(End::Stop);
-        assert!(flush.unwrap() + commit + status.unwrap() < Duration::from_secs(20));
+        let EndLimits { turn, flush, commit, status } = end_limits(End::Stop);
+        assert!(turn + flush.unwrap() + commit + status.unwrap() < Duration::from_secs(20));
     }
 }

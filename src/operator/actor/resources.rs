@@ -32,6 +32,8 @@ pub struct Resources {
     pub codec: Arc<Codec>,
     /// Bounds the recoveries in progress.
     pub recoveries: Semaphore,
+    /// Bounds the organisms that are being given back: the others beat until it is their turn.
+    pub hand_overs: Semaphore,
     /// Counts ends of runs.
     pub metrics: Arc<Metrics>,
 }

@@ -61,6 +61,7 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
         first_lists: Arc::new(first_lists),
         codec,
         recoveries: Semaphore::new(1),
+        hand_overs: Semaphore::new(1),
         metrics,
     };
     (Arc::new(resources), ledger, status)

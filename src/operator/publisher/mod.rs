@@ -304,7 +304,8 @@ impl Change {
                 .collect();
             let (nodes, response) = (status.nodes.clone(), status.response.clone());
             let decided = status.decision.as_ref().map(|it| it.entry);
-            (conditions, decided, status.observed_generation, nodes, response)
+            let holder = status.ledger.as_ref().map(|it| it.holder.clone());
+            (conditions, decided, status.observed_generation, nodes, response, holder)
         };
         if urgent(before) != urgent(next) {
             Self::Urgent
