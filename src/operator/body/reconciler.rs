@@ -336,6 +336,14 @@ impl BodyReconciler {
             if version.is_some() && !self.is_held(enforcing).await {
                 return Outcome::NotHeld;
             }
+            match self.is_being_orphaned(observed.as_ref(), uid).await {
+                Ok(false) => {}
+                Ok(true) => return Outcome::Done,
+                Err(error) => {
+                    self.failed(&id, desired, step, &error);
+                    return Outcome::Done;
+                }
+            }
             let template = rollout::template(child);
             let new_template =
                 template.is_some() && template != observed.as_ref().and_then(|it| it.template.as_ref());

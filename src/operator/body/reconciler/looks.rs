@@ -18,8 +18,9 @@ use crate::api::labels::ORGANISM_LABEL;
 use crate::operator::body::Resources;
 use crate::operator::body::build::{ChildObject, Kind};
 use crate::operator::body::foreign::{self, ForeignAutoscalers};
+use crate::operator::body::index::ObservedObject;
 use crate::operator::body::pods::{self, PodLooks};
-use crate::operator::call::call;
+use crate::operator::call::{CallError, call};
 use crate::operator::key::Key;
 use crate::operator::publisher::adoption::Adopted;
 use crate::operator::publisher::body::{PodFault, PodFaultKind};
@@ -82,6 +83,26 @@ impl BodyReconciler {
             }
         }
         self.foreign.wait(sign, now).max(Duration::from_secs(1))
+    }
+
+    /// Whether an object without an owner is one that `--cascade=orphan` is leaving behind. Who deletes the Organism so has it
+    /// marked before the owners are taken off: putting one back would have the object collected with the Organism.
+    pub(super) async fn is_being_orphaned(
+        &self,
+        observed: Option<&ObservedObject>,
+        uid: &str,
+    ) -> Result<bool, CallError> {
+        if observed.is_none_or(|it| it.owner.is_some()) {
+            return Ok(false);
+        }
+        let organisms: Api<api::Organism> =
+            Api::namespaced(self.resources.client.clone(), &self.key.namespace);
+        let get = organisms.get_metadata_opt(&self.key.name);
+        let found = call("get", &format!("Organism {}", self.key), get).await?;
+        let stays = found.is_some_and(|it| {
+            it.metadata.uid.as_deref() == Some(uid) && it.metadata.deletion_timestamp.is_none()
+        });
+        Ok(!stays)
     }
 
     /// Lists pods that are not ready, if that is due. Returns the wait until it is due again. The list is made beside the
