@@ -21,7 +21,7 @@ impl Actor {
             End::Stop => self.resources.ownership.members.view().has_others(),
             End::Lost | End::Deleted => false,
         };
-        // It beats until then. Those that have waited for long go all at once.
+        // An organism beats until it is its turn. Those that have waited for long go all at once.
         let resources = self.resources.clone();
         let turn = async { if gives_back { resources.hand_overs.acquire().await.ok() } else { None } };
         let _turn = timeout(limits.turn, turn).await;
