@@ -29,7 +29,8 @@
 //! [`operator::committer`], which creates a segment and replaces the head; only then [`operator::publisher`] writes
 //! the status, and [`operator::response`] acts on the decision. What happens to the pods comes back through
 //! [`operator::sensing`] as inputs of the engine. Whose pods they are, where a workload of somebody else is the body, is
-//! observed by [`operator::adoption`].
+//! observed by [`operator::adoption`]. Of several replicas of the operator one does all this for an organism:
+//! [`operator::members`] says which, and [`operator::ownership`] what follows for this one.
 //!
 //! # Architecture invariants
 //!
@@ -75,6 +76,8 @@
 //! | injection | anomalies or a model weight handed in through a node, recorded exactly once |
 //! | segment | consecutive entries in one immutable object |
 //! | head | the one mutable object of a ledger: its segments, size, root; replacing it commits |
+//! | replica | a process of the operator, one of those that share the Organisms of the same namespaces |
+//! | holder | the replica that beats an organism and writes its ledger; its head names it |
 //! | epoch | number of the head's writer; a higher one fences all earlier writers |
 //! | generation | number of a ledger among those of one name (not metadata.generation) |
 
