@@ -18,7 +18,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, WatchEvent, W
 use serde_json::{Value, json};
 use venom::api::{Genome, Organism};
 
-use self::support::{Failure, Operator, create, fresh_namespace, until_ready};
+use self::support::{Failure, Operator, create, fresh_namespace, measure_each, until_ready};
 
 const NAMESPACE: &str = "venom-bench-enforcement";
 /// Anomalies for QUARANTINE with the default model.
@@ -30,21 +30,7 @@ const SPACING: Duration = Duration::from_millis(1_200);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<(), Failure> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|arg| arg == "--test") {
-        return Ok(());
-    }
-    let mut sizes: Vec<usize> = arguments.iter().filter_map(|arg| arg.parse().ok()).collect();
-    if sizes.is_empty() {
-        sizes = vec![1, 100, 1_000];
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        for size in sizes {
-            measure(&Client::try_default().await?, size).await?;
-        }
-        Ok(())
-    })
+    measure_each(&[1, 100, 1_000], measure)
 }
 
 /// One measurement.

@@ -14,7 +14,9 @@ use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
 use venom::api::Organism;
 
-use self::support::{Failure, Operator, api_server_cpu_seconds, create, fresh_namespace, until_ready};
+use self::support::{
+    Failure, Operator, api_server_cpu_seconds, create, fresh_namespace, measure_each, until_ready,
+};
 
 const NAMESPACE: &str = "venom-bench";
 const MEASURED: Duration = Duration::from_secs(60);
@@ -22,22 +24,8 @@ const MEASURED: Duration = Duration::from_secs(60);
 const SETTLING: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Failure> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|arg| arg == "--test") {
-        return Ok(());
-    }
-    let bodies = arguments.iter().any(|arg| arg == "--bodies");
-    let mut sizes: Vec<usize> = arguments.iter().filter_map(|arg| arg.parse().ok()).collect();
-    if sizes.is_empty() {
-        sizes = vec![1, 100, 1_000];
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        for size in sizes {
-            measure(&Client::try_default().await?, size, bodies).await?;
-        }
-        Ok(())
-    })
+    let bodies = std::env::args().any(|arg| arg == "--bodies");
+    measure_each(&[1, 100, 1_000], async |client, size| measure(client, size, bodies).await)
 }
 
 async fn measure(client: &Client, size: usize, bodies: bool) -> Result<(), Failure> {

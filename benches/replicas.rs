@@ -18,7 +18,7 @@ use venom::api::Organism;
 use venom::ledger::Entry;
 use venom::store::configmap::ConfigMaps;
 
-use self::support::{Failure, Operator, create, fresh_namespace, until_ready};
+use self::support::{Failure, Operator, create, fresh_namespace, measure_each, until_ready};
 
 const NAMESPACE: &str = "venom-bench-replicas";
 /// Seconds between two beats.
@@ -30,13 +30,7 @@ const COMMITTED: Duration = Duration::from_secs(60);
 const READ_AT_ONCE: usize = 16;
 
 fn main() -> Result<(), Failure> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|arg| arg == "--test") {
-        return Ok(());
-    }
-    let size = arguments.iter().find_map(|arg| arg.parse().ok()).unwrap_or(1_000);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { measure(&Client::try_default().await?, size).await })
+    measure_each(&[1_000], measure)
 }
 
 async fn measure(client: &Client, size: usize) -> Result<(), Failure> {

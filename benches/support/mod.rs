@@ -19,6 +19,26 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// Objects that are created at a time.
 const CREATED_AT_ONCE: usize = 32;
 
+/// Runs a measurement of each number of organisms that the command line names, or of these. With `--test`, which cargo passes
+/// to every bench, it measures nothing.
+pub fn measure_each(
+    sizes: &[usize],
+    measure: impl AsyncFn(&Client, usize) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|arg| arg == "--test") {
+        return Ok(());
+    }
+    let named: Vec<usize> = arguments.iter().filter_map(|arg| arg.parse().ok()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        for size in if named.is_empty() { sizes } else { &named } {
+            measure(&Client::try_default().await?, *size).await?;
+        }
+        Ok(())
+    })
+}
+
 /// A running operator. Dropping it kills the process.
 pub struct Operator {
     child: Child,
