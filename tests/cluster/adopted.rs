@@ -421,10 +421,7 @@ async fn what_happens_to_the_pods_of_an_adopted_workload_is_sensed() {
         world.ended(&name, 2, running(), "OOMKilled").await;
         let _operator = world.operator_with_bodies("beta", &[]);
         expected.push(("oomKill", format!("{uid}/node/2"), 5));
-        world.sensed(&expected).await;
-        world.beats_more("venom", 40).await;
-        world.sensed(&expected).await;
-        world.venom_ledger("replay", "venom").unwrap();
+        world.sensed_and_no_more(&expected).await;
     })
     .await;
 }

@@ -60,6 +60,14 @@ impl World {
         })
         .await;
     }
+
+    /// The same, also some beats later; and the ledger replays.
+    pub async fn sensed_and_no_more(&self, expected: &[(&str, String, u64)]) {
+        self.sensed(expected).await;
+        self.beats_more("venom", 40).await;
+        self.sensed(expected).await;
+        self.venom_ledger("replay", "venom").unwrap();
+    }
 }
 
 pub fn ago(seconds: i64) -> String {
@@ -109,10 +117,7 @@ async fn each_event_of_a_pod_is_one_entry_and_enough_of_them_an_alert() {
         world.ended(c, 1, running(), "Error").await;
         let _operator = world.operator_with_bodies("beta", &[]);
         expected.push(("restart", format!("{c_uid}/node/1"), 2));
-        world.sensed(&expected).await;
-        world.beats_more("venom", 40).await;
-        world.sensed(&expected).await;
-        world.venom_ledger("replay", "venom").unwrap();
+        world.sensed_and_no_more(&expected).await;
     })
     .await;
 }
