@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use futures::future::BoxFuture;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -16,12 +17,16 @@ use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::failure::is_namespace_terminating;
+use super::objects::{LedgerObject, Objects, head_name, is_ledger_object, owner};
 use super::{ApiFailure, CALL_TIMEOUT, Head, SegmentRef};
 use crate::api::Organism;
 use crate::api::labels::{
     HOLDER_ANNOTATION, MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, RELEASED_ANNOTATION, UID_LABEL,
 };
 use crate::ledger::SealedSegment;
+
+/// Ledgers of one list. Each has up to 80 objects: with more the answer would be too large to hold in memory.
+pub const LISTED_AT_ONCE: usize = 50;
 
 /// A failed call for an object of a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -96,49 +101,6 @@ pub struct StoredHead {
     pub deleting: bool,
 }
 
-/// An object of a ledger, without its content.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LedgerObject {
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// UID of the Organism that has written it, from its label.
-    pub organism: String,
-    /// UID of the Organism in its ownerReferences.
-    pub owner: Option<String>,
-}
-
-impl LedgerObject {
-    /// The object that `metadata` describes.
-    #[must_use]
-    pub fn of(metadata: &ObjectMeta) -> Self {
-        Self {
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            organism: metadata.labels.as_ref().and_then(|it| it.get(UID_LABEL)).cloned().unwrap_or_default(),
-            owner: owner(metadata),
-        }
-    }
-}
-
-/// Objects of a ledger by name.
-pub type Objects = BTreeMap<String, LedgerObject>;
-
-/// Whether an object has the labels of a ledger's head. The chart's admission policy selects by the second of them: an
-/// object without it may have been written by anyone.
-#[must_use]
-pub fn is_ledger_object(object: &ConfigMap) -> bool {
-    let labels = object.labels();
-    labels.get(MANAGED_BY_LABEL).is_some_and(|it| it == MANAGER) && labels.contains_key(ORGANISM_LABEL)
-}
-
-/// UID of the Organism that owns an object, where one does.
-fn owner(metadata: &ObjectMeta) -> Option<String> {
-    let owners = metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|it| it.kind == "Organism").map(|it| it.uid.clone())
-}
-
 /// The ConfigMaps of one Organism's ledger.
 #[derive(Clone)]
 pub struct ConfigMaps {
@@ -199,18 +161,21 @@ impl ConfigMaps {
         format!("{}-ledger-g{generation}", self.organism)
     }
 
-    async fn call<T>(
-        &self,
+    /// Boxed: a call takes kilobytes, and the task of each organism would keep that much for good.
+    fn call<'a, T>(
+        &'a self,
         verb: &'static str,
-        name: &str,
-        call: impl Future<Output = Result<T, kube::Error>>,
-    ) -> Result<T, StoreError> {
-        let kind = match tokio::time::timeout(CALL_TIMEOUT, call).await {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) => error.into(),
-            Err(_) => StoreErrorKind::TimeOut,
-        };
-        Err(self.error(verb, name, kind))
+        name: &'a str,
+        call: impl Future<Output = Result<T, kube::Error>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            let kind = match tokio::time::timeout(CALL_TIMEOUT, call).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error.into(),
+                Err(_) => StoreErrorKind::TimeOut,
+            };
+            Err(self.error(verb, name, kind))
+        })
     }
 
     fn error(&self, verb: &'static str, name: &str, kind: StoreErrorKind) -> StoreError {
@@ -406,19 +371,29 @@ impl ConfigMaps {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self) -> Result<Objects, StoreError> {
-        let selector = format!("{ORGANISM_LABEL}={},{UID_LABEL}", self.organism);
-        let mut params = ListParams::default().labels(&selector).limit(500);
-        let mut items = Objects::new();
-        loop {
-            let page = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
-            let objects =
-                page.items.iter().map(|it: &PartialObjectMeta<ConfigMap>| LedgerObject::of(&it.metadata));
-            items.extend(objects.map(|it| (it.name.clone(), it)));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(items),
-            }
+        let mut found = self.list_of(&[&self.organism]).await?;
+        Ok(found.remove(&self.organism).unwrap_or_default())
+    }
+
+    /// As [`list`](Self::list), for the ledgers of all these names in the namespace, of which there may be
+    /// [`LISTED_AT_ONCE`]. Without pages: an API server reads every further page from etcd, with what does not match.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_of(&self, organisms: &[&str]) -> Result<BTreeMap<String, Objects>, StoreError> {
+        let selector = format!("{ORGANISM_LABEL} in ({}),{UID_LABEL}", organisms.join(","));
+        let params = ListParams::default().labels(&selector);
+        let found = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
+        let mut ledgers: BTreeMap<String, Objects> = BTreeMap::new();
+        for PartialObjectMeta::<ConfigMap> { metadata, .. } in &found.items {
+            let organism = metadata.labels.as_ref().and_then(|it| it.get(ORGANISM_LABEL));
+            let object = LedgerObject::of(metadata);
+            ledgers
+                .entry(organism.cloned().unwrap_or_default())
+                .or_default()
+                .insert(object.name.clone(), object);
         }
+        Ok(ledgers)
     }
 
     /// Gives the object of this name and UID the ownerReference that [`set_owned`](Self::set_owned) asks for, or
@@ -484,25 +459,4 @@ impl ConfigMaps {
             ..ObjectMeta::default()
         }
     }
-}
-
-/// Parses the name of a segment, `<organism>-ledger-<epoch>-<first>-<count>`, into epoch, first index and count.
-#[must_use]
-pub fn parse_segment_name(organism: &str, name: &str) -> Option<(u64, u64, u64)> {
-    let mut numbers = name.strip_prefix(organism)?.strip_prefix("-ledger-")?.split('-');
-    let mut next = || numbers.next()?.parse().ok();
-    let (epoch, first, count) = (next()?, next()?, next()?);
-    numbers.next().is_none().then_some((epoch, first, count))
-}
-
-/// Name of the head of an Organism's ledger: `<organism>-ledger`.
-#[must_use]
-pub fn head_name(organism: &str) -> String {
-    format!("{organism}-ledger")
-}
-
-/// Parses the name of an archived head, `<organism>-ledger-g<generation>`, into its generation.
-#[must_use]
-pub fn parse_archived_name(organism: &str, name: &str) -> Option<u64> {
-    name.strip_prefix(organism)?.strip_prefix("-ledger-g")?.parse().ok()
 }

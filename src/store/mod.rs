@@ -3,9 +3,10 @@
 //! | module | content |
 //! |---|---|
 //! | [`head`] | the mutable record of a ledger, which lists its segments |
-//! | [`recent`] | the recent recent of a ledger, for deduplication |
+//! | [`recent`] | the inputs of the last half hour, for deduplication |
 //! | [`opened`] | a verified segment: the chain before and after it |
 //! | [`rebuild`] | a new head from the segments of a lost one |
+//! | [`objects`] | names and metadata of a ledger's objects |
 //! | [`configmap`] | a ledger in ConfigMaps |
 //! | [`directory`] | a ledger in a folder of a file system |
 //! | [`failure`] | what the API server said, in one sentence |
@@ -16,6 +17,7 @@ pub mod configmap;
 pub mod directory;
 pub mod failure;
 pub mod head;
+pub mod objects;
 pub mod opened;
 pub mod rebuild;
 pub mod recent;

@@ -6,8 +6,8 @@
 //!    none does, a gap is listed, as if its segment had been lost while the organism was beating.
 //! 3. Forwards from there: the segments that continue the chain. Nothing published covers them.
 
-use super::configmap::{Objects, parse_segment_name};
 use super::head::{Contents, Forged, Head, SegmentRef};
+use super::objects::{Objects, parse_segment_name};
 use crate::api::LedgerStatus;
 use crate::ledger::entry::{Data, Origin};
 use crate::ledger::merkle::MAX_SIZE;

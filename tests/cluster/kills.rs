@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use venom::api::Organism;
 use venom::store::Head;
-use venom::store::configmap::parse_segment_name;
+use venom::store::objects::parse_segment_name;
 
 use crate::harness::eventually;
 use crate::ledger::Live;

@@ -17,8 +17,8 @@ use super::super::{Error, output};
 use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL, UID_LABEL};
 use crate::api::{Genome, Organism};
 use crate::ledger::{SealedSegment, hex};
-use crate::store::configmap::{head_name, is_ledger_object, parse_archived_name, parse_segment_name};
 use crate::store::head::Forged;
+use crate::store::objects::{head_name, is_ledger_object, parse_archived_name, parse_segment_name};
 use crate::store::rebuild::{Candidate, Known, LARGEST_EPOCH, Published, Rebuilt, rebuild};
 use crate::store::{ApiFailure, CALL_TIMEOUT, Head, HeadError};
 
