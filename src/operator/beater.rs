@@ -238,7 +238,8 @@ struct Loop {
     commands: Receiver<Command>,
     /// For the acknowledgement that goes along with each batch.
     acknowledgements: Sender<Command>,
-    slots: BTreeMap<EngineId, Slot>,
+    /// Boxed: half of what a map of this kind holds may be empty.
+    slots: BTreeMap<EngineId, Box<Slot>>,
     /// When each engine is due; one item an engine.
     schedule: BTreeSet<(Instant, EngineId)>,
     measure_due: Instant,
@@ -301,7 +302,7 @@ impl Loop {
         let now = Instant::now();
         match command {
             Command::Start(id, slot) => {
-                self.slots.insert(id, *slot);
+                self.slots.insert(id, slot);
                 self.update(id, now, |slot| slot.engine.start(now, unix_seconds()));
                 self.divide_soon(now);
             }
@@ -416,7 +417,7 @@ impl Loop {
             let commands = self.acknowledgements.clone();
             let acknowledge = Box::new(move || drop(commands.send(Command::Acknowledge(id))));
             // A closed channel means that the committer has ended: its actor removes this engine.
-            let _ = slot.outputs.commits.try_send(CommitRequest { batch, acknowledge });
+            let _ = slot.outputs.commits.try_send(CommitRequest { batch: Box::new(batch), acknowledge });
         }
         for (event, outcome) in slot.engine.take_outcomes() {
             if let Some(outcomes) = &slot.outputs.outcomes {
@@ -453,12 +454,12 @@ impl Loop {
             self.measure_due = now + BUDGET_PERIOD;
         }
         self.divide_due = self.measure_due;
-        let demands: Vec<_> = self.slots.values().map(Slot::demand).collect();
+        let demands: Vec<_> = self.slots.values().map(|slot| slot.demand()).collect();
         self.budget.divide(&demands, self.beat_seconds);
         self.metrics.organisms(self.slots.len());
         let slowdown =
             |slot: &Slot| slot.account.slowdown() * slot.engine.pressure(slot.account.pending_records());
-        self.metrics.slowdown(self.slots.values().map(slowdown).fold(1.0, f64::max));
+        self.metrics.slowdown(self.slots.values().map(|slot| slowdown(slot)).fold(1.0, f64::max));
     }
 }
 

@@ -1,5 +1,7 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
+use futures::future::BoxFuture;
+
 use crate::store::configmap::StoreError;
 use crate::store::failure::is_namespace_terminating;
 use crate::store::{ApiFailure, CALL_TIMEOUT};
@@ -66,21 +68,23 @@ impl CallError {
     }
 }
 
-/// Makes one call.
+/// Makes one call. Boxed: it takes kilobytes, and the tasks of each organism would keep that much for good.
 ///
 /// # Errors
 /// [`CallError`].
-pub async fn call<T>(
+pub fn call<'a, T>(
     verb: &'static str,
-    object: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, CallError> {
-    match tokio::time::timeout(CALL_TIMEOUT, call).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => {
-            let source = Box::new(ApiFailure(error));
-            Err(CallError::Api { verb, object: object.to_owned(), source })
+    object: &'a str,
+    call: impl Future<Output = Result<T, kube::Error>> + Send + 'a,
+) -> BoxFuture<'a, Result<T, CallError>> {
+    Box::pin(async move {
+        match tokio::time::timeout(CALL_TIMEOUT, call).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => {
+                let source = Box::new(ApiFailure(error));
+                Err(CallError::Api { verb, object: object.to_owned(), source })
+            }
+            Err(_) => Err(CallError::TimeOut { verb, object: object.to_owned() }),
         }
-        Err(_) => Err(CallError::TimeOut { verb, object: object.to_owned() }),
-    }
+    })
 }

@@ -40,7 +40,7 @@ use super::actor;
 use super::metrics::Metrics;
 use super::ownership::Ownership;
 use super::registry::Registry;
-use super::watches::{Scope, Watches, stopped};
+use super::watches::{Scope, Watches, stopped, trim_managers};
 use crate::api;
 
 /// Reconciliations in progress, of each kind.
@@ -98,7 +98,7 @@ pub fn start(
         scope.clone(),
     );
     let organisms = scope.api::<Organism>(&context.watches.client);
-    let organisms = context.watches.watch(list.clone(), organisms, config());
+    let organisms = without_managers(context.watches.watch(list.clone(), organisms, config()));
     let organisms = ready.map(move |()| organisms).flatten_stream().reflect(writer).inspect(move |event| {
         if let Ok(event) = event {
             observer.observe(event);
@@ -106,7 +106,8 @@ pub fn start(
     });
     let (genomes, genome_writer) = reflector::store();
     let watched = scope.api::<Genome>(&context.watches.client);
-    let watched = context.watches.watch(scope.list("Genomes"), watched, config()).reflect(genome_writer);
+    let watched = context.watches.watch(scope.list("Genomes"), watched, config());
+    let watched = without_managers(watched).reflect(genome_writer);
     let (changed, changed_genomes) = mpsc::unbounded();
     let (users, all_genomes) = (store.clone(), genomes.clone());
     let claimed = changed_in(watched, changes::of_genome).flat_map(move |genome| {
@@ -141,6 +142,13 @@ pub fn start(
             .run(genome::reconcile, genome::error_policy, context)
             .for_each(log_queue_error),
     );
+}
+
+/// Events without what is not read of the managers of Organisms and Genomes.
+fn without_managers<K: Resource>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static {
+    events.map(|event| event.map(|event| event.modify(|object| trim_managers(object.meta_mut()))))
 }
 
 /// The objects that change in a watch.

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use super::health::List;
 
 pub use retry::Watches;
+pub use trim::trim_managers;
 
 /// A namespace, or all of them.
 #[derive(Clone, Debug)]
