@@ -69,6 +69,12 @@ pub(super) fn server_error() -> Answer {
     failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", "etcdserver: request timed out")
 }
 
+/// The metadata of these objects.
+pub(super) fn metadata_list(items: &[Value]) -> Answer {
+    let kind = "PartialObjectMetadataList";
+    (StatusCode::OK, json!({"apiVersion": "meta.k8s.io/v1", "kind": kind, "metadata": {}, "items": items}))
+}
+
 /// `object` as an API server returns it.
 pub(super) fn stored(object: &Value, uid: &str, resource_version: &str) -> Value {
     let mut object = object.clone();

@@ -94,7 +94,7 @@ use self::metrics::Metrics;
 use self::ownership::Ownership;
 use self::peers::Peers;
 use self::publisher::blind::FailingWatches;
-use self::recovery::first_lists::FirstLists;
+use self::recovery::lists::SharedLists;
 use self::registry::Registry;
 use self::replica::{keep_lease, share_budget, take_organisms};
 use self::response::limit::Limit;
@@ -240,7 +240,6 @@ impl Operator {
             ),
             None => None,
         };
-        let first_lists = Arc::new(FirstLists::new(scopes.len()));
         let (failing, failing_receiver) = watch::channel(FailingWatches::default());
         let codec = Arc::new(Codec::default());
         let actors = Arc::new(actor::Resources {
@@ -262,7 +261,7 @@ impl Operator {
                 failing: failing_receiver,
             }),
             bodies: bodies.clone(),
-            first_lists: first_lists.clone(),
+            lists: SharedLists::new(ledger_client.clone()),
             recoveries: Semaphore::new(RECOVERIES),
             hand_overs: Semaphore::new(HAND_OVERS),
             metrics: metrics.clone(),
@@ -300,26 +299,17 @@ impl Operator {
         replicas.spawn(keep_lease(members.clone(), leases.clone(), own, list, readiness.clone()));
         controllers.spawn(unless(
             until_stopped(),
-            take_organisms(members.clone(), readiness.clone(), scopes.clone(), first_lists.clone()),
+            take_organisms(members.clone(), readiness.clone(), scopes.clone()),
         ));
         for scope in scopes {
             let ledgers = scope.list(ledger_objects::LIST);
             readiness.wait_for(&ledgers);
             let of_bodies = bodies.iter().flat_map(|_| Kind::ALL).map(|kind| scope.list(kind.plural()));
-            let ready = listed(readiness.clone(), ledgers.clone(), of_bodies.clone().collect());
+            let ready = listed(readiness.clone(), ledgers, of_bodies.clone().collect());
             let (moved, moves) = futures::channel::mpsc::unbounded();
             controllers::start(&mut controllers, &context, &scope, &stopping_receiver, moves, ready);
-            let (tried, lists) = (readiness.clone(), first_lists.clone());
-            controllers.spawn(unless(until_stopped(), async move {
-                tried.until_tried(&ledgers).await;
-                lists.list_arrived();
-            }));
-            let ledger_objects = LedgerObjects {
-                registry: registry.clone(),
-                first_lists: first_lists.clone(),
-                ownership: ownership.clone(),
-                moved,
-            };
+            let ledger_objects =
+                LedgerObjects { registry: registry.clone(), ownership: ownership.clone(), moved };
             let follow = ledger_objects.follow(watches.clone(), scope.clone());
             controllers.spawn(unless(until_stopped(), follow));
             let Some(actor::Bodies { reconcilers, collectors, sensors, .. }) = &bodies else { continue };

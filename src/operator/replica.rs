@@ -2,19 +2,14 @@
 //! part of what the API server may be asked for.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::budget::Budget;
 use super::controllers;
 use super::health::{List, Readiness};
 use super::members::Members;
 use super::members::lease::{Leases, OwnLease};
-use super::recovery::first_lists::FirstLists;
 use super::watches::Scope;
 use super::watches::ledger_objects;
-
-/// After the first lists: by then this replica has taken over what is its own. What others hold is not kept.
-const FIRST_RECOVERIES: Duration = Duration::from_secs(60);
 
 /// Renews the Lease of this replica, and shows whether that works as it does of a watch.
 pub async fn keep_lease(
@@ -34,12 +29,7 @@ pub async fn keep_lease(
 }
 
 /// Takes organisms once all that concerns them is listed, or cannot be had.
-pub async fn take_organisms(
-    members: Arc<Members>,
-    readiness: Arc<Readiness>,
-    scopes: Vec<Scope>,
-    first_lists: Arc<FirstLists>,
-) {
+pub async fn take_organisms(members: Arc<Members>, readiness: Arc<Readiness>, scopes: Vec<Scope>) {
     for scope in &scopes {
         let ledgers = scope.list(ledger_objects::LIST);
         readiness.until_tried(&ledgers).await;
@@ -49,8 +39,6 @@ pub async fn take_organisms(
         }
     }
     members.set_accepts(true);
-    tokio::time::sleep(FIRST_RECOVERIES).await;
-    first_lists.close();
 }
 
 /// Replicas divide what the API server may be asked for.

@@ -342,7 +342,8 @@ impl Engine {
     pub fn take_batch(&mut self, now: Instant, intervals: CommitIntervals) -> Option<Batch> {
         self.pending.due(intervals).filter(|due| *due <= now)?;
         let status = self.status();
-        Some(self.pending.take_batch(now, intervals, self.desired.retain, status))
+        let batch = self.pending.take_batch(now, intervals, self.desired.retain, status);
+        Some(Batch { last: self.ended && self.pending.held() == batch.records.len(), ..batch })
     }
 
     /// Marks the batch in flight as committed.

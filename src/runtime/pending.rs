@@ -38,6 +38,8 @@ pub struct Batch {
     pub retain: u64,
     /// Whether it goes ahead of others: a decision or a condition changed, or an input was recorded.
     pub urgent: bool,
+    /// Whether the engine has ended and nothing follows.
+    pub last: bool,
 }
 
 /// How long entries may wait for their commit.
@@ -257,6 +259,7 @@ impl Pending {
                 Urgency::Input => intervals.input <= self.spacing,
                 Urgency::Decision => true,
             },
+            last: false,
             records,
         };
         self.in_flight = Some(InFlight { records: batch.records.len(), injections });

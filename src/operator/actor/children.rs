@@ -6,8 +6,10 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::operator::recovery::RecoveryError;
+use crate::operator::recovery::lists::ListError;
 use crate::operator::{committer, publisher};
 use crate::runtime::History;
+use crate::store::objects::Objects;
 
 /// What a task is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,7 @@ pub(super) enum Child {
     Sensors,
     Adoption,
     Confirmation,
+    List,
 }
 
 /// What a task returns.
@@ -30,6 +33,8 @@ pub(super) enum Exit {
     Committer(committer::Exit),
     /// Whether the organism is still held.
     Confirmed(bool),
+    /// The objects of the ledger.
+    Listed(Result<Objects, ListError>),
     Other,
 }
 

@@ -171,19 +171,19 @@ impl Actor {
                         if end == End::Lost {
                             tracing::warn!(organism = %self.key, "another replica has taken it over");
                         }
-                        self.end(end).await;
+                        Box::pin(self.end(end)).await;
                         let _ = done.send(());
                         return false;
                     }
                     Some(message) => self.handle(message),
                     None => {
-                        self.end(End::Stop).await;
+                        Box::pin(self.end(End::Stop)).await;
                         return false;
                     }
                 },
                 Some(ended) = self.children.next() => {
                     if let ControlFlow::Break(end) = self.child_ended(ended) {
-                        self.end(end).await;
+                        Box::pin(self.end(end)).await;
                         return end == End::Lost;
                     }
                 }
@@ -418,6 +418,7 @@ impl Actor {
                 return ControlFlow::Break(End::Lost);
             }
             Ended::Exit(Exit::Confirmed(true)) => self.confirmed(),
+            Ended::Exit(Exit::Listed(outcome)) => self.listed(outcome),
             Ended::Exit(Exit::Publisher(publisher::Exit::Finished) | Exit::Other) | Ended::Aborted => {}
             Ended::Panic(Child::Committer) => return self.end_run(&RunEnd::Panic("committer")),
             Ended::Panic(Child::Collector) => return self.end_run(&RunEnd::Panic("collector")),
@@ -431,6 +432,7 @@ impl Actor {
                     Child::Body => self.start_body(),
                     Child::Adoption => self.start_adoption(),
                     Child::Confirmation => self.confirm_tenure(),
+                    Child::List => self.start_list(run::LIST_RETRY),
                     _ => self.plan_recovery(wait_after(1)),
                 }
             }

@@ -76,6 +76,7 @@ pub(super) fn after_failed_recovery(
         RecoveryError::HeadUnreadable(..) => blocked(NotReadyReason::HeadUnreadable),
         RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),
         RecoveryError::Store(_)
+        | RecoveryError::List(_)
         | RecoveryError::Organisms(_)
         | RecoveryError::Task(_)
         | RecoveryError::Held(..)

@@ -9,7 +9,7 @@ use crate::operator::beater::Beater;
 use crate::operator::codec::Codec;
 use crate::operator::metrics::Metrics;
 use crate::operator::ownership::Ownership;
-use crate::operator::recovery::first_lists::FirstLists;
+use crate::operator::recovery::lists::SharedLists;
 use crate::operator::{adoption, body, collector, committer, publisher, response, sensing};
 
 /// What all actors share.
@@ -26,8 +26,8 @@ pub struct Resources {
     pub publishers: Arc<publisher::Resources>,
     /// For bodies and their meshes; none where the operator creates no pods.
     pub bodies: Option<Bodies>,
-    /// Ledger objects that existed at the start.
-    pub first_lists: Arc<FirstLists>,
+    /// Lists of ledger objects.
+    pub lists: SharedLists,
     /// Opens and replays segments.
     pub codec: Arc<Codec>,
     /// Bounds the recoveries in progress.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::children::{Child, Exit};
-use super::mailbox::End;
+use super::mailbox::{End, Message};
 use super::plan::{Next, RunEnd, after_failed_recovery};
 use super::{Actor, Bodies, State, wait_until_listed};
 use crate::api;
@@ -20,15 +20,19 @@ use crate::operator::committer::{self, Committer, LedgerEvent};
 use crate::operator::hold::Hold;
 use crate::operator::publisher::adoption::Adoption;
 use crate::operator::publisher::mesh::MeshLink;
-use crate::operator::publisher::report::NotReadyReason;
+use crate::operator::publisher::report::{Listed, NotReadyReason};
 use crate::operator::publisher::sensing::Sensing;
+use crate::operator::recovery::lists::ListError;
 use crate::operator::recovery::{RecoveryError, recover};
 use crate::operator::response::{Connections, Responder, plan};
 use crate::operator::sensing::{self, Sensors};
 use crate::organism::Action;
 use crate::runtime::{History, Pace, StartParams};
 use crate::store::head::LastEnforcement;
+use crate::store::objects::Objects;
 
+/// Wait before the objects of a ledger are listed again, where that has failed.
+pub(super) const LIST_RETRY: Duration = Duration::from_secs(5);
 /// The end of a run that lasted this long is the first of a new series.
 const STABLE_AFTER: Duration = Duration::from_secs(600);
 
@@ -41,7 +45,7 @@ impl Actor {
         if cannot || self.children.is_running(Child::Recovery) {
             return;
         }
-        let (resources, organism, key) = (self.resources.clone(), self.organism.clone(), self.key.clone());
+        let (resources, organism) = (self.resources.clone(), self.organism.clone());
         let mut adoption = self.adoption.subscribe();
         self.children.spawn(Child::Recovery, async move {
             // P has to be known before the first beat, so that a restart changes nothing.
@@ -50,10 +54,9 @@ impl Actor {
             let _ = adoption.wait_for(|it| *it != Some(Adoption::Looking)).await;
             // Infallible: the semaphore is never closed.
             let _turn = resources.recoveries.acquire().await.ok();
-            let existing = resources.first_lists.take(&key).await;
             let client = resources.ledger_client.clone();
-            let codec = &resources.codec;
-            Exit::Recovery(Box::new(recover(client, &organism, &resources.ownership, existing, codec).await))
+            let (ownership, lists, codec) = (&resources.ownership, &resources.lists, &resources.codec);
+            Exit::Recovery(Box::new(recover(client, &organism, ownership, lists, codec).await))
         });
     }
 
@@ -115,6 +118,9 @@ impl Actor {
             self.published.set(status);
         }
         ledger.published = self.published.clone();
+        if ledger.listed != Listed::Yes {
+            self.start_list(Duration::ZERO);
+        }
         let collector = self.resources.bodies.as_ref().and_then(|Bodies { collectors, .. }| {
             let joined = Collector::join(collectors, &self.key, &self.uid, ledger.known.injections.clone());
             // It beats without: injections wait at its nodes.
@@ -183,6 +189,28 @@ impl Actor {
         self.state = State::Running { engine, events, since: Instant::now(), epoch };
     }
 
+    /// Lists the objects of the ledger, for the committer.
+    pub(super) fn start_list(&mut self, wait: Duration) {
+        let (resources, key) = (self.resources.clone(), self.key.clone());
+        self.children.abort(Child::List);
+        self.children.spawn(Child::List, async move {
+            tokio::time::sleep(wait).await;
+            Exit::Listed(resources.lists.objects(&key).await)
+        });
+    }
+
+    pub(super) fn listed(&mut self, outcome: Result<Objects, ListError>) {
+        let event = match outcome {
+            Ok(objects) => LedgerEvent::Listed(objects),
+            Err(error) => {
+                tracing::warn!(organism = %self.key, %error, "cannot list the objects of the ledger; retrying");
+                self.start_list(LIST_RETRY);
+                LedgerEvent::NotListed(error.to_string())
+            }
+        };
+        self.handle(Message::LedgerObjects(event));
+    }
+
     /// Starts to sense.
     fn start_sensors(&mut self, inputs: Inputs, before: sensing::Before) {
         let Some(Bodies { sensors, .. }) = &self.resources.bodies else { return };
@@ -226,6 +254,7 @@ impl Actor {
         self.children.abort(Child::Sensors);
         self.children.abort(Child::Response);
         self.children.abort(Child::Committer);
+        self.children.abort(Child::List);
         if matches!(end, RunEnd::Committer(committer::Exit::NamespaceTerminating)) {
             self.stop_for_good();
             return ControlFlow::Continue(());

@@ -13,7 +13,7 @@ use crate::operator::metrics::Metrics;
 use crate::operator::mock::{self, ApiServer};
 use crate::operator::ownership::Ownership;
 use crate::operator::recovery::RecoveryError;
-use crate::operator::recovery::first_lists::FirstLists;
+use crate::operator::recovery::lists::SharedLists;
 use crate::organism::cores::Cores;
 
 fn organism() -> Arc<api::Organism> {
@@ -38,9 +38,9 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let budget = Arc::new(Budget::new(&Limits::for_tests()));
     let (_, stopping) = watch::channel(false);
-    let first_lists = FirstLists::new(0);
     let codec = Arc::new(crate::operator::codec::Codec::default());
     let resources = Resources {
+        lists: SharedLists::new(ledger_client.clone()),
         ledger_client,
         ownership: Arc::new(Ownership::new(Members::alone("alpha"))),
         beater: Arc::new(Beater::start(Cores::default(), budget.clone(), metrics.clone()).unwrap()),
@@ -58,7 +58,6 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
             failing: watch::channel(Default::default()).1,
         }),
         bodies: None,
-        first_lists: Arc::new(first_lists),
         codec,
         recoveries: Semaphore::new(1),
         hand_overs: Semaphore::new(1),
@@ -81,6 +80,7 @@ async fn an_event_during_the_recovery_reaches_the_committer() {
     assert_eq!(method, Method::GET, "the recovery reads the head");
     let deleted = LedgerEvent::Deleted { name: "venom-ledger".into(), uid: "head".into() };
     mailbox.send(Message::LedgerObjects(deleted));
+    ledger.answer(|_| mock::metadata_list(&[])).await;
     let mut heads: Vec<Value> = vec![];
     // The recovery's own head, the first commits, and one head that repeats the one before it.
     for version in 2.. {
@@ -130,6 +130,7 @@ async fn an_organism_in_a_terminating_namespace_stops_for_good() {
     mailbox.send(Message::Organism(organism()));
     mailbox.send(Message::Desired(Box::new(desired()), "venom".into()));
     ledger.answer(|_| mock::not_found()).await;
+    ledger.answer(|_| mock::metadata_list(&[])).await;
     let terminating = json!({
         "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating"}]},

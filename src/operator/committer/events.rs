@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::garbage::delete_unlisted;
 use super::merge::finished;
 use super::{Committer, Exit, LedgerEvent, Mark};
 use crate::api::OnDelete;
+use crate::operator::publisher::report::Listed;
 use crate::store::configmap::StoreError;
+use crate::store::objects::Objects;
 
 /// Wait before ownerReferences that could not be written are tried again.
 const OWNERS_RETRY: Duration = Duration::from_secs(10);
@@ -15,11 +18,19 @@ const OWNERS_RETRY: Duration = Duration::from_secs(10);
 impl Committer {
     /// 1. Create a deleted head again, and report segments that someone else deleted.
     /// 2. Follow spec.ledger.onDelete.
+    /// 3. After a list, delete what earlier writers have left behind.
     pub(super) async fn ledger_event(&mut self, event: LedgerEvent) -> Result<(), Exit> {
         let head_name = self.ledger.store.head_name();
         let head_is_gone = match &event {
             LedgerEvent::Deleted { name, .. } => *name == head_name,
             LedgerEvent::Listed(existing) => !existing.contains_key(&head_name),
+            LedgerEvent::NotListed(why) => {
+                if self.ledger.listed != Listed::Yes {
+                    self.ledger.listed = Listed::Failed(why.clone());
+                    self.report(None);
+                }
+                return Ok(());
+            }
             LedgerEvent::OnDelete(on_delete) => return self.set_on_delete(*on_delete).await,
             LedgerEvent::Retain | LedgerEvent::Release => {
                 self.mark = event.mark();
@@ -39,7 +50,24 @@ impl Committer {
             self.report(None);
             self.snapshot_needed.notify_one();
         }
+        if let LedgerEvent::Listed(existing) = &event {
+            self.listed(existing).await;
+        }
         Ok(())
+    }
+
+    /// What a list shows besides missing objects.
+    async fn listed(&mut self, existing: &Objects) {
+        let first = self.ledger.listed != Listed::Yes;
+        self.ledger.listed(existing);
+        if !self.ledger.misowned.is_empty() && self.owners_due.is_none() {
+            self.owners_due = Some(Instant::now());
+        }
+        if first {
+            self.report(None);
+            self.report_on_delete();
+        }
+        delete_unlisted(&self.ledger, existing).await;
     }
 
     /// Names of listed segments that are missing after `event`.
@@ -49,7 +77,10 @@ impl Committer {
             let name = self.ledger.store.name_of(segment);
             let is_missing = match event {
                 LedgerEvent::Deleted { name: deleted, uid } => *deleted == name && *uid == segment.object,
-                LedgerEvent::OnDelete(_) | LedgerEvent::Retain | LedgerEvent::Release => false,
+                LedgerEvent::NotListed(_)
+                | LedgerEvent::OnDelete(_)
+                | LedgerEvent::Retain
+                | LedgerEvent::Release => false,
                 // The list may be older than the segment: a GET decides.
                 LedgerEvent::Listed(existing) => {
                     existing.get(&name).is_none_or(|it| it.uid != segment.object)
@@ -118,12 +149,10 @@ impl Committer {
         });
     }
 
-    /// Marks the head of an Organism that is gone, or of a ledger that is given back: nobody holds it any more. The epoch
-    /// makes sure that nothing is committed after it.
+    /// Marks the head of an Organism that is gone, or of a ledger that is given back.
     pub(super) async fn mark_head(&mut self, mark: Mark) -> Result<(), Exit> {
         let mut head = self.ledger.head.clone();
-        head.retained = mark == Mark::Retained;
-        head.disown();
+        mark.set(&mut head);
         self.put_head(head).await.map(|_| ())
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::ledger::entry::Origin;
 use crate::ledger::sealed::ReplayStart;
-use crate::operator::publisher::report::{Integrity, PublishedEnd};
-use crate::store::configmap::{ConfigMaps, LedgerObject, Objects};
+use crate::operator::publisher::report::{Integrity, Listed, PublishedEnd};
+use crate::store::configmap::ConfigMaps;
 use crate::store::head::{Head, SegmentRef};
+use crate::store::objects::{LedgerObject, Objects};
 use crate::store::recent::Recent;
 
 /// A ledger whose head names this process as its writer.
@@ -23,6 +24,8 @@ pub struct OwnedLedger {
     pub lost: BTreeSet<String>,
     /// What the missing segments amount to.
     pub integrity: Integrity,
+    /// Whether its objects were listed since it was taken over: until then segments may be missing that nobody knows of.
+    pub listed: Listed,
     /// Inputs of the last 30 minutes: they must not be recorded again.
     pub known: Recent,
     /// Time of the last pulse before it was taken over, in seconds since the Unix epoch.
@@ -34,7 +37,7 @@ pub struct OwnedLedger {
 }
 
 impl OwnedLedger {
-    /// A ledger of which no segment is known to be missing.
+    /// A ledger of which no segment is known to be missing, and whose objects were not listed.
     #[must_use]
     pub fn new(store: ConfigMaps, head: Head, resource_version: String, origin: Origin) -> Self {
         let integrity = integrity(&head, &BTreeSet::new(), &store);
@@ -47,11 +50,18 @@ impl OwnedLedger {
             origin,
             lost,
             integrity,
+            listed: Listed::NotYet,
             known,
             last_pulse: None,
             published,
             misowned,
         }
+    }
+
+    /// Takes in a list of its objects, but for what is missing.
+    pub fn listed(&mut self, objects: &Objects) {
+        self.listed = Listed::Yes;
+        self.misowned = self.misowned_among(objects);
     }
 
     /// Those of `objects` that this Organism has written and whose ownerReference is not what the store writes. The

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`ledger`] | a ledger that this process has taken over |
 //! | `plan` | what follows a failed write of the head (pure) |
+//! | `seal` | entries become segments |
 //! | `retry` | waiting between the attempts of a write |
 //! | `faults` | what is reported of writes that fail |
 //! | [`merge`] | adjacent segments become one |
 //! | `housekeeping` | merged and pruned segments leave the head, then the cluster |
 //! | `events` | what happens to the ledger's objects, and who owns them |
+//! | `garbage` | segments that no head lists |
 //!
 //! A commit creates the segment, then replaces the head with the resourceVersion of our own last replace.
 //! Only the second step commits. A failure in between leaves a segment that no head lists; the next take-over
@@ -24,11 +26,13 @@
 
 mod events;
 mod faults;
+mod garbage;
 mod housekeeping;
 pub mod ledger;
 pub mod merge;
 pub mod plan;
 mod retry;
+mod seal;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -49,13 +53,12 @@ use super::metrics::Metrics;
 use super::publisher::report::{CommittedLedger, FaultCause, ReportSender};
 use super::publisher::until;
 use crate::api::OnDelete;
-use crate::ledger::entry::{Origin, Record};
-use crate::ledger::sealed::SealError;
-use crate::ledger::{Chain, SealedSegment};
+use crate::ledger::SealedSegment;
 use crate::mesh::CommittedInjection;
 use crate::runtime::{Batch, EngineStatus};
-use crate::store::configmap::{Objects, StoreErrorKind};
+use crate::store::configmap::StoreErrorKind;
 use crate::store::head::{Contents, Head, SegmentRef};
+use crate::store::objects::Objects;
 
 /// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
@@ -114,8 +117,8 @@ impl Resources {
 
 /// A batch to commit, and how to acknowledge it.
 pub struct CommitRequest {
-    /// What to commit.
-    pub batch: Batch,
+    /// What to commit. Boxed: a channel has room for 32 requests from the start.
+    pub batch: Box<Batch>,
     /// Called once the batch is committed; never for a batch that is given up.
     pub acknowledge: Box<dyn FnOnce() + Send>,
 }
@@ -132,6 +135,8 @@ pub enum LedgerEvent {
     },
     /// A new list: exactly these objects exist.
     Listed(Objects),
+    /// They could not be listed after the ledger was taken over, for this reason.
+    NotListed(String),
     /// What spec.ledger.onDelete asks for.
     OnDelete(OnDelete),
     /// The Organism is gone and its ledger stays: mark the head once all is committed.
@@ -156,6 +161,14 @@ impl LedgerEvent {
 enum Mark {
     Retained,
     Released,
+}
+
+impl Mark {
+    /// Nobody holds the ledger any more. The epoch makes sure that nothing is committed after it.
+    fn set(self, head: &mut Head) {
+        head.retained = self == Self::Retained;
+        head.disown();
+    }
 }
 
 /// Why a committer ended.
@@ -267,14 +280,15 @@ impl Committer {
             let work = tokio::select! {
                 biased;
                 request = batches.recv() => match request {
-                    Some(request) => Work::Commit(Box::new(request)),
-                    None => {
-                        // It was told before the engine ended.
-                        while let Ok(event) = events.try_recv() {
-                            self.mark = event.mark().or(self.mark);
+                    Some(request) => {
+                        if request.batch.last
+                            && let Err(exit) = self.last_events(&mut events).await
+                        {
+                            break exit;
                         }
-                        break Exit::Finished;
+                        Work::Commit(Box::new(request))
                     }
+                    None => break self.last_events(&mut events).await.err().unwrap_or(Exit::Finished),
                 },
                 Some(event) = events.recv() => Work::Event(event),
                 (parts, merged) = finished(&mut self.merging) => Work::ListMerged(parts, merged),
@@ -293,6 +307,17 @@ impl Committer {
         }
     }
 
+    /// Takes in who is to own the objects, and how the head is to be marked: both were told before the engine ended. The
+    /// rest is for the next writer of the ledger, who lists its objects.
+    async fn last_events(&mut self, events: &mut mpsc::UnboundedReceiver<LedgerEvent>) -> Result<(), Exit> {
+        while let Ok(event) = events.try_recv() {
+            if event.mark().is_some() || matches!(event, LedgerEvent::OnDelete(_)) {
+                self.ledger_event(event).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn work(&mut self, work: Work) -> Result<(), Exit> {
         match work {
             Work::Commit(request) => self.commit(*request).await,
@@ -306,7 +331,7 @@ impl Committer {
     async fn commit(&mut self, request: CommitRequest) -> Result<(), Exit> {
         let started = Instant::now();
         let CommitRequest { batch, acknowledge } = request;
-        let batch = Arc::new(batch);
+        let batch: Arc<Batch> = batch.into();
         (self.retain, self.urgent) = (batch.retain, batch.urgent);
         if !batch.records.is_empty() {
             if self.ledger.head.segments.len() >= MANY_SEGMENTS && self.merging.is_some() {
@@ -320,6 +345,10 @@ impl Committer {
         }
         self.report(Some(batch.status.clone()));
         acknowledge();
+        if batch.last {
+            // The head may be another's by now.
+            return Ok(());
+        }
         self.prune().await?;
         self.note_held();
         self.start_merge();
@@ -332,9 +361,9 @@ impl Committer {
         self.account.holds(self.ledger.head.bytes());
         let mut ledger = CommittedLedger::of(&self.ledger.head, retain_reduced);
         ledger.replayable_from = self.ledger.replayable_from();
-        let integrity = self.ledger.integrity.clone();
+        let (integrity, listed) = (self.ledger.integrity.clone(), self.ledger.listed.clone());
         self.report.send_modify(|report| {
-            report.integrity = integrity;
+            (report.integrity, report.listed) = (integrity, listed);
             report.ledger = Some(ledger);
             if let Some(status) = status {
                 report.engine = Some(status);
@@ -345,7 +374,8 @@ impl Committer {
     /// Stores a batch's entries. Returns the bytes written.
     async fn store(&mut self, batch: &Arc<Batch>) -> Result<u64, Exit> {
         let mut bytes = 0;
-        for (part, after) in self.seal(batch).await? {
+        let mut parts = self.seal(batch).await?.into_iter().peekable();
+        while let Some((part, after)) = parts.next() {
             let object = self.create_segment(&part).await?;
             let mut head = self.ledger.head.clone();
             let listed = SegmentRef::new(&part, head.epoch, object, 0);
@@ -358,26 +388,18 @@ impl Committer {
             let enforcement = batch.enforcements.iter().rev().find(|(entry, _)| range.contains(entry));
             let enforcement = enforcement.map(|it| it.1.clone());
             head.append(listed, &after, Contents { injections, senses, enforcement });
+            if batch.last
+                && parts.peek().is_none()
+                && let Some(mark) = self.mark.take()
+            {
+                // With the last entries: whoever waits for the mark need not wait for another write.
+                mark.set(&mut head);
+            }
             bytes += part.entries.len() as u64 + self.put_head(head).await?;
             let now = Instant::now();
             self.injections.extend(entries.into_iter().map(|entry| (entry, now)));
         }
         Ok(bytes)
-    }
-
-    /// The entries of a batch as one segment, or as several where one would be too large, each with the end of the
-    /// chain after it.
-    async fn seal(&self, batch: &Arc<Batch>) -> Result<Vec<(SealedSegment, Chain)>, Exit> {
-        let (origin, batch) = (self.ledger.origin.clone(), batch.clone());
-        let sealed = self.resources.codec.run(move || {
-            let Batch { before, after, records, .. } = &*batch;
-            seal(&origin, before, after, records)
-        });
-        match sealed.await {
-            Ok(Ok(parts)) => Ok(parts),
-            Ok(Err(error)) => Err(Exit::Failed(format!("cannot seal a segment: {error}"))),
-            Err(error) => Err(Exit::Failed(format!("cannot seal a segment: {error}"))),
-        }
     }
 
     /// Creates a segment's object, however many attempts that takes. Returns its UID.
@@ -458,30 +480,6 @@ impl Committer {
         self.note_success();
         self.ledger.head = next;
         Ok(serde_json::to_vec(&self.ledger.head).map_or(0, |text| text.len() as u64))
-    }
-}
-
-/// The records between two ends of the chain, in halves where one segment would be too large.
-fn seal(
-    origin: &Origin,
-    before: &Chain,
-    after: &Chain,
-    records: &[Record],
-) -> Result<Vec<(SealedSegment, Chain)>, SealError> {
-    match SealedSegment::seal(Some(origin), before, after, records) {
-        Ok(sealed) => Ok(vec![(sealed, after.clone())]),
-        Err(SealError::Encode(_)) if records.len() > 1 => {
-            let (left, right) = records.split_at(records.len() / 2);
-            let mut middle = before.clone();
-            for record in left {
-                // Infallible: the engine has recorded each of them before.
-                let _ = middle.record(record);
-            }
-            let mut parts = seal(origin, before, &middle, left)?;
-            parts.extend(seal(origin, &middle, after, right)?);
-            Ok(parts)
-        }
-        Err(error) => Err(error),
     }
 }
 

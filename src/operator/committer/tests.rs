@@ -4,8 +4,9 @@ use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::labels::{MANAGED_BY_LABEL, MANAGER};
-use crate::ledger::entry::{Genesis, Origin};
+use crate::api::labels::{MANAGED_BY_LABEL, MANAGER, ORGANISM_LABEL};
+use crate::ledger::Chain;
+use crate::ledger::entry::{Genesis, Origin, Record};
 use crate::operator::budget::Limits;
 use crate::operator::mock::{self, Answer, ApiServer, conflict, not_found, server_error};
 use crate::operator::publisher::report::Report;
@@ -16,7 +17,7 @@ use crate::store::configmap::ConfigMaps;
 struct Harness {
     api_server: ApiServer,
     commits: mpsc::Sender<CommitRequest>,
-    _events: mpsc::UnboundedSender<LedgerEvent>,
+    events: mpsc::UnboundedSender<LedgerEvent>,
     committer: tokio::task::JoinHandle<Exit>,
     report: watch::Receiver<Report>,
     metrics: Arc<Metrics>,
@@ -44,15 +45,7 @@ impl Harness {
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
         let committer = tokio::spawn(committer.run(requests, event_receiver));
-        Self {
-            api_server,
-            commits,
-            _events: events,
-            committer,
-            report: reports,
-            metrics,
-            _stopping: stopping,
-        }
+        Self { api_server, commits, events, committer, report: reports, metrics, _stopping: stopping }
     }
 
     /// The fault that a status would show.
@@ -63,12 +56,15 @@ impl Harness {
 
     /// Hands over a batch with one genesis entry. Returns a receiver that gets its acknowledgement.
     async fn commit(&self) -> tokio::sync::oneshot::Receiver<()> {
+        self.commit_batch(batch()).await
+    }
+
+    async fn commit_batch(&self, batch: Batch) -> tokio::sync::oneshot::Receiver<()> {
         let (acknowledge, acknowledged) = tokio::sync::oneshot::channel();
-        let batch = batch();
         let acknowledge = Box::new(move || {
             let _ = acknowledge.send(());
         });
-        assert!(self.commits.send(CommitRequest { batch, acknowledge }).await.is_ok());
+        assert!(self.commits.send(CommitRequest { batch: Box::new(batch), acknowledge }).await.is_ok());
         acknowledged
     }
 
@@ -112,6 +108,7 @@ fn batch() -> Batch {
         status,
         retain: 4 << 20,
         urgent: true,
+        last: false,
     }
 }
 
@@ -231,7 +228,7 @@ async fn a_deleted_head_is_created_again() {
     let (_, head) = harness.answer(|_| not_found()).await;
     harness.answer(|_| not_found()).await;
     // Its own segments, and what is not named like one.
-    harness.answer(|_| (StatusCode::OK, objects(&["venom-ledger-3-0-1", "venom-ledger-g9"]))).await;
+    harness.answer(|_| objects(&["venom-ledger-3-0-1", "venom-ledger-g9"])).await;
     let (method, created) = harness.answer(|body| (StatusCode::CREATED, stored(body, "61"))).await;
     assert_eq!((method, &created["data"]), (Method::POST, &head["data"]));
     acknowledged.await.expect("an acknowledgement");
@@ -244,7 +241,7 @@ async fn a_deleted_head_is_not_created_again_over_the_segments_of_a_later_writer
     harness.accept_segment().await;
     harness.answer(|_| not_found()).await;
     harness.answer(|_| not_found()).await;
-    harness.answer(|_| (StatusCode::OK, objects(&["venom-ledger-3-0-1", "venom-ledger-4-0-7"]))).await;
+    harness.answer(|_| objects(&["venom-ledger-3-0-1", "venom-ledger-4-0-7"])).await;
     let Exit::Fenced(fenced) = harness.committer.await.unwrap() else { panic!("not fenced") };
     assert_eq!((fenced.ours, fenced.theirs), (3, 4));
 }
@@ -265,18 +262,57 @@ async fn what_an_earlier_writer_has_committed_in_a_head_made_again_is_not_replac
     assert!(why.contains("committed more"), "{why}");
 }
 
+/// Whoever waits for the mark would wait for another write.
+#[tokio::test]
+async fn the_head_is_marked_with_the_last_entries_and_written_no_more() {
+    let mut harness = Harness::new();
+    harness.events.send(LedgerEvent::Release).unwrap();
+    let acknowledged = harness.commit_batch(Batch { last: true, ..batch() }).await;
+    harness.accept_segment().await;
+    let (method, head) = harness.answer(|head| (StatusCode::OK, stored(head, "11"))).await;
+    assert_eq!(method, Method::PUT);
+    let head: Value = serde_json::from_str(head["data"]["head"].as_str().unwrap()).unwrap();
+    assert_eq!((&head["released"], &head["epoch"], &head["size"]), (&json!(true), &json!(4), &json!(1)));
+    acknowledged.await.expect("an acknowledgement");
+    drop(harness.commits);
+    // A further write would not be answered.
+    assert!(matches!(harness.committer.await.unwrap(), Exit::Finished));
+}
+
+/// Objects written after an orphaning deletion must not name the Organism that is gone: they would be collected.
+#[tokio::test]
+async fn the_last_entries_have_the_owner_that_was_asked_for_last() {
+    let mut harness = Harness::new();
+    for event in [LedgerEvent::OnDelete(OnDelete::Delete), LedgerEvent::Release] {
+        harness.events.send(event).unwrap();
+    }
+    let _acknowledged = harness.commit_batch(Batch { last: true, ..batch() }).await;
+    let (_, segment) = harness.answer(|body| (StatusCode::CREATED, stored(body, "1"))).await;
+    let (_, head) = harness.answer(|head| (StatusCode::OK, stored(head, "11"))).await;
+    for object in [segment, head] {
+        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u", "{object}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_with_nothing_to_commit_is_marked_at_the_end() {
+    let mut harness = Harness::new();
+    harness.events.send(LedgerEvent::Retain).unwrap();
+    drop(harness.commits);
+    let (method, head) = harness.api_server.answer(|head| (StatusCode::OK, stored(head, "11"))).await;
+    assert_eq!(method, Method::PUT);
+    let head: Value = serde_json::from_str(head["data"]["head"].as_str().unwrap()).unwrap();
+    assert_eq!((&head["retained"], &head["epoch"]), (&json!(true), &json!(4)));
+    assert!(matches!(harness.committer.await.unwrap(), Exit::Finished));
+}
+
 /// A list of objects with these names, metadata only.
-fn objects(names: &[&str]) -> Value {
-    let items: Vec<Value> = names
-        .iter()
-        .map(|name| {
-            json!({
-                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-                "metadata": {"name": name, "uid": format!("uid of {name}"), "labels": {}},
-            })
-        })
-        .collect();
-    json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {}, "items": items})
+fn objects(names: &[&str]) -> Answer {
+    let object = |name: &&str| {
+        let labels = json!({(ORGANISM_LABEL): "venom"});
+        json!({"metadata": {"name": name, "uid": format!("uid of {name}"), "labels": labels}})
+    };
+    mock::metadata_list(&names.iter().map(object).collect::<Vec<_>>())
 }
 
 #[tokio::test]

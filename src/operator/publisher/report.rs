@@ -36,6 +36,8 @@ pub struct Report {
     pub ledger: Option<CommittedLedger>,
     /// Whether committed entries are missing. Written by the committer.
     pub integrity: Integrity,
+    /// Whether anybody has looked. Written by the committer.
+    pub listed: Listed,
     /// What becomes of the ledger when the Organism is deleted; none while a change of spec.ledger.onDelete is being
     /// followed. Written by the committer.
     pub on_delete: Option<OnDelete>,
@@ -144,6 +146,18 @@ pub enum Integrity {
     TailLost(u64, u64),
     /// The ledger that was found contradicts what was published; a new generation continues what was published.
     Forged(Box<Forged>),
+}
+
+/// Whether the objects of a ledger were listed since it was taken over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Listed {
+    /// They are about to be.
+    #[default]
+    NotYet,
+    /// They could not be, for this reason.
+    Failed(String),
+    /// They were.
+    Yes,
 }
 
 /// What keeps a committer from writing the ledger.

@@ -9,7 +9,7 @@ use super::blind::FailingWatches;
 use super::body;
 use super::conditions::Conditions;
 use super::mesh::MeshLink;
-use super::report::{FaultCause, Integrity, LedgerFault, Report};
+use super::report::{FaultCause, Integrity, LedgerFault, Listed, Report};
 use crate::api;
 use crate::api::labels::ORGANISM_LABEL;
 use crate::ledger::hex;
@@ -78,7 +78,11 @@ pub fn organism_status(
             segments: saturating(ledger.segments),
             bytes: ledger.bytes,
             holder: ledger.holder.clone(),
-            on_delete: report.on_delete,
+            on_delete: match report.listed {
+                Listed::NotYet => before.ledger.as_ref().and_then(|it| it.on_delete),
+                Listed::Failed(_) => None,
+                Listed::Yes => report.on_delete,
+            },
             replayable_from: ledger
                 .replayable_from
                 .map(|start| api::ReplayableFrom { index: start.index, time: time(start.time) }),
@@ -366,6 +370,12 @@ fn ledger_intact(report: &Report, out: &mut Conditions<'_>) {
                 ),
             )
         }
+        Integrity::Verified if report.listed == Listed::NotYet => return,
+        Integrity::Verified if let Listed::Failed(why) = &report.listed => (
+            "Unknown",
+            "NotListed",
+            format!("Whether all segments exist is not known: {why}. It is tried again."),
+        ),
         Integrity::Verified if ledger.retain_reduced => (
             "True",
             "RetainReduced",

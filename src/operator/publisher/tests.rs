@@ -6,7 +6,7 @@ use super::adoption::{Adopted, Adoption};
 use super::body::{Body, BodyFault, ObjectName, Workload};
 use super::events::events;
 use super::mesh::MeshLink;
-use super::report::{CommittedLedger, FaultCause, Integrity, LedgerFault, NotReady, NotReadyReason};
+use super::report::{CommittedLedger, FaultCause, Integrity, LedgerFault, Listed, NotReady, NotReadyReason};
 use super::status::organism_status;
 use super::*;
 use crate::operator::members::permit::Permit;
@@ -18,7 +18,8 @@ fn engine() -> EngineStatus {
 }
 
 fn report() -> Report {
-    Report { engine: Some(engine()), ledger: Some(CommittedLedger::default()), nodes: 5, ..Report::default() }
+    let ledger = Some(CommittedLedger::default());
+    Report { engine: Some(engine()), ledger, listed: Listed::Yes, nodes: 5, ..Report::default() }
 }
 
 fn condition(status: &api::OrganismStatus, kind: &str) -> (String, String) {
@@ -70,6 +71,27 @@ fn ready_waits_for_the_first_beat_and_for_nothing_else() {
     assert_eq!(condition(&status, "PulseStable"), is("False", "Unsettled"));
     assert_eq!(condition(&status, "CoresHealthy"), is("False", "CoreFailed"));
     assert_eq!(condition(&status, "LedgerIntact"), is("False", "SegmentLost"));
+}
+
+/// Until the objects of a ledger that was taken over are listed, nobody knows more than what its last holder has said.
+#[test]
+fn what_was_said_of_a_ledger_stays_until_somebody_has_looked() {
+    let on_delete = Some(api::OnDelete::Retain);
+    let looked = shown(&Report { integrity: Integrity::SegmentLost(7, 20), on_delete, ..report() });
+    let status = |report: &Report, before: &api::OrganismStatus| {
+        shown_after(report, &FailingWatches::default(), before, Timestamp::UNIX_EPOCH)
+    };
+    let not_yet = Report { listed: Listed::NotYet, ..report() };
+    let kept = status(&not_yet, &looked);
+    assert_eq!(condition(&kept, "LedgerIntact"), is("False", "SegmentLost"));
+    assert_eq!(kept.ledger.unwrap().on_delete, on_delete);
+    assert!(shown(&not_yet).conditions.iter().all(|it| it.type_ != "LedgerIntact"));
+    let failed = Report { listed: Listed::Failed("list ConfigMap a: no answer".into()), ..report() };
+    let failed = status(&failed, &looked);
+    assert_eq!(condition(&failed, "LedgerIntact"), is("Unknown", "NotListed"));
+    assert!(message(&failed, "LedgerIntact").contains("no answer"), "{}", message(&failed, "LedgerIntact"));
+    let lost = Report { integrity: Integrity::SegmentLost(7, 20), listed: Listed::NotYet, ..report() };
+    assert_eq!(condition(&shown(&lost), "LedgerIntact"), is("False", "SegmentLost"), "a gap that was met");
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::store::recent::{Recent, RecentInputs};
 pub(super) enum Loaded {
     /// The state after the last one.
     State(History),
+    /// A listed segment, by name, that is needed and not known to be missing.
+    Missing(String),
     /// No snapshot is left whose followers are all there.
     NoStart,
     /// The segment in which the published entries end is missing; its range.
@@ -77,7 +79,7 @@ pub(super) async fn load(
         }
         let segment = ledger.store.name_of(listed);
         let Some(sealed) = ledger.store.listed(listed).await? else {
-            return Err(ledger.store.missing(&segment).into());
+            return Ok(Loaded::Missing(segment));
         };
         let name = name.clone();
         let next = codec.run(move || read.next(&name, segment, &sealed, at >= start)).await?;

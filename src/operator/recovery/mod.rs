@@ -1,10 +1,12 @@
 //! Recovery of a ledger: from the objects in the cluster to a head that is ours and a state to continue from.
 //!
 //! 1. Read the head and decide what it means (`plan`, pure).
-//! 2. Take it over: replace it with a higher epoch, or start a new generation.
+//! 2. Take it over: replace it with a higher epoch, or begin a new generation (`begin`).
 //! 3. Load the newest snapshot and what follows it, verify every hash, replay (`load`); read the ids of recent
 //!    injections. What the status has published must be among it: the root at that size, and the last hash.
-//! 4. Delete segments of this generation that the head does not list and an earlier writer left behind (`garbage`).
+//!
+//! A ledger that goes on is not listed: that would take the API server longer than all the rest. Whether everything else is
+//! there is looked at while it beats ([`lists`]); until then nothing new is said about it.
 //!
 //! Many may write ConfigMaps, only the operator may write a status. A ledger that contradicts what its status has
 //! published is kept as it is, as an archived head, and a new generation continues what was published.
@@ -12,35 +14,32 @@
 //! A ledger whose Organism is gone is never deleted here: a new generation continues it, and its segments stay
 //! listed in its archived head. One that Kubernetes is collecting is waited for.
 
+mod begin;
 pub mod disown;
-pub mod first_lists;
-mod garbage;
+pub mod lists;
 mod load;
 mod plan;
 
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
-use self::garbage::delete_unlisted;
-use self::load::{Loaded, adopt, load, recent_inputs};
-use self::plan::{Plan, plan};
+use self::begin::{continued, published_head};
+use self::lists::{ListError, SharedLists};
+use self::load::{Loaded, load, recent_inputs};
+use self::plan::{After, Plan, plan};
 use super::codec::Codec;
 use super::committer::ledger::OwnedLedger;
 use super::key::Key;
 use super::ownership::Ownership;
 use crate::api::{self, OnDelete};
-use crate::ledger::entry::{Continues, Origin};
+use crate::ledger::entry::Origin;
 use crate::ledger::replay::Mismatch;
-use crate::ledger::sealed::{HexHash, OpenError};
-use crate::organism::input::ResumeReason;
+use crate::ledger::sealed::OpenError;
 use crate::printable::{QUOTE, line};
 use crate::runtime::History;
-use crate::store::configmap::{
-    ConfigMaps, LedgerObject, Objects, StoreError, StoreErrorKind, StoredHead, parse_archived_name,
-    parse_segment_name,
-};
-use crate::store::head::{Forged, Head, head_unreadable};
-use crate::store::rebuild::{LARGEST_EPOCH, Published, UNKNOWN_EPOCHS, newest_epoch};
+use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead};
+use crate::store::head::{Head, head_unreadable};
+use crate::store::rebuild::Published;
 use crate::store::{ApiFailure, CALL_TIMEOUT};
 
 /// Why a ledger could not be recovered.
@@ -69,6 +68,9 @@ pub enum RecoveryError {
     /// A call failed; a retry may succeed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The objects of the ledger could not be listed; a retry may succeed.
+    #[error(transparent)]
+    List(#[from] ListError),
     /// The head contradicts itself.
     #[error("the head of ledger {0} contradicts itself: its peaks do not give its root")]
     Head(String),
@@ -114,7 +116,7 @@ impl RecoveryError {
 }
 
 /// Recovers the ledger of `organism` for this replica, and writes a head with a higher epoch than any before, unless
-/// another replica holds it. `existing` are the objects of a ledger of this name, if they were listed already.
+/// another replica holds it.
 ///
 /// # Errors
 /// [`RecoveryError`].
@@ -122,214 +124,114 @@ pub async fn recover(
     client: Client,
     organism: &api::Organism,
     ownership: &Ownership,
-    existing: Option<Objects>,
+    lists: &SharedLists,
     codec: &Codec,
 ) -> Result<(OwnedLedger, History), RecoveryError> {
-    let namespace = organism.namespace().unwrap_or_default();
-    let name = organism.name_any();
+    let key = Key::of(organism);
     let uid = organism.uid().unwrap_or_default();
-    let holder = &**ownership.members.identity();
-    let mut store = ConfigMaps::new(client.clone(), &namespace, &name, &uid);
+    let mut store = ConfigMaps::new(client.clone(), &key.namespace, &key.name, &uid);
     store.set_owned(organism.spec.ledger.on_delete == OnDelete::Delete);
-    let origin = |generation| Origin {
-        generation,
-        name: name.clone(),
-        namespace: namespace.clone(),
-        uid: uid.clone(),
-    };
 
-    let found = read_head(&client, &store, &namespace).await?;
+    let found = read_head(&client, &store, &key.namespace).await?;
     if !ownership.members.permit.is_valid() {
         return Err(RecoveryError::Lapsed(store.head_name()));
     }
     if let Some((_, head)) = found.as_ref().filter(|(_, head)| head.uid == uid)
-        && ownership.may_take(&Key::new(&namespace, &name), head).is_none()
+        && ownership.may_take(&key, head).is_none()
     {
         return Err(RecoveryError::Held(store.head_name(), line(&head.holder, QUOTE)));
     }
-    let (mut resource_version, found) = found.unzip();
-    let existing = match existing {
-        Some(existing) => existing,
-        None => store.list().await?,
-    };
-    let archived = existing.keys().filter_map(|object| parse_archived_name(&name, object)).max();
+    let (resource_version, found) = found.unzip();
     let mut published = published_in(organism);
-    let mut planned = plan(found.clone(), &uid, published.as_ref(), archived);
-    if matches!(planned, Plan::Forged(..)) {
+    let mut planned = plan(found.clone(), &uid, published.as_ref());
+    if matches!(planned, Plan::Begin(After::Forged { .. })) {
         // What was watched may be older than what was published last.
         published = published_now(&client, organism).await?;
-        planned = plan(found, &uid, published.as_ref(), archived);
+        planned = plan(found, &uid, published.as_ref());
     }
-    let headless = matches!(planned, Plan::Start { .. } | Plan::TailLost { head: None, .. });
-    let stored = if headless { newest_generation(&store, &name, &existing).await? } else { None };
-    let highest = [published.as_ref().map(|it| it.generation), archived, stored].into_iter().flatten().max();
-    let highest = highest.unwrap_or_default();
-    let next = Next { uid: &uid, holder, name: &name, existing: &existing, highest, headless };
-    let (head, continues) = match planned {
-        Plan::Continue(head) => {
-            let rv = resource_version.as_deref().unwrap_or_default();
-            let (ledger, reason) = take_over(store, head, rv, holder, &origin, &existing).await?;
-            if ledger.head.size == 0 {
-                // This generation was begun, and its writer ended before its first commit.
-                let before = published.filter(|it| it.generation < ledger.head.generation);
-                let continues = before.map(|it| continued(&published_head(&it, &uid), &origin));
-                let history = History::Empty { origin: Some(ledger.origin.clone()), continues };
-                return Ok((ledger, history));
-            }
-            let mut loaded = load(&ledger, organism, published.as_ref(), reason, codec).await?;
-            if matches!(loaded, Loaded::Contradiction(..)) {
-                published = published_now(&client, organism).await?;
-                loaded = load(&ledger, organism, published.as_ref(), reason, codec).await?;
-            }
-            let head = &ledger.head;
-            let (begun, continues) = match loaded {
-                Loaded::State(history) => return keep(ledger, history, &existing, codec).await,
-                Loaded::NoStart => {
-                    (next.after_loss(head, head.floor, head.size.saturating_sub(1)), Some(head.clone()))
-                }
-                Loaded::EndLost(from, to) => (next.after_loss(head, from, to), Some(head.clone())),
-                Loaded::Contradiction(what, published) => {
-                    (next.after_forgery(head, what, &published), Some(published_head(&published, &uid)))
-                }
-            };
-            ledger.store.archive_head(head).await?;
-            (store, resource_version) = (ledger.store, Some(ledger.resource_version));
-            (begun, continues)
-        }
-        Plan::Start { archived } => {
-            // Of a newer generation than the archived one only segments are left: how it ended is not known.
-            let continues = match archived.filter(|it| stored.is_none_or(|stored| stored <= *it)) {
-                Some(generation) => store.archived_head(generation).await?,
-                None => None,
-            };
-            (next.generation(highest + 1, 0), continues)
-        }
-        Plan::NewGeneration(old) => {
-            let old = adopt(&store, old, codec).await?;
-            store.archive_head(&old).await?;
-            (next.after(&old), Some(old))
-        }
-        Plan::TailLost { head, from, to } => {
-            if let Some(old) = &head {
-                store.archive_head(old).await?;
-            }
-            let none = Head::empty(&uid, 0, 0, "");
-            let begun = next.after_loss(head.as_ref().unwrap_or(&none), from, to);
-            let ours = head.filter(|head| head.uid == uid);
-            (begun, ours.or_else(|| published.map(|it| published_head(&it, &uid))))
-        }
-        Plan::Forged(head, published) => {
-            store.archive_head(&head).await?;
-            let Head { generation, size, .. } = head;
-            let root = head.root_hex();
-            let what =
-                format!("its head states generation {generation} with {size} entries and the root {root}");
-            (next.after_forgery(&head, what, &published), Some(published_head(&published, &uid)))
-        }
+    let holder = &**ownership.members.identity();
+    let mut recovery =
+        Recovery { client, organism, key, uid, holder, store, resource_version, published, codec };
+    let after = match planned {
+        Plan::Continue(head) => match recovery.go_on(head).await? {
+            Outcome::GoesOn(recovered) => return Ok(*recovered),
+            Outcome::Ends(after) => *after,
+        },
+        Plan::Begin(after) => after,
     };
-    let (mut ledger, history) = start(store, head, resource_version, continues.as_ref(), &origin).await?;
-    ledger.misowned = ledger.misowned_among(&existing);
-    Ok((ledger, history))
+    recovery.begin(after, lists).await
 }
 
-/// The empty head of a generation that begins.
-struct Next<'a> {
-    uid: &'a str,
+/// What a recovery knows.
+struct Recovery<'a> {
+    client: Client,
+    organism: &'a api::Organism,
+    key: Key,
+    /// UID of the Organism.
+    uid: String,
     holder: &'a str,
-    name: &'a str,
-    existing: &'a Objects,
-    /// The newest generation that is published, archived or, without a head, stored in a segment.
-    highest: u64,
-    /// Whether there is no head.
-    headless: bool,
-}
-
-impl Next<'_> {
-    /// Names of segments carry the epoch of their writer, and no name is used twice.
-    fn generation(&self, generation: u64, epoch: u64) -> Head {
-        let used = newest_epoch(self.name, self.existing);
-        // The last writer of a head that is gone may have committed nothing.
-        let unknown = if self.headless && used.is_some() { UNKNOWN_EPOCHS } else { 0 };
-        let epoch = used.unwrap_or_default().max(epoch) + unknown + 1;
-        Head::empty(self.uid, generation, epoch, self.holder)
-    }
-
-    fn after(&self, old: &Head) -> Head {
-        self.generation(old.generation.max(self.highest) + 1, old.epoch)
-    }
-
-    fn after_loss(&self, old: &Head, from: u64, to: u64) -> Head {
-        Head { lost_tail: Some((from, to)), ..self.after(old) }
-    }
-
-    fn after_forgery(&self, found: &Head, what: String, published: &Published) -> Head {
-        let (organism, generation) = (self.name, found.generation);
-        tracing::error!(
-            organism,
-            uid = self.uid,
-            generation,
-            what,
-            "the ledger that was found contradicts what was published; a new generation continues that"
-        );
-        Head { forged: Some(Forged::new(generation, what, published)), ..self.after(found) }
-    }
-}
-
-/// The generation of the newest segment that can be read, where a head may have been deleted and left its segments. Those
-/// that Kubernetes collects with an earlier Organism are none.
-async fn newest_generation(
-    store: &ConfigMaps,
-    name: &str,
-    existing: &Objects,
-) -> Result<Option<u64>, StoreError> {
-    let stays = |it: &&LedgerObject| it.owner.is_none() || it.organism == store.organism_uid();
-    let numbered =
-        |it: &LedgerObject| parse_segment_name(name, &it.name).map(|place| (place, it.name.clone()));
-    let mut segments: Vec<_> = existing.values().filter(stays).filter_map(numbered).collect();
-    segments.sort();
-    for (_, segment) in segments.into_iter().rev() {
-        let Some((_, sealed)) = store.readable_segment(&segment).await? else { continue };
-        let generation = sealed.head.origin.map(|it| it.generation).filter(|it| *it <= LARGEST_EPOCH);
-        if generation.is_some() {
-            return Ok(generation);
-        }
-    }
-    Ok(None)
-}
-
-/// Writes the head with a higher epoch, and looks which of its segments are there.
-async fn take_over(
     store: ConfigMaps,
-    mut head: Head,
-    resource_version: &str,
-    holder: &str,
-    origin: &impl Fn(u64) -> Origin,
-    existing: &Objects,
-) -> Result<(OwnedLedger, ResumeReason), RecoveryError> {
-    let reason = head.take_over(holder);
-    let resource_version = store.put_head(&head, resource_version).await?;
-    let origin = origin(head.generation);
-    let mut ledger = OwnedLedger::new(store, head, resource_version, origin);
-    ledger.misowned = ledger.misowned_among(existing);
-    let missing = missing(&ledger, existing).await?;
-    ledger.mark_lost(missing);
-    Ok((ledger, reason))
+    /// That of the head; none where there is no head.
+    resource_version: Option<String>,
+    published: Option<Published>,
+    codec: &'a Codec,
 }
 
-/// What a ledger that goes on needs besides its state.
-async fn keep(
-    mut ledger: OwnedLedger,
-    history: History,
-    existing: &Objects,
-    codec: &Codec,
-) -> Result<(OwnedLedger, History), RecoveryError> {
-    ledger.last_pulse = match &history {
-        History::Recovered { state, .. } => state.pid.last,
-        History::Empty { .. } => None,
-    };
-    ledger.known = recent_inputs(&ledger, ledger.last_pulse, codec).await?;
-    delete_unlisted(&ledger, existing).await;
-    Ok((ledger, history))
+/// What becomes of a ledger that was taken over.
+enum Outcome {
+    GoesOn(Box<(OwnedLedger, History)>),
+    Ends(Box<After>),
+}
+
+impl Recovery<'_> {
+    fn origin(&self, generation: u64) -> Origin {
+        let (namespace, name) = (self.key.namespace.to_string(), self.key.name.to_string());
+        Origin { generation, name, namespace, uid: self.uid.clone() }
+    }
+
+    /// Writes the head with a higher epoch, and loads what it lists.
+    async fn go_on(&mut self, mut head: Head) -> Result<Outcome, RecoveryError> {
+        let reason = head.take_over(self.holder);
+        let before = self.resource_version.take().unwrap_or_default();
+        let resource_version = self.store.put_head(&head, &before).await?;
+        self.resource_version = Some(resource_version.clone());
+        let origin = self.origin(head.generation);
+        let mut ledger = OwnedLedger::new(self.store.clone(), head, resource_version, origin);
+        if ledger.head.size == 0 {
+            // This generation was begun, and its writer ended before its first commit.
+            let before = self.published.as_ref().filter(|it| it.generation < ledger.head.generation);
+            let continues = before.map(|it| continued(&published_head(it, &self.uid), self));
+            let history = History::Empty { origin: Some(ledger.origin.clone()), continues };
+            return Ok(Outcome::GoesOn(Box::new((ledger, history))));
+        }
+        let mut read_again = false;
+        let loaded = loop {
+            match load(&ledger, self.organism, self.published.as_ref(), reason, self.codec).await? {
+                // From another start, or around the gap.
+                Loaded::Missing(segment) => drop(ledger.mark_lost([segment])),
+                Loaded::Contradiction(..) if !std::mem::replace(&mut read_again, true) => {
+                    self.published = published_now(&self.client, self.organism).await?;
+                }
+                loaded => break loaded,
+            }
+        };
+        let head = &ledger.head;
+        Ok(Outcome::Ends(Box::new(match loaded {
+            Loaded::State(history) => {
+                ledger.last_pulse = match &history {
+                    History::Recovered { state, .. } => state.pid.last,
+                    History::Empty { .. } => None,
+                };
+                ledger.known = recent_inputs(&ledger, ledger.last_pulse, self.codec).await?;
+                return Ok(Outcome::GoesOn(Box::new((ledger, history))));
+            }
+            Loaded::NoStart | Loaded::Missing(_) => {
+                After::Lost { from: head.floor, to: head.size.saturating_sub(1), head: Some(ledger.head) }
+            }
+            Loaded::EndLost(from, to) => After::Lost { head: Some(ledger.head), from, to },
+            Loaded::Contradiction(what, published) => After::Forged { head: ledger.head, what, published },
+        })))
+    }
 }
 
 /// What the status has published of the ledger.
@@ -387,54 +289,4 @@ async fn organism_with(client: &Client, namespace: &str, uid: &str) -> Result<Op
         Err(_) => return Err(RecoveryError::Organisms(None)),
     };
     Ok(list.items.iter().find(|it| it.metadata.uid.as_deref() == Some(uid)).map(ResourceExt::name_any))
-}
-
-/// Starts a generation: writes its empty head.
-async fn start(
-    store: ConfigMaps,
-    head: Head,
-    resource_version: Option<String>,
-    continues: Option<&Head>,
-    origin: &impl Fn(u64) -> Origin,
-) -> Result<(OwnedLedger, History), RecoveryError> {
-    let resource_version = match resource_version {
-        Some(resource_version) => store.put_head(&head, &resource_version).await?,
-        None => store.create_head(&head).await?,
-    };
-    let continues = continues.map(|old| continued(old, origin));
-    let origin = origin(head.generation);
-    let history = History::Empty { origin: Some(origin.clone()), continues };
-    Ok((OwnedLedger::new(store, head, resource_version, origin), history))
-}
-
-/// What a genesis says of the ledger of `old`, which it continues.
-fn continued(old: &Head, origin: &impl Fn(u64) -> Origin) -> Continues {
-    Continues {
-        origin: Origin { uid: old.uid.clone(), ..origin(old.generation) },
-        root: old.root_hex(),
-        size: old.size,
-    }
-}
-
-/// A head of which only what a status has published is known.
-fn published_head(published: &Published, uid: &str) -> Head {
-    let mut head = Head::empty(uid, published.generation, 0, "");
-    head.size = published.size;
-    (head.root, head.last_hash) = (HexHash(published.root), HexHash(published.last_hash));
-    head
-}
-
-/// Names of listed segments that do not exist, or are not the objects that were listed.
-async fn missing(ledger: &OwnedLedger, existing: &Objects) -> Result<Vec<String>, StoreError> {
-    let mut missing = vec![];
-    for segment in &ledger.head.segments {
-        let name = ledger.store.name_of(segment);
-        // The list may be older than the segment: a GET decides.
-        if existing.get(&name).is_none_or(|it| it.uid != segment.object)
-            && ledger.store.listed(segment).await?.is_none()
-        {
-            missing.push(name);
-        }
-    }
-    Ok(missing)
 }

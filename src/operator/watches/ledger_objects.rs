@@ -1,7 +1,7 @@
 //! Watches ledger objects, metadata only: a deleted segment or head is noticed while the organism beats, and a head
 //! that has changed hands by the other replicas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::channel::mpsc;
@@ -19,9 +19,8 @@ use crate::operator::actor::mailbox::Message;
 use crate::operator::committer::LedgerEvent;
 use crate::operator::key::Key;
 use crate::operator::ownership::{Ownership, SeenHead};
-use crate::operator::recovery::first_lists::FirstLists;
 use crate::operator::registry::Registry;
-use crate::store::configmap::{LedgerObject, Objects, head_name};
+use crate::store::objects::{LedgerObject, Objects, head_name};
 
 type Object = PartialObjectMeta<ConfigMap>;
 
@@ -32,8 +31,6 @@ pub const LIST: &str = "ledger objects";
 pub struct LedgerObjects {
     /// Their actors.
     pub registry: Arc<Registry>,
-    /// What the first recoveries need.
-    pub first_lists: Arc<FirstLists>,
     /// Who holds the ledgers.
     pub ownership: Arc<Ownership>,
     /// Organisms whose heads say something new about their holder.
@@ -49,54 +46,49 @@ impl LedgerObjects {
         self.handle(events, scope.namespace()).await;
     }
 
-    /// Sends each deletion, and every list but the first, to the actors of the scope.
+    /// Sends each deletion and each list to the actors of the scope.
     async fn handle(
         &self,
         events: impl Stream<Item = Result<Event<Object>, watcher::Error>> + Send,
         namespace: Option<&str>,
     ) {
         let mut events = std::pin::pin!(events);
-        let mut list: BTreeMap<Key, Objects> = BTreeMap::new();
-        let mut first = true;
+        // Those of the actors there are; whoever comes later lists by itself.
+        let (mut lists, mut heads) = (BTreeMap::<Key, Objects>::new(), BTreeSet::new());
         while let Some(Ok(event)) = events.next().await {
             match event {
-                Event::Init => list.clear(),
+                Event::Init => {
+                    // Of this scope only: the list tells nothing about other namespaces.
+                    let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
+                    let keys = self.registry.keys().into_iter().filter(within);
+                    (lists, heads) = (keys.map(|key| (key, Objects::new())).collect(), BTreeSet::new());
+                }
                 Event::InitApply(object) => {
                     self.observe_head(&object, SeenHead::of(&object.metadata));
-                    if let Some((key, object)) = parse(&object) {
-                        self.first_lists.add(&key, object.clone());
-                        list.entry(key).or_default().insert(object.name.clone(), object);
+                    let Some((key, object)) = parse(&object) else { continue };
+                    let is_head = object.name == head_name(&key.name);
+                    if let Some(list) = lists.get_mut(&key) {
+                        list.insert(object.name.clone(), object);
+                    }
+                    if is_head {
+                        heads.insert(key);
                     }
                 }
                 Event::InitDone => {
-                    let mut all = std::mem::take(&mut list);
-                    let has_head =
-                        |key: &Key| all.get(key).is_some_and(|it| it.contains_key(&head_name(&key.name)));
-                    self.ownership.retain(namespace, has_head);
-                    if std::mem::take(&mut first) {
-                        // A recovery before the first list has read the cluster by itself.
-                        continue;
-                    }
-                    // Of this scope only: the list tells nothing about other namespaces.
-                    let within = |key: &Key| namespace.is_none_or(|it| *key.namespace == *it);
-                    for key in self.registry.keys().into_iter().filter(within) {
-                        let existing = all.remove(&key).unwrap_or_default();
+                    let heads = std::mem::take(&mut heads);
+                    self.ownership.retain(namespace, |key| heads.contains(key));
+                    for (key, existing) in std::mem::take(&mut lists) {
                         self.registry.send(&key, Message::LedgerObjects(LedgerEvent::Listed(existing)));
                     }
                 }
                 Event::Delete(object) => {
                     self.observe_head(&object, None);
-                    if let Some((key, object)) = parse(&object) {
-                        self.first_lists.remove(&key, &object);
-                        let LedgerObject { name, uid, .. } = object;
+                    if let Some((key, LedgerObject { name, uid, .. })) = parse(&object) {
                         self.registry.send(&key, Message::LedgerObjects(LedgerEvent::Deleted { name, uid }));
                     }
                 }
                 Event::Apply(object) => {
                     self.observe_head(&object, SeenHead::of(&object.metadata).map(SeenHead::written));
-                    if let Some((key, object)) = parse(&object) {
-                        self.first_lists.add(&key, object);
-                    }
                 }
             }
         }

@@ -38,22 +38,12 @@ fn add_actor(registry: &Arc<Registry>, namespace: &str, messages: mpsc::Unbounde
 async fn follow(
     registry: &Arc<Registry>,
     events: impl IntoIterator<Item = Event<Object>, IntoIter: Send>,
-) -> (
-    Arc<FirstLists>,
-    Arc<Ownership>,
-    futures::channel::mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<Organism>>>,
-) {
+) -> (Arc<Ownership>, futures::channel::mpsc::UnboundedReceiver<ObjectRef<DeserializeGuard<Organism>>>) {
     let (moved, moves) = futures::channel::mpsc::unbounded();
-    let (first_lists, ownership) =
-        (Arc::new(FirstLists::new(0)), Arc::new(Ownership::new(Members::alone("alpha"))));
-    let objects = LedgerObjects {
-        registry: registry.clone(),
-        first_lists: first_lists.clone(),
-        ownership: ownership.clone(),
-        moved,
-    };
+    let ownership = Arc::new(Ownership::new(Members::alone("alpha")));
+    let objects = LedgerObjects { registry: registry.clone(), ownership: ownership.clone(), moved };
     objects.handle(stream::iter(events.into_iter().map(Ok)), Some("a")).await;
-    (first_lists, ownership, moves)
+    (ownership, moves)
 }
 
 async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerEvent> {
@@ -65,7 +55,7 @@ async fn next(receiver: &mut mpsc::UnboundedReceiver<Message>) -> Option<LedgerE
 }
 
 #[tokio::test]
-async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
+async fn lists_and_deletions_are_told_to_the_actors() {
     let (registry, mut messages) = registry("a");
     let head = || object("a", "venom-ledger", "1");
     let only_head = || Objects::from([("venom-ledger".to_owned(), LedgerObject::of(&head().metadata))]);
@@ -80,15 +70,14 @@ async fn the_first_list_serves_recoveries_and_later_ones_the_actors() {
         Event::InitApply(head()),
         Event::InitDone,
     ];
-    let (first_lists, ..) = follow(&registry, events).await;
+    follow(&registry, events).await;
+    let both = [head(), segment()].map(|it| (it.name_any(), LedgerObject::of(&it.metadata)));
+    assert_eq!(next(&mut messages).await, Some(LedgerEvent::Listed(both.into())));
     let deleted = LedgerEvent::Deleted { name: "venom-ledger-1-0-7".into(), uid: "2".into() };
     assert_eq!(next(&mut messages).await, Some(deleted));
     let listed = LedgerEvent::Listed(only_head());
     assert_eq!(next(&mut messages).await, Some(listed));
     assert_eq!(next(&mut messages).await, None);
-    let key = Key::new("a", "venom");
-    assert_eq!(first_lists.take(&key).await, Some(only_head()));
-    assert_eq!(first_lists.take(&key).await, None, "a second recovery has to list by itself");
 }
 
 #[tokio::test]
@@ -96,7 +85,7 @@ async fn a_list_of_one_namespace_says_nothing_about_another() {
     let (registry, mut messages) = registry("a");
     let (sender, mut others) = mpsc::unbounded_channel();
     add_actor(&registry, "b", sender);
-    let lists = [Event::Init, Event::InitDone, Event::Init, Event::InitDone];
+    let lists = [Event::Init, Event::InitDone];
     follow(&registry, lists).await;
     assert_eq!(next(&mut messages).await, Some(LedgerEvent::Listed(Objects::new())));
     assert_eq!(next(&mut others).await, None);
@@ -114,7 +103,7 @@ async fn what_a_head_says_of_its_holder_is_told_once() {
     let key = Key::new("a", "venom");
     let (registry, _messages) = registry("a");
     let of = async |events: Vec<Event<Object>>| {
-        let (_, ownership, moves) = follow(&registry, events).await;
+        let (ownership, moves) = follow(&registry, events).await;
         (ownership.step(&key, "a-u", false), moves.collect::<Vec<_>>().await.len())
     };
     let held = || Event::InitApply(head("beta", "false"));

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use crate::operator::committer::ledger::OwnedLedger;
-use crate::store::configmap::{Objects, StoreError, StoreErrorKind, parse_segment_name};
+use super::ledger::OwnedLedger;
+use crate::store::configmap::{StoreError, StoreErrorKind};
+use crate::store::objects::{Objects, parse_segment_name};
 
 /// Deletes segments of this ledger that writers of earlier epochs left behind and that the head does not list. Those of
 /// earlier generations stay: a generation begins where a head was lost or put back to an older state, and what it
 /// does not list then may have been committed.
 pub(super) async fn delete_unlisted(ledger: &OwnedLedger, existing: &Objects) {
     if let Err(error) = try_delete_unlisted(ledger, existing).await {
-        tracing::warn!(%error, "cannot delete segments that no head lists; the next take-over tries again");
+        tracing::warn!(%error, "cannot delete segments that no head lists; the next list tries again");
     }
 }
 
