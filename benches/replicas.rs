@@ -1,8 +1,9 @@
 //! Replicas that share organisms: how many move when one joins or stops, and how long they do not beat.
 //!
 //! `cargo bench --bench replicas [-- N]`, with KUBECONFIG set. 1,000 organisms, or N, beat once a second (minPeriod 1s) at two
-//! operators; a third joins and stops. Gaps are read from the ledgers: the longest time between two beats of an organism, less
-//! its period. Not asserted: figures to compare.
+//! operators; a third joins and stops, and joins again and is killed. Gaps are read from the ledgers: the longest time between two
+//! beats of an organism, less its period; after the kill, which loses what was not committed, the time until the next beat. Not
+//! asserted: figures to compare.
 
 mod support;
 
@@ -48,9 +49,17 @@ async fn measure(client: &Client, size: usize) -> Result<(), Failure> {
     tokio::time::sleep(COMMITTED).await;
 
     let mut third = None;
-    for (what, holders) in [("a third joins", &three[..]), ("it stops", &two[..])] {
+    let phases = [
+        ("a third joins", &three[..]),
+        ("it stops", &two[..]),
+        ("it joins again", &three[..]),
+        ("it is killed", &two[..]),
+    ];
+    for (what, holders) in phases {
+        let kill = what == "it is killed";
         let (before, began) = (holders_of(&organisms).await?, now());
         match third.take() {
+            Some(running) if kill => drop::<Operator>(running),
             Some(running) => drop(Operator::stop(running)?),
             None => third = Some(start("gamma")?),
         }
@@ -59,26 +68,25 @@ async fn measure(client: &Client, size: usize) -> Result<(), Failure> {
         tokio::time::sleep(COMMITTED).await;
         let after = holders_of(&organisms).await?;
         let gaps = gaps(client, &organisms, began).await?;
-        let (moved, stayed): (Vec<_>, Vec<_>) =
-            gaps.iter().partition(|(name, _)| before[*name] != after[*name]);
-        println!(
-            "  {what}: settled after {took:.1} s; {}; {}",
-            shown("moved", moved),
-            shown("stayed", stayed)
-        );
+        let of = |moved: bool| {
+            let gaps = gaps.iter().filter(|(name, _)| (before[*name] != after[*name]) == moved);
+            gaps.map(|(_, gap)| if kill { gap.next } else { gap.longest - PERIOD }).collect()
+        };
+        let until = if kill { "until the next beat" } else { "gap" };
+        let (moved, stayed) = (shown("moved", until, of(true)), shown("stayed", until, of(false)));
+        println!("  {what}: settled after {took:.1} s; {moved}; {stayed}");
     }
     organisms.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
     Ok(())
 }
 
-fn shown(what: &str, gaps: Vec<(&String, &f64)>) -> String {
-    let mut sorted: Vec<f64> = gaps.iter().map(|(_, gap)| **gap - PERIOD).collect();
-    sorted.sort_by(f64::total_cmp);
-    let at = |q: f64| sorted.get(((sorted.len() as f64 * q) as usize).min(sorted.len().saturating_sub(1)));
+fn shown(what: &str, measured: &str, mut seconds: Vec<f64>) -> String {
+    seconds.sort_by(f64::total_cmp);
+    let at = |q: f64| seconds.get(((seconds.len() as f64 * q) as usize).min(seconds.len().saturating_sub(1)));
     let at = |q| at(q).copied().unwrap_or_default();
     format!(
-        "{} {what}, gap p50 {:.2} s, p99 {:.2} s, longest {:.2} s",
-        sorted.len(),
+        "{} {what}, {measured} p50 {:.2} s, p99 {:.2} s, longest {:.2} s",
+        seconds.len(),
         at(0.5),
         at(0.99),
         at(1.0)
@@ -111,12 +119,20 @@ async fn settled(organisms: &Api<Organism>, operators: &[&str]) -> Result<(), Fa
     }
 }
 
-/// The longest time between two beats of each organism since `from`.
+/// Seconds without a beat.
+struct Gap {
+    /// The longest time between two beats.
+    longest: f64,
+    /// Until the next beat.
+    next: f64,
+}
+
+/// How long each organism did not beat since `from`.
 async fn gaps(
     client: &Client,
     organisms: &Api<Organism>,
     from: f64,
-) -> Result<BTreeMap<String, f64>, Failure> {
+) -> Result<BTreeMap<String, Gap>, Failure> {
     let all = organisms.list_metadata(&ListParams::default()).await?.items;
     let read = |it: kube::core::PartialObjectMeta<Organism>| async move {
         let name = it.name_any();
@@ -136,13 +152,16 @@ async fn gaps(
             sealed.visit(each).map_err(|error| format!("{error:?}"))?;
             let oldest = times.first().copied();
             beats.splice(0..0, times);
-            if oldest.is_some_and(|oldest| oldest < from - 2.0 * PERIOD) {
+            if oldest.is_some_and(|oldest| oldest < from) {
                 break;
             }
         }
-        let recent: Vec<f64> = beats.into_iter().filter(|it| *it > from - 2.0 * PERIOD).collect();
-        let longest = recent.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
-        Ok::<_, Failure>((name, longest))
+        // The last beat before it may be long past: what a kill loses is none.
+        let first = beats.partition_point(|it| *it < from);
+        let since = &beats[first.saturating_sub(1)..];
+        let longest = since.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+        let next = beats.get(first).map_or(f64::INFINITY, |next| next - from);
+        Ok::<_, Failure>((name, Gap { longest, next }))
     };
     stream::iter(all).map(read).buffer_unordered(READ_AT_ONCE).try_collect().await
 }
