@@ -1,12 +1,13 @@
 //! Organisms across restarts of the operator: a deleted pod, an upgrade, an uninstallation and a new installation.
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use venom::api::Organism;
 
 use crate::harness::eventually;
 use crate::ledger::Live;
-use crate::site::{SYSTEM, on_site};
-use crate::site::{Site, TEAM_A};
-use crate::world::World;
+use crate::site::{SYSTEM, Site, TEAM_A, on_site, run};
+use crate::world::{World, owner_among};
 
 #[tokio::test]
 async fn a_deleted_pod_is_replaced() {
@@ -60,6 +61,73 @@ async fn ledgers_survive_upgrades_and_uninstallation() {
         site.assert_nothing_was_forbidden();
     })
     .await;
+}
+
+/// Organisms that are shared by the pods of the operator.
+const SHARED: usize = 12;
+
+/// A rolling update, and a pod that is evicted as a drain does it: the Organisms go on at the other pods.
+#[tokio::test]
+async fn organisms_move_between_pods_and_nothing_is_lost() {
+    on_site(async |site| {
+        site.release("install", &[]);
+        let world = site.world(TEAM_A);
+        let names: Vec<_> = (0..SHARED).map(|at| format!("o{at}")).collect();
+        for name in &names {
+            let spec = json!({
+                "pulse": {"minPeriod": "100ms"}, "nodes": {"replicas": 1}, "autoscaling": {"enabled": false},
+            });
+            world.create::<Organism>(name, spec).await;
+        }
+        let mut ledgers = held_by_pods(site, &world, &names).await;
+
+        let deployment = ["deployment/venom", "-n", SYSTEM];
+        site.kubectl(&[&["rollout", "restart"][..], &deployment].concat());
+        site.kubectl(&[&["rollout", "status", "--timeout=120s"][..], &deployment].concat());
+        let after = held_by_pods(site, &world, &names).await;
+        goes_on(&ledgers, &after);
+        ledgers = after;
+
+        let pods = site.pods().await;
+        evict(&pods[0]).unwrap();
+        let refused = evict(&pods[1]).unwrap_err();
+        assert!(refused.contains("disruption budget"), "one at a time: {refused}");
+        let after = held_by_pods(site, &world, &names).await;
+        assert!(!after.values().any(|it| it.head.holder == pods[0]), "{} is gone", pods[0]);
+        goes_on(&ledgers, &after);
+        site.assert_nothing_was_forbidden();
+    })
+    .await;
+}
+
+/// Asks for the eviction of a pod of the operator. The error is the API server's.
+fn evict(pod: &str) -> Result<String, String> {
+    let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{pod}/eviction");
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+    run("kubectl", &["create", "--raw", &path, "-f", "-"], &eviction.to_string())
+}
+
+/// Waits until each Organism beats at that pod of the operator that is to hold it. Returns their ledgers.
+async fn held_by_pods(site: &Site, world: &World, names: &[String]) -> BTreeMap<String, Live> {
+    let pods = site.pods().await;
+    let operators: Vec<&str> = pods.iter().map(String::as_str).collect();
+    let mut ledgers = BTreeMap::new();
+    for name in names {
+        let uid = world.organisms.get(name).await.unwrap().metadata.uid.unwrap();
+        let owner = owner_among(&operators, &uid);
+        world.until(name, &owner, |it| it.ledger.as_ref().is_some_and(|it| it.holder == owner)).await;
+        world.beats_more(name, 3).await;
+        let live = world.ledger(name).await;
+        live.check();
+        ledgers.insert(name.clone(), live);
+    }
+    ledgers
+}
+
+fn goes_on(before: &BTreeMap<String, Live>, after: &BTreeMap<String, Live>) {
+    for (name, live) in after {
+        live.continues(&before[name]);
+    }
 }
 
 /// Creates an Organism and waits until it beats.
