@@ -25,8 +25,9 @@ use crate::api::labels::{
 };
 use crate::ledger::SealedSegment;
 
-/// Ledgers of one list. Each has up to 80 objects: with more the answer would be too large to hold in memory.
-pub const LISTED_AT_ONCE: usize = 50;
+/// Objects in one page of a list. A page is in memory as a whole, and anyone who may write ConfigMaps may label any number
+/// of them, each with annotations of 256 KiB, as objects of a ledger.
+const PAGE_SIZE: u32 = 500;
 
 /// A failed call for an object of a ledger.
 #[derive(Debug, thiserror::Error)]
@@ -375,25 +376,28 @@ impl ConfigMaps {
         Ok(found.remove(&self.organism).unwrap_or_default())
     }
 
-    /// As [`list`](Self::list), for the ledgers of all these names in the namespace, of which there may be
-    /// [`LISTED_AT_ONCE`]. Without pages: an API server reads every further page from etcd, with what does not match.
+    /// As [`list`](Self::list), for the ledgers of all these names in the namespace. The names are part of the request's
+    /// address.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn list_of(&self, organisms: &[&str]) -> Result<BTreeMap<String, Objects>, StoreError> {
         let selector = format!("{ORGANISM_LABEL} in ({}),{UID_LABEL}", organisms.join(","));
-        let params = ListParams::default().labels(&selector);
-        let found = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
+        let mut params = ListParams::default().labels(&selector).limit(PAGE_SIZE);
         let mut ledgers: BTreeMap<String, Objects> = BTreeMap::new();
-        for PartialObjectMeta::<ConfigMap> { metadata, .. } in &found.items {
-            let organism = metadata.labels.as_ref().and_then(|it| it.get(ORGANISM_LABEL));
-            let object = LedgerObject::of(metadata);
-            ledgers
-                .entry(organism.cloned().unwrap_or_default())
-                .or_default()
-                .insert(object.name.clone(), object);
+        loop {
+            let page = self.call("list", &self.head_name(), self.api.list_metadata(&params)).await?;
+            for PartialObjectMeta::<ConfigMap> { metadata, .. } in &page.items {
+                let organism = metadata.labels.as_ref().and_then(|it| it.get(ORGANISM_LABEL));
+                let object = LedgerObject::of(metadata);
+                let objects = ledgers.entry(organism.cloned().unwrap_or_default()).or_default();
+                objects.insert(object.name.clone(), object);
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(ledgers),
+            }
         }
-        Ok(ledgers)
     }
 
     /// Gives the object of this name and UID the ownerReference that [`set_owned`](Self::set_owned) asks for, or

@@ -12,11 +12,13 @@ use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::operator::key::Key;
-use crate::store::configmap::{ConfigMaps, LISTED_AT_ONCE, StoreError};
+use crate::store::configmap::{ConfigMaps, StoreError};
 use crate::store::objects::Objects;
 
 /// Who asks within this time after the first is answered by the same list.
 const GATHER: Duration = Duration::from_millis(100);
+/// Ledgers of one list: their names make an address of at most 4 KiB.
+const LISTED_AT_ONCE: usize = 50;
 /// Lists in flight.
 const AT_ONCE: usize = 2;
 

@@ -29,7 +29,7 @@ async fn all_that_ask_together_are_answered_by_one_list() {
         join_all(keys.iter().map(|key| lists.objects(key))),
         api_server.answer_uri(list(&["x", "z"]))
     );
-    assert!(uri.contains("organism+in+%28x%2Cy%2Cz%29") && !uri.contains("limit"), "{uri}");
+    assert!(uri.contains("organism+in+%28x%2Cy%2Cz%29") && uri.contains("limit=500"), "{uri}");
     assert_eq!(names(&found[0]), ["x-ledger"]);
     assert_eq!(names(&found[1]), Vec::<&str>::new());
     assert_eq!(names(&found[2]), ["z-ledger"]);
@@ -68,4 +68,23 @@ async fn a_failure_is_told_to_all_and_the_next_list_is_tried() {
     assert!(found.iter().all(|it| matches!(it, Err(ListError::Store(_)))));
     let (found, _) = tokio::join!(lists.objects(&keys[0]), api_server.answer_uri(list(&["x"])));
     assert_eq!(names(&found), ["x-ledger"]);
+}
+
+/// A page is in memory as a whole: what does not fit into one is asked for again.
+#[tokio::test]
+async fn a_list_has_as_many_pages_as_it_takes() {
+    let (client, mut api_server) = ApiServer::start();
+    let lists = SharedLists::new(client);
+    let key = Key::new("a", "x");
+    let answered = async {
+        let (status, mut first) = list(&["x"]);
+        first["metadata"]["continue"] = json!("next");
+        api_server.answer_uri((status, first)).await;
+        let mut second = head("x");
+        second["metadata"]["name"] = json!("x-ledger-1-0-7");
+        api_server.answer_uri(metadata_list(&[second])).await
+    };
+    let (found, uri) = tokio::join!(lists.objects(&key), answered);
+    assert!(uri.contains("continue=next"), "{uri}");
+    assert_eq!(names(&found), ["x-ledger", "x-ledger-1-0-7"]);
 }
