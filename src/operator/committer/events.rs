@@ -60,7 +60,7 @@ impl Committer {
     async fn listed(&mut self, existing: &Objects) {
         let first = self.ledger.listed != Listed::Yes;
         self.ledger.listed(existing);
-        if !self.ledger.misowned.is_empty() && self.owners_due.is_none() {
+        if self.ledger.misowned && self.owners_due.is_none() {
             self.owners_due = Some(Instant::now());
         }
         if first {

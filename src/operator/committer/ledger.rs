@@ -32,8 +32,8 @@ pub struct OwnedLedger {
     pub last_pulse: Option<f64>,
     /// How far the status has published it.
     pub published: PublishedEnd,
-    /// Objects of this Organism, by name and UID, whose ownerReference is not what spec.ledger.onDelete asks for.
-    pub misowned: Vec<(String, String)>,
+    /// Whether an object of this Organism has another ownerReference than spec.ledger.onDelete asks for.
+    pub misowned: bool,
 }
 
 impl OwnedLedger {
@@ -41,7 +41,7 @@ impl OwnedLedger {
     #[must_use]
     pub fn new(store: ConfigMaps, head: Head, resource_version: String, origin: Origin) -> Self {
         let integrity = integrity(&head, &BTreeSet::new(), &store);
-        let (lost, known, misowned) = (BTreeSet::new(), Recent::default(), vec![]);
+        let (lost, known) = (BTreeSet::new(), Recent::default());
         let published = PublishedEnd::default();
         Self {
             store,
@@ -54,14 +54,14 @@ impl OwnedLedger {
             known,
             last_pulse: None,
             published,
-            misowned,
+            misowned: false,
         }
     }
 
     /// Takes in a list of its objects, but for what is missing.
     pub fn listed(&mut self, objects: &Objects) {
         self.listed = Listed::Yes;
-        self.misowned = self.misowned_among(objects);
+        self.misowned = !self.misowned_among(objects).is_empty();
     }
 
     /// Those of `objects` that this Organism has written and whose ownerReference is not what the store writes. The

@@ -188,7 +188,7 @@ pub enum Exit {
 
 /// What a committer does next.
 enum Work {
-    Commit(Box<CommitRequest>),
+    Commit(CommitRequest),
     Event(LedgerEvent),
     ListMerged(Vec<SegmentRef>, Result<SegmentRef, MergeError>),
     WriteOwners,
@@ -246,7 +246,7 @@ impl Committer {
         Self {
             key,
             injections,
-            owners_due: (!ledger.misowned.is_empty()).then(tokio::time::Instant::now),
+            owners_due: ledger.misowned.then(tokio::time::Instant::now),
             held: ledger.head.bytes(),
             account,
             ledger,
@@ -286,7 +286,7 @@ impl Committer {
                         {
                             break exit;
                         }
-                        Work::Commit(Box::new(request))
+                        Work::Commit(request)
                     }
                     None => break self.last_events(&mut events).await.err().unwrap_or(Exit::Finished),
                 },
@@ -320,7 +320,7 @@ impl Committer {
 
     async fn work(&mut self, work: Work) -> Result<(), Exit> {
         match work {
-            Work::Commit(request) => self.commit(*request).await,
+            Work::Commit(request) => self.commit(request).await,
             Work::Event(event) => self.ledger_event(event).await,
             Work::ListMerged(parts, merged) => self.finish_merge(parts, merged).await,
             Work::WriteOwners => self.write_owners().await,

@@ -4,7 +4,6 @@ use super::lists::SharedLists;
 use super::load::adopt;
 use super::plan::After;
 use super::{Recovery, RecoveryError};
-use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::sealed::HexHash;
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::runtime::History;
@@ -57,7 +56,7 @@ impl Recovery<'_> {
                 (next.after_forgery(&head, what, &published), Some(published_head(&published, &self.uid)))
             }
         };
-        let continues = continues.map(|old| continued(&old, &self));
+        let continues = continues.map(|old| self.continued(&old));
         let origin = self.origin(head.generation);
         let resource_version = match &self.resource_version {
             Some(resource_version) => store.put_head(&head, resource_version).await?,
@@ -133,15 +132,6 @@ async fn newest_generation(
         }
     }
     Ok(None)
-}
-
-/// What a genesis says of the ledger of `old`, which it continues.
-pub(super) fn continued(old: &Head, recovery: &Recovery<'_>) -> Continues {
-    Continues {
-        origin: Origin { uid: old.uid.clone(), ..recovery.origin(old.generation) },
-        root: old.root_hex(),
-        size: old.size,
-    }
 }
 
 /// A head of which only what a status has published is known.

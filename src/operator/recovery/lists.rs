@@ -65,9 +65,7 @@ async fn answer(client: Client, mut requests: mpsc::UnboundedReceiver<Request>) 
     let mut asked = vec![];
     while requests.recv_many(&mut asked, 1).await > 0 {
         tokio::time::sleep(GATHER).await;
-        while let Ok(request) = requests.try_recv() {
-            asked.push(request);
-        }
+        asked.extend(std::iter::from_fn(|| requests.try_recv().ok()));
         let mut namespaces: BTreeMap<Arc<str>, Vec<Request>> = BTreeMap::new();
         for request in asked.drain(..) {
             namespaces.entry(request.key.namespace.clone()).or_default().push(request);

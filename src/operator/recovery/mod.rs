@@ -23,7 +23,7 @@ mod plan;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt};
 
-use self::begin::{continued, published_head};
+use self::begin::published_head;
 use self::lists::{ListError, SharedLists};
 use self::load::{Loaded, load, recent_inputs};
 use self::plan::{After, Plan, plan};
@@ -32,7 +32,7 @@ use super::committer::ledger::OwnedLedger;
 use super::key::Key;
 use super::ownership::Ownership;
 use crate::api::{self, OnDelete};
-use crate::ledger::entry::Origin;
+use crate::ledger::entry::{Continues, Origin};
 use crate::ledger::replay::Mismatch;
 use crate::ledger::sealed::OpenError;
 use crate::printable::{QUOTE, line};
@@ -200,37 +200,46 @@ impl Recovery<'_> {
         if ledger.head.size == 0 {
             // This generation was begun, and its writer ended before its first commit.
             let before = self.published.as_ref().filter(|it| it.generation < ledger.head.generation);
-            let continues = before.map(|it| continued(&published_head(it, &self.uid), self));
+            let continues = before.map(|it| self.continued(&published_head(it, &self.uid)));
             let history = History::Empty { origin: Some(ledger.origin.clone()), continues };
             return Ok(Outcome::GoesOn(Box::new((ledger, history))));
         }
         let mut read_again = false;
-        let loaded = loop {
+        let after = loop {
             match load(&ledger, self.organism, self.published.as_ref(), reason, self.codec).await? {
+                Loaded::State(history) => {
+                    ledger.last_pulse = match &history {
+                        History::Recovered { state, .. } => state.pid.last,
+                        History::Empty { .. } => None,
+                    };
+                    ledger.known = recent_inputs(&ledger, ledger.last_pulse, self.codec).await?;
+                    return Ok(Outcome::GoesOn(Box::new((ledger, history))));
+                }
                 // From another start, or around the gap.
                 Loaded::Missing(segment) => drop(ledger.mark_lost([segment])),
                 Loaded::Contradiction(..) if !std::mem::replace(&mut read_again, true) => {
                     self.published = published_now(&self.client, self.organism).await?;
                 }
-                loaded => break loaded,
+                Loaded::NoStart => {
+                    let (from, to) = (ledger.head.floor, ledger.head.size.saturating_sub(1));
+                    break After::Lost { head: Some(ledger.head), from, to };
+                }
+                Loaded::EndLost(from, to) => break After::Lost { head: Some(ledger.head), from, to },
+                Loaded::Contradiction(what, published) => {
+                    break After::Forged { head: ledger.head, what, published };
+                }
             }
         };
-        let head = &ledger.head;
-        Ok(Outcome::Ends(Box::new(match loaded {
-            Loaded::State(history) => {
-                ledger.last_pulse = match &history {
-                    History::Recovered { state, .. } => state.pid.last,
-                    History::Empty { .. } => None,
-                };
-                ledger.known = recent_inputs(&ledger, ledger.last_pulse, self.codec).await?;
-                return Ok(Outcome::GoesOn(Box::new((ledger, history))));
-            }
-            Loaded::NoStart | Loaded::Missing(_) => {
-                After::Lost { from: head.floor, to: head.size.saturating_sub(1), head: Some(ledger.head) }
-            }
-            Loaded::EndLost(from, to) => After::Lost { head: Some(ledger.head), from, to },
-            Loaded::Contradiction(what, published) => After::Forged { head: ledger.head, what, published },
-        })))
+        Ok(Outcome::Ends(Box::new(after)))
+    }
+
+    /// What a genesis says of the ledger of `old`, which it continues.
+    fn continued(&self, old: &Head) -> Continues {
+        Continues {
+            origin: Origin { uid: old.uid.clone(), ..self.origin(old.generation) },
+            root: old.root_hex(),
+            size: old.size,
+        }
     }
 }
 
