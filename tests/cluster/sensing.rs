@@ -135,6 +135,11 @@ async fn what_is_done_on_purpose_is_no_anomaly() {
         world.ended(&pods[0].0, 1, running(), "Error").await;
         // Deleted, with the grace that a kubelet takes.
         world.of::<Pod>().delete(&pods[1].0, &DeleteParams::default()).await.unwrap();
+        // Until the deleted one is replaced its Deployment counts as rolling out; what follows is to be told from that.
+        let rolls = |it: &OrganismStatus| message(it, "BodyAvailable").contains("A rollout is in progress");
+        world.beats_more("venom", 40).await;
+        world.until("venom", "no rollout", |it| !rolls(it)).await;
+        assert_eq!(world.senses().await, []);
         // A rollout: the pods of the earlier template end.
         let template = json!({"nodes": {"podTemplate": {"annotations": {"a": "b"}}}});
         world.patch_organism("venom", template).await;
@@ -146,7 +151,6 @@ async fn what_is_done_on_purpose_is_no_anomaly() {
         })
         .await;
         // The operator sees the Deployment by another watch than the pods.
-        let rolls = |it: &OrganismStatus| message(it, "BodyAvailable").contains("A rollout is in progress");
         world.until("venom", "a rollout", rolls).await;
         for (name, _) in &pods[2..] {
             world.ended(name, 1, running(), "Error").await;
