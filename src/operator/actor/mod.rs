@@ -154,7 +154,7 @@ impl Actor {
     }
 
     /// Runs until it is ended, its Organism is gone, or another replica has the organism. Returns whether it is the last.
-    pub async fn run(mut self, mut mailbox: mpsc::UnboundedReceiver<Message>) -> bool {
+    pub async fn run(&mut self, mut mailbox: mpsc::UnboundedReceiver<Message>) -> bool {
         self.start_publisher();
         let mut adoption = self.adoption.subscribe();
         let mut terms = self.resources.ownership.members.permit.terms();
@@ -353,10 +353,10 @@ impl Actor {
         let resources = self.resources.publishers.clone();
         let (account, published) = (self.account.clone(), self.published.clone());
         let tenure = self.tenure.clone();
-        let publisher =
+        let mut publisher =
             Publisher::new(self.key.clone(), &self.organism, account, tenure, resources, published);
         let reports = self.report.subscribe();
-        self.children.spawn(Child::Publisher, async { Exit::Publisher(publisher.run(reports).await) });
+        self.children.spawn(Child::Publisher, async move { Exit::Publisher(publisher.run(reports).await) });
     }
 
     fn start_body(&mut self) {
@@ -394,8 +394,8 @@ impl Actor {
         let Some(reference) = reference else { return };
         let (key, resources) = (self.key.clone(), adoptions.clone());
         let (adoption, pods_changed) = (self.adoption.clone(), self.pods_changed.clone());
-        let observer = Observer::new(key, reference, resources, adoption, pods_changed);
-        self.children.spawn(Child::Adoption, async {
+        let mut observer = Observer::new(key, reference, resources, adoption, pods_changed);
+        self.children.spawn(Child::Adoption, async move {
             observer.run().await;
             Exit::Other
         });

@@ -154,7 +154,7 @@ impl Actor {
         let (events, event_receiver) = mpsc::unbounded_channel();
         // It may have changed during the recovery.
         let _ = events.send(LedgerEvent::OnDelete(self.organism.spec.ledger.on_delete));
-        let committer = Committer::new(
+        let mut committer = Committer::new(
             self.key.clone(),
             ledger,
             self.resources.committers.clone(),
@@ -162,7 +162,7 @@ impl Actor {
             self.report.clone(),
             self.snapshot_needed.clone(),
         );
-        self.children.spawn(Child::Committer, async {
+        self.children.spawn(Child::Committer, async move {
             Exit::Committer(committer.run(requests, event_receiver).await)
         });
         let outcomes = collector.as_ref().map(Collector::outcomes);
@@ -220,8 +220,8 @@ impl Actor {
             inputs,
             report: self.report.clone(),
         };
-        let sensors = Sensors::new(self.key.clone(), connections, before, sensors.clone());
-        self.children.spawn(Child::Sensors, async {
+        let mut sensors = Sensors::new(self.key.clone(), connections, before, sensors.clone());
+        self.children.spawn(Child::Sensors, async move {
             sensors.run().await;
             Exit::Other
         });
@@ -237,8 +237,8 @@ impl Actor {
             hold: Arc::new(Hold::new(self.resources.ledger_client.clone(), &self.key, &self.uid, epoch)),
             report: self.report.clone(),
         };
-        let responder = Responder::new(self.key.clone(), connections, recorded, responses.clone());
-        self.children.spawn(Child::Response, async {
+        let mut responder = Responder::new(self.key.clone(), connections, recorded, responses.clone());
+        self.children.spawn(Child::Response, async move {
             responder.run().await;
             Exit::Other
         });

@@ -162,7 +162,7 @@ impl Observer {
     }
 
     /// Runs until it is aborted.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut workload = self.watch_workload();
         loop {
             let recheck = self.recheck();
@@ -174,11 +174,11 @@ impl Observer {
             };
             tokio::select! {
                 event = workload.next() => match event {
-                    Ok(event) => self.workload_event(event).await,
+                    Ok(event) => Box::pin(self.workload_event(event)).await,
                     Err(why) => self.unseen |= self.failed(workload.failures, &why),
                 },
                 event = pods => match event {
-                    Ok(event) => self.pod_event(event).await,
+                    Ok(event) => Box::pin(self.pod_event(event)).await,
                     Err(why) => {
                         let failures = self.pods.as_ref().map_or(0, |it| it.watched.failures);
                         let doubted = self.failed(failures, &format!("its pods: {why}"));

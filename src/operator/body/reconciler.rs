@@ -68,7 +68,7 @@ impl Handle {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (organism, organisms) = watch::channel(organism);
         let wake = Arc::new(Notify::new());
-        let reconciler = BodyReconciler {
+        let mut reconciler = BodyReconciler {
             place: RolloutPlace::new(resources.rollouts.clone()),
             foreign: ForeignAutoscalers::new(Instant::now()),
             looks: PodLooks::default(),
@@ -84,7 +84,7 @@ impl Handle {
             resources,
             report,
         };
-        (Self { organism, wake }, reconciler.run(organisms))
+        (Self { organism, wake }, async move { reconciler.run(organisms).await })
     }
 
     /// Hands over the spec, if its generation has changed.
@@ -150,14 +150,14 @@ enum Outcome {
 }
 
 impl BodyReconciler {
-    async fn run(mut self, mut organisms: watch::Receiver<Arc<api::Organism>>) {
+    async fn run(&mut self, mut organisms: watch::Receiver<Arc<api::Organism>>) {
         // What the index lacks until then may exist.
         self.resources.index.wait_until_listed().await;
         self.take_place_of_running_rollout(&organisms.borrow().clone());
         loop {
             self.tenure.until_valid().await;
             let organism = organisms.borrow_and_update().clone();
-            let (body, wait) = self.reconcile(&organism).await;
+            let (body, wait) = Box::pin(self.reconcile(&organism)).await;
             self.log_changes(&body);
             self.report.send_if_modified(|report| {
                 let changed = report.body.as_ref() != Some(&body);

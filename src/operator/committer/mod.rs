@@ -267,7 +267,7 @@ impl Committer {
     /// Commits batches and handles object events until the channel of batches closes, or until this process is
     /// no longer the writer.
     pub async fn run(
-        mut self,
+        &mut self,
         mut batches: mpsc::Receiver<CommitRequest>,
         mut events: mpsc::UnboundedReceiver<LedgerEvent>,
     ) -> Exit {
@@ -282,19 +282,23 @@ impl Committer {
                 request = batches.recv() => match request {
                     Some(request) => {
                         if request.batch.last
-                            && let Err(exit) = self.last_events(&mut events).await
+                            && let Err(exit) = Box::pin(self.last_events(&mut events)).await
                         {
                             break exit;
                         }
                         Work::Commit(request)
                     }
-                    None => break self.last_events(&mut events).await.err().unwrap_or(Exit::Finished),
+                    None => {
+                        let ended = Box::pin(self.last_events(&mut events)).await;
+                        break ended.err().unwrap_or(Exit::Finished);
+                    }
                 },
                 Some(event) = events.recv() => Work::Event(event),
                 (parts, merged) = finished(&mut self.merging) => Work::ListMerged(parts, merged),
                 () = until(self.owners_due) => Work::WriteOwners,
             };
-            if let Err(exit) = faults.watch(self.work(work)).await {
+            // Boxed: the task waits most of the time, and need not have room for all kinds of work meanwhile.
+            if let Err(exit) = faults.watch(Box::pin(self.work(work))).await {
                 break exit;
             }
         };
@@ -302,7 +306,9 @@ impl Committer {
             merge.end().await;
         }
         match self.mark {
-            Some(mark) if matches!(exit, Exit::Finished) => self.mark_head(mark).await.err().unwrap_or(exit),
+            Some(mark) if matches!(exit, Exit::Finished) => {
+                Box::pin(self.mark_head(mark)).await.err().unwrap_or(exit)
+            }
             _ => exit,
         }
     }

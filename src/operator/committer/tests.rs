@@ -34,7 +34,7 @@ impl Harness {
         let metrics = Arc::new(Metrics::new().unwrap());
         let resources = Arc::new(Resources::new(budget, metrics.clone(), stopped, Arc::default()));
         let (report, reports) = watch::channel(Report::default());
-        let committer = Committer::new(
+        let mut committer = Committer::new(
             Key::new("a", "venom"),
             ledger,
             resources,
@@ -44,7 +44,7 @@ impl Harness {
         );
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
-        let committer = tokio::spawn(committer.run(requests, event_receiver));
+        let committer = tokio::spawn(async move { committer.run(requests, event_receiver).await });
         Self { api_server, commits, events, committer, report: reports, metrics, _stopping: stopping }
     }
 

@@ -166,7 +166,8 @@ async fn find_or_start_actor(organism: &Arc<api::Organism>, key: &Key, context: 
     let uid = organism.uid().unwrap_or_default();
     loop {
         let found = context.registry.get_or_start(key, &uid, |mailbox| {
-            Actor::new(organism.clone(), context.actors.clone()).run(mailbox)
+            let mut actor = Actor::new(organism.clone(), context.actors.clone());
+            async move { actor.run(mailbox).await }
         });
         match found {
             Ok(mailbox) => return mailbox,

@@ -199,9 +199,10 @@ impl Responder {
     }
 
     /// Runs until the report's other senders are gone, or until it is aborted.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         loop {
-            let wait = self.pass().await;
+            // Boxed: the task waits most of the time, and need not have room for a pass.
+            let wait = Box::pin(self.pass()).await;
             let limit = self.resources.limit.clone();
             let refused = self.recorded.as_ref().is_some_and(|it| it.refused.is_some());
             tokio::select! {

@@ -109,7 +109,7 @@ impl Sensors {
     }
 
     /// Runs until the report's other senders are gone, or until it is aborted.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         // What the index lacks until then may exist.
         self.resources.pods.wait_until_listed().await;
         loop {
