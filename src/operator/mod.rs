@@ -94,6 +94,7 @@ use self::metrics::Metrics;
 use self::ownership::Ownership;
 use self::peers::Peers;
 use self::publisher::blind::FailingWatches;
+use self::publisher::genomes::Genomes;
 use self::recovery::lists::SharedLists;
 use self::registry::Registry;
 use self::replica::{keep_lease, share_budget, take_organisms};
@@ -258,6 +259,7 @@ impl Operator {
                 client: client.clone(),
                 metrics: metrics.clone(),
                 writes: Semaphore::new(STATUS_WRITES),
+                genomes: Genomes::default(),
                 failing: failing_receiver,
             }),
             bodies: bodies.clone(),

@@ -1,7 +1,7 @@
 //! The end of an actor.
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::children::Child;
 use super::mailbox::End;
@@ -13,8 +13,8 @@ use crate::operator::publisher::report::{NotReadyReason, Report};
 
 impl Actor {
     /// Ends everything, in the order in which data flows.
-    pub(super) async fn end(mut self, end: End) {
-        let limits = end_limits(end);
+    pub(super) async fn end(&mut self, end: End) {
+        let (began, limits) = (Instant::now(), end_limits(end));
         // Where there is nobody to wait for it, the end of the Lease says the same.
         let gives_back = match end {
             End::Released => true,
@@ -31,6 +31,7 @@ impl Actor {
             // Shown only where a finalizer of someone else keeps the Organism.
             self.report.send_modify(|report| (report.not_ready, report.engine) = (not_ready, None));
         }
+        self.report.send_modify(|report| report.ends = Some(began));
         self.body = None;
         for child in [Child::Body, Child::Recovery, Child::Confirmation] {
             self.children.abort(child);

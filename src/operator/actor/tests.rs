@@ -12,6 +12,7 @@ use crate::operator::members::Members;
 use crate::operator::metrics::Metrics;
 use crate::operator::mock::{self, ApiServer};
 use crate::operator::ownership::Ownership;
+use crate::operator::publisher::genomes::Genomes;
 use crate::operator::recovery::RecoveryError;
 use crate::operator::recovery::lists::SharedLists;
 use crate::organism::cores::Cores;
@@ -55,6 +56,7 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
             client,
             metrics: metrics.clone(),
             writes: Semaphore::new(1),
+            genomes: Genomes::default(),
             failing: watch::channel(Default::default()).1,
         }),
         bodies: None,
@@ -72,7 +74,8 @@ fn resources() -> (Arc<Resources>, ApiServer, ApiServer) {
 async fn an_event_during_the_recovery_reaches_the_committer() {
     let (resources, mut ledger, _status) = resources();
     let (mailbox, receiver) = mailbox::Mailbox::new("u");
-    let actor = tokio::spawn(Actor::new(organism(), resources).run(receiver));
+    let mut actor = Actor::new(organism(), resources);
+    let actor = tokio::spawn(async move { actor.run(receiver).await });
     mailbox.send(Message::Organism(organism()));
     mailbox.send(Message::Desired(Box::new(desired()), "venom".into()));
 
@@ -126,7 +129,8 @@ async fn what_a_recovery_found_outlasts_a_reconcile_and_ends_with_the_next_recov
 async fn an_organism_in_a_terminating_namespace_stops_for_good() {
     let (resources, mut ledger, mut status) = resources();
     let (mailbox, receiver) = mailbox::Mailbox::new("u");
-    let actor = tokio::spawn(Actor::new(organism(), resources).run(receiver));
+    let mut actor = Actor::new(organism(), resources);
+    let actor = tokio::spawn(async move { actor.run(receiver).await });
     mailbox.send(Message::Organism(organism()));
     mailbox.send(Message::Desired(Box::new(desired()), "venom".into()));
     ledger.answer(|_| mock::not_found()).await;

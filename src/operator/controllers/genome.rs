@@ -93,15 +93,19 @@ async fn try_reconcile(
     Ok(Requeue::await_change())
 }
 
-/// Whether the Organism that has claimed the Genome is known to exist and to refer to it. Needs no call.
+/// Whether the Organism that has claimed the Genome, or that it was made for and that is about to claim it, is known to
+/// exist and to refer to it. Needs no call.
 fn is_claimed(genome: &api::Genome, context: &Context) -> bool {
-    let Some(bound) = genome.status.as_ref().and_then(|status| status.bound_to.as_ref()) else {
-        return false;
+    let bound = genome.status.as_ref().and_then(|status| status.bound_to.as_ref());
+    let claimant = match (bound, genome.owner_references()) {
+        (Some(bound), _) => (&bound.name, &bound.uid),
+        (None, [owner]) if owner.controller == Some(true) => (&owner.name, &owner.uid),
+        (None, _) => return false,
     };
-    let reference = ObjectRef::new(&bound.name).within(&genome.namespace().unwrap_or_default());
+    let reference = ObjectRef::new(claimant.0).within(&genome.namespace().unwrap_or_default());
     context.organisms.get(&reference).is_some_and(|organism| {
         let refers = organism.0.as_ref().is_ok_and(|it| it.genome_name() == genome.name_any());
-        organism.meta().uid.as_ref() == Some(&bound.uid) && refers
+        organism.meta().uid.as_ref() == Some(claimant.1) && refers
     })
 }
 

@@ -116,6 +116,7 @@ pub fn start(
         let _ = changed.unbounded_send(genome);
         stream::iter(organisms)
     });
+    context.actors.publishers.genomes.add(genomes.clone());
     let stores = organism::Stores { organisms: store.clone(), genomes: genomes.clone() };
     let reconcile = move |organism, context| organism::reconcile(organism, stores.clone(), context);
     let config = || controller::Config::default().concurrency(RECONCILERS);

@@ -10,10 +10,12 @@
 //! | [`status`] | the statuses made from a report (pure) |
 //! | [`conditions`] | a list of conditions (pure) |
 //! | [`events`] | which Event a change is worth (pure) |
+//! | [`genomes`] | the Genomes that are watched |
 //! | [`writer`] | a status write with resourceVersion |
 //!
 //! A status never runs ahead of the head: the committer reports after its commit. A changed decision or
-//! condition is written at once, other changes at the status interval.
+//! condition is written at once, other changes at the status interval. That an organism is about to beat is written
+//! only where that takes long.
 
 pub mod adoption;
 pub mod autoscaling;
@@ -21,6 +23,7 @@ pub mod blind;
 pub mod body;
 pub mod conditions;
 pub mod events;
+pub mod genomes;
 pub mod mesh;
 pub mod report;
 pub mod response;
@@ -41,6 +44,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use self::blind::FailingWatches;
+use self::genomes::Genomes;
 use self::report::{PublishedEnd, Report};
 use self::writer::{StatusWriter, WriteOutcome, genome_patch, organism_patch};
 use super::budget::Account;
@@ -58,8 +62,11 @@ const URGENT_SPACING: Duration = Duration::from_millis(200);
 const EVENT_SPACING: Duration = Duration::from_secs(1);
 /// Upper bound on queued Events of one organism; beyond it the newest are dropped.
 const MAX_QUEUED_EVENTS: usize = 8;
-/// How long a last status in which only numbers are newer waits for its turn. A stop must not take as long as the
-/// statuses of thousands of organisms; the ledger has the numbers.
+/// How long an organism may be about to beat before its status says so: most of them beat sooner, and a status costs the
+/// API server more than anything else that a start writes.
+const ABOUT_TO_BEAT: Duration = Duration::from_secs(3);
+/// For how long after its end has begun a last status is written in which only numbers are newer. A stop must not take as
+/// long as the statuses of thousands of organisms; the ledger has the numbers.
 const LAST_NUMBERS: Duration = Duration::from_millis(500);
 
 /// What all publishers share.
@@ -72,6 +79,8 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// Bounds status writes in flight.
     pub writes: Semaphore,
+    /// The Genomes that are watched.
+    pub genomes: Genomes,
     /// Watches that fail.
     pub failing: watch::Receiver<FailingWatches>,
 }
@@ -96,6 +105,9 @@ pub struct Publisher {
     account: Arc<Account>,
     tenure: Arc<Tenure>,
     resources: Arc<Resources>,
+    started: Instant,
+    /// When a status was written last, or is to be taken as written.
+    last: Option<Instant>,
     last_event: Option<Instant>,
     events: VecDeque<Event>,
 }
@@ -122,24 +134,18 @@ impl Publisher {
             account,
             tenure,
             resources,
+            started: Instant::now(),
+            last: None,
             last_event: None,
             events: VecDeque::new(),
         }
     }
 
     /// Writes every change of the report until its senders are gone, then what is not written yet.
-    pub async fn run(mut self, mut reports: watch::Receiver<Report>) -> Exit {
-        let mut last: Option<Instant> = None;
+    pub async fn run(&mut self, mut reports: watch::Receiver<Report>) -> Exit {
         let mut failing = self.resources.failing.clone();
         loop {
-            let report = reports.borrow_and_update().clone();
-            let next = self.next_status(&report);
-            let wait = match Change::between(&self.organism_status, &next) {
-                Change::None => None,
-                Change::Numbers => Some(self.account.status_interval()),
-                Change::Urgent => Some(URGENT_SPACING),
-            };
-            let due = wait.map(|wait| last.map_or_else(Instant::now, |last| last + wait));
+            let due = self.due(&reports.borrow_and_update());
             if due.is_some_and(|due| due <= Instant::now()) {
                 // That nothing beats is said for as long as nobody else has published anything newer.
                 let lapsed = failing.borrow_and_update().lease.is_some();
@@ -154,24 +160,25 @@ impl Publisher {
                     }
                     continue;
                 }
-                let written = self.write(&report, next).await;
-                last = Some(Instant::now());
+                // Boxed: the task waits most of the time, and need not have room for what a write needs.
+                let written = Box::pin(self.write(&mut reports)).await;
+                self.last = Some(Instant::now());
                 match written {
                     WriteOutcome::Done => {}
                     WriteOutcome::Gone => return Exit::OrganismGone,
                     // Not a sleep: the end of the reports must not wait for it.
-                    WriteOutcome::Failed => last = Some(Instant::now() + RETRY),
+                    WriteOutcome::Failed => self.last = Some(Instant::now() + RETRY),
                 }
                 continue;
             }
             tokio::select! {
                 () = until(due) => {}
-                () = until(self.event_due()) => self.publish_event().await,
+                () = until(self.event_due()) => Box::pin(self.publish_event()).await,
                 // An error means that the operator is stopping.
                 Ok(()) = failing.changed() => {}
                 changed = reports.changed() => if changed.is_err() {
                     let report = reports.borrow().clone();
-                    self.finish(&report).await;
+                    Box::pin(self.finish(report)).await;
                     return Exit::Finished;
                 },
             }
@@ -183,19 +190,37 @@ impl Publisher {
         status::organism_status(report, &self.key, &failing, &self.organism_status, Timestamp::now())
     }
 
+    /// When the status that `report` asks for is to be written; none where it is written already.
+    fn due(&self, report: &Report) -> Option<Instant> {
+        let spaced = self.last.map_or(self.started, |last| last + URGENT_SPACING);
+        match Change::between(&self.organism_status, &self.next_status(report)) {
+            Change::None => None,
+            // Those that an earlier holder has published are as good for as long as these would be.
+            Change::Numbers => Some(self.last.unwrap_or(self.started) + self.account.status_interval()),
+            Change::Urgent
+                if report.is_about_to_beat() && self.resources.failing.borrow().lease.is_none() =>
+            {
+                Some(spaced.max(self.started + ABOUT_TO_BEAT))
+            }
+            Change::Urgent => Some(spaced),
+        }
+    }
+
     /// Writes the last status and the queued Events, without spacing.
-    async fn finish(&mut self, report: &Report) {
-        let next = self.next_status(report);
-        match Change::between(&self.organism_status, &next) {
+    async fn finish(&mut self, report: Report) {
+        match Change::between(&self.organism_status, &self.next_status(&report)) {
             Change::None => {}
             Change::Numbers => {
                 let resources = self.resources.clone();
-                if let Ok(turn) = tokio::time::timeout(LAST_NUMBERS, resources.writes.acquire()).await {
-                    self.write_with(turn.ok(), report, next).await;
+                let until = report.ends.unwrap_or_else(Instant::now) + LAST_NUMBERS;
+                if let Ok(turn) = tokio::time::timeout_at(until, resources.writes.acquire()).await {
+                    self.write_with(turn.ok(), &report).await;
                 }
             }
             Change::Urgent => {
-                self.write(report, next).await;
+                let resources = self.resources.clone();
+                let turn = resources.writes.acquire().await.ok();
+                self.write_with(turn, &report).await;
             }
         }
         while !self.events.is_empty() {
@@ -203,21 +228,23 @@ impl Publisher {
         }
     }
 
-    async fn write(&mut self, report: &Report, next: api::OrganismStatus) -> WriteOutcome {
+    /// Writes what is due once it is this organism's turn. That may be less than before: an organism that was about to beat
+    /// when it got in line may beat by then, as its status says already.
+    async fn write(&mut self, reports: &mut watch::Receiver<Report>) -> WriteOutcome {
         let resources = self.resources.clone();
         // Infallible: the semaphore is never closed.
         let turn = resources.writes.acquire().await.ok();
-        self.write_with(turn, report, next).await
+        let report = reports.borrow_and_update().clone();
+        match self.due(&report) {
+            Some(due) if due <= Instant::now() => self.write_with(turn, &report).await,
+            _ => WriteOutcome::Done,
+        }
     }
 
     /// Writes the status, and the Genome's if that has changed, in this turn.
-    async fn write_with(
-        &mut self,
-        _turn: Option<SemaphorePermit<'_>>,
-        report: &Report,
-        next: api::OrganismStatus,
-    ) -> WriteOutcome {
+    async fn write_with(&mut self, _turn: Option<SemaphorePermit<'_>>, report: &Report) -> WriteOutcome {
         let resources = self.resources.clone();
+        let next = self.next_status(report);
         // Whoever was stopped for a while does not know yet that another operator has taken over.
         let end = |status: &api::OrganismStatus| status.ledger.as_ref().map(|it| (it.generation, it.size));
         let newer = |found: &api::Organism| {
@@ -244,7 +271,13 @@ impl Publisher {
         };
         if self.genome.as_ref().is_none_or(|(writer, _)| writer.name() != name) {
             let api: Api<api::Genome> = Api::namespaced(self.resources.client.clone(), &self.key.namespace);
-            let Ok(Ok(genome)) = tokio::time::timeout(CALL_TIMEOUT, api.get(name)).await else { return };
+            let genome = match self.resources.genomes.bound_to(&self.key, name, self.organism.uid()) {
+                Some(genome) => genome,
+                None => match tokio::time::timeout(CALL_TIMEOUT, api.get(name)).await {
+                    Ok(Ok(genome)) => genome,
+                    _ => return,
+                },
+            };
             let writer = StatusWriter::new(api, name, &genome.metadata);
             self.genome = Some((writer, genome.status.unwrap_or_default()));
         }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::adoption::Adoption;
 use super::autoscaling::{Autoscaling, Scaling};
@@ -26,6 +27,8 @@ pub type ReportSender = tokio::sync::watch::Sender<Report>;
 pub struct Report {
     /// Why the organism does not get as far as beating. Written by the actor.
     pub not_ready: Option<NotReady>,
+    /// Since when it is being ended. Written by the actor.
+    pub ends: Option<Instant>,
     /// Name of the Genome it is bound to. Written by the actor.
     pub genome: Option<String>,
     /// The engine as of the last commit. Written by the committer.
@@ -65,6 +68,16 @@ pub struct Report {
     pub autoscaling: Option<Autoscaling>,
     /// The status of the HorizontalPodAutoscaler. Written by the actor.
     pub scaling: Option<Scaling>,
+}
+
+impl Report {
+    /// Whether its ledger is being taken over, and nothing has gone wrong so far.
+    #[must_use]
+    pub fn is_about_to_beat(&self) -> bool {
+        self.engine.is_none()
+            && self.not_ready.is_none()
+            && self.ledger_fault.as_ref().is_none_or(|it| !it.shown)
+    }
 }
 
 /// Generation and size of the ledger as the status has published them last. The publisher writes it; the committer keeps

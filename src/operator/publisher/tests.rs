@@ -303,21 +303,29 @@ struct Harness {
 
 impl Harness {
     fn new() -> Self {
+        Self::after(None)
+    }
+
+    /// With what an earlier publisher has published.
+    fn after(status: Option<api::OrganismStatus>) -> Self {
         let (client, api_server) = ApiServer::start();
         let resources = Arc::new(Resources {
             recorder: Recorder::new(client.clone(), "venom".into()),
             client,
             metrics: Arc::new(Metrics::new().unwrap()),
             writes: Semaphore::new(1),
+            genomes: Genomes::default(),
             failing: watch::channel(FailingWatches::default()).1,
         });
-        let organism: api::Organism = serde_json::from_value(organism("1")).unwrap();
+        let mut organism: api::Organism = serde_json::from_value(organism("1")).unwrap();
+        organism.status = status;
         let (key, account) = (Key::new("a", "venom"), Account::new("a".into()));
         let tenure = Tenure::new(Arc::new(Permit::unlimited()));
-        let publisher =
+        let mut publisher =
             Publisher::new(key, &organism, account, tenure, resources.clone(), PublishedEnd::default());
         let (report, reports) = watch::channel(Report::default());
-        Self { api_server, report, resources, publisher: tokio::spawn(publisher.run(reports)) }
+        let publisher = tokio::spawn(async move { publisher.run(reports).await });
+        Self { api_server, report, resources, publisher }
     }
 
     /// Answers the next status patch with this version of the Organism. Returns the patch.
@@ -336,7 +344,7 @@ fn organism(resource_version: &str) -> Value {
     mock::stored(&object, "u", resource_version)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_conflict_is_answered_with_the_version_found_and_the_uid_stays() {
     let mut harness = Harness::new();
     let (_, first) = harness.api_server.answer(|_| mock::conflict()).await;
@@ -361,7 +369,7 @@ async fn a_later_state_of_the_ledger_is_not_replaced() {
     assert_eq!(again["metadata"], json!({"uid": "u", "resourceVersion": "2"}), "tried again, as before");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_organism_of_that_name_is_never_written() {
     let mut harness = Harness::new();
     harness.api_server.answer(|_| mock::conflict()).await;
@@ -369,14 +377,14 @@ async fn another_organism_of_that_name_is_never_written() {
     assert_eq!(harness.publisher.await.unwrap(), Exit::OrganismGone);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_missing_organism_ends_its_publisher() {
     let mut harness = Harness::new();
     harness.api_server.answer(|_| mock::not_found()).await;
     assert_eq!(harness.publisher.await.unwrap(), Exit::OrganismGone);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_last_report_is_written_once_its_senders_are_gone() {
     let mut harness = Harness::new();
     harness.accept("2").await;
@@ -398,7 +406,68 @@ async fn the_last_report_is_written_once_its_senders_are_gone() {
     assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
 }
 
-#[tokio::test]
+/// A start or a hand-over of thousands costs a status each only where one has something new to say.
+#[tokio::test(start_paused = true)]
+async fn an_organism_that_soon_beats_as_before_is_not_written() {
+    let mut harness = Harness::after(Some(shown(&report())));
+    tokio::time::sleep(ABOUT_TO_BEAT / 2).await;
+    let beats = |count| Report { engine: Some(EngineStatus { beats: count, ..engine() }), ..report() };
+    harness.report.send_modify(|it| *it = beats(13));
+    let waited = tokio::time::Instant::now();
+    let patch = harness.accept("2").await;
+    assert_eq!(patch["status"]["beats"], 13);
+    assert!(
+        waited.elapsed() + ABOUT_TO_BEAT / 2 >= Duration::from_secs(2),
+        "numbers wait for the status interval"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_organism_that_does_not_beat_soon_is_shown_so() {
+    let mut harness = Harness::after(Some(shown(&report())));
+    let began = tokio::time::Instant::now();
+    let patch = harness.accept("2").await;
+    assert!(began.elapsed() >= ABOUT_TO_BEAT);
+    let status: api::OrganismStatus = serde_json::from_value(patch["status"].clone()).unwrap();
+    assert_eq!(condition(&status, "Ready"), is("False", "WaitingForFirstCommit"));
+}
+
+/// What was to be written when it got in line is not written if the status is right by then.
+#[tokio::test(start_paused = true)]
+async fn what_is_due_is_looked_at_again_when_it_is_its_turn() {
+    let mut harness = Harness::after(Some(shown(&report())));
+    let resources = harness.resources.clone();
+    let turn = resources.writes.acquire().await.unwrap();
+    tokio::time::sleep(ABOUT_TO_BEAT * 2).await;
+    harness.report.send_modify(|it| *it = report());
+    drop(turn);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut failing = report();
+    let cause = FaultCause::Refused("no".into(), "Do.");
+    failing.ledger_fault = Some(LedgerFault { cause, since: Timestamp::UNIX_EPOCH, shown: true });
+    harness.report.send_modify(|it| *it = failing);
+    let patch = harness.accept("2").await;
+    let status: api::OrganismStatus = serde_json::from_value(patch["status"].clone()).unwrap();
+    assert_eq!(condition(&status, "Ready").0, "False", "the first that is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_are_not_written_late_in_a_stop() {
+    let harness = Harness::after(Some(shown(&report())));
+    harness.report.send_modify(|it| {
+        *it = report();
+        it.ends = Some(tokio::time::Instant::now());
+    });
+    tokio::time::sleep(LAST_NUMBERS * 2).await;
+    let resources = harness.resources.clone();
+    let turn = resources.writes.acquire().await.unwrap();
+    harness.report.send_modify(|it| it.engine = Some(EngineStatus { beats: 13, ..engine() }));
+    drop(harness.report);
+    assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
+    drop(turn);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_does_not_wait_long_for_a_turn_to_write_numbers() {
     let mut harness = Harness::new();
     harness.accept("2").await;

@@ -57,6 +57,12 @@ where
         }
     }
 
+    /// The object's UID.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
     /// The object's name.
     #[must_use]
     pub fn name(&self) -> &str {
