@@ -78,6 +78,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::actor::STOP_TIMEOUT;
 use self::beater::Beater;
 use self::body::build::{INJECTABLE, Installation, Kind};
 use self::budget::{Budget, Limits};
@@ -121,8 +122,6 @@ const BLIND_AFTER: Duration = Duration::from_secs(10);
 const BLIND_PERIOD: Duration = Duration::from_secs(2);
 /// How long a replica that stops goes on, so that the others see it: two of their rounds.
 const LEAVING: Duration = Duration::from_secs(2);
-/// How long a stop may take. What is pending then is dropped; nothing committed is lost.
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Settings of the operator.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The end of an actor.
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::children::Child;
 use super::mailbox::End;
@@ -52,7 +52,7 @@ impl Actor {
                         () = self.children.wait_for(Child::Committer) => {}
                     }
                 };
-                if timeout(limit, flushed).await.is_err() {
+                if timeout_at(began + limits.turn + limit, flushed).await.is_err() {
                     tracing::warn!(organism = %self.key, "pending entries could not be committed in time");
                 }
             }

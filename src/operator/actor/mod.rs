@@ -36,6 +36,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::children::{Child, Children, Ended, Exit};
 use self::mailbox::{End, Message};
+pub use self::plan::STOP_TIMEOUT;
 use self::plan::{RunEnd, wait_after};
 pub use self::resources::{Bodies, Resources};
 use super::adoption::Observer;

@@ -8,6 +8,9 @@ use crate::operator::publisher::report::NotReadyReason;
 use crate::operator::recovery::RecoveryError;
 use crate::store::configmap::{StoreError, StoreErrorKind};
 
+/// How long a stop may take, less than the pod's terminationGracePeriodSeconds. What is pending then is dropped; nothing
+/// committed is lost.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(45);
 /// First wait before a run or a recovery is started again; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// Longest wait before a run or a recovery is started again.
@@ -90,7 +93,7 @@ pub(super) fn after_failed_recovery(
 pub(super) struct EndLimits {
     /// For a turn to be given back.
     pub(super) turn: Duration,
-    /// For committing what is pending, where that is asked for.
+    /// For committing what is pending, where that is asked for, and as much more as the turn has left.
     pub(super) flush: Option<Duration>,
     /// For the commit in flight and the mark on a retained head: a call that is cut off may still reach the API
     /// server.
@@ -108,8 +111,9 @@ pub(super) fn end_limits(end: End) -> EndLimits {
         }
         End::Lost => EndLimits { turn: Duration::ZERO, flush: None, commit: Duration::ZERO, status: None },
         End::Stop => EndLimits {
-            turn: seconds(6),
-            flush: Some(seconds(9)),
+            // Whoever has no turn by then goes with all others at once, and does not beat until that is through.
+            turn: seconds(25),
+            flush: Some(seconds(15)),
             commit: seconds(1),
             status: Some(seconds(3)),
         },
@@ -144,6 +148,6 @@ mod tests {
     #[test]
     fn the_steps_of_a_stop_fit_into_the_time_of_a_stop() {
         let EndLimits { turn, flush, commit, status } = end_limits(End::Stop);
-        assert!(turn + flush.unwrap() + commit + status.unwrap() < Duration::from_secs(20));
+        assert!(turn + flush.unwrap() + commit + status.unwrap() < STOP_TIMEOUT);
     }
 }
