@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::events::{Event, Recorder};
@@ -330,10 +331,16 @@ enum Change {
 impl Change {
     fn between(before: &api::OrganismStatus, next: &api::OrganismStatus) -> Self {
         let urgent = |status: &api::OrganismStatus| {
+            // How much of a ledger may be kept is a share: it changes with each organism that comes or goes, and at a
+            // start and a stop all of them do.
+            let is_share = |it: &Condition| it.type_ == "LedgerIntact" && it.status == "True";
             let conditions: Vec<_> = status
                 .conditions
                 .iter()
-                .map(|it| (it.type_.clone(), it.status.clone(), it.reason.clone(), it.message.clone()))
+                .map(|it| {
+                    let why = (!is_share(it)).then(|| (it.reason.clone(), it.message.clone()));
+                    (it.type_.clone(), it.status.clone(), why)
+                })
                 .collect();
             let (nodes, response) = (status.nodes.clone(), status.response.clone());
             let decided = status.decision.as_ref().map(|it| it.entry);

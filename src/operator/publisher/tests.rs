@@ -406,6 +406,19 @@ async fn the_last_report_is_written_once_its_senders_are_gone() {
     assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
 }
 
+/// A restart of three hundred organisms wrote each status twice for it, with an Event each.
+#[test]
+fn a_share_that_changes_is_no_more_urgent_than_a_number() {
+    let whole = report();
+    let ledger = CommittedLedger { retain_reduced: true, ..CommittedLedger::default() };
+    let reduced = Report { ledger: Some(ledger), ..report() };
+    assert_eq!(condition(&shown(&reduced), "LedgerIntact"), is("True", "RetainReduced"));
+    assert_eq!(Change::between(&shown(&whole), &shown(&reduced)), Change::Numbers);
+    let lost = Report { integrity: Integrity::SegmentLost(1, 2), ..report() };
+    assert_eq!(Change::between(&shown(&whole), &shown(&lost)), Change::Urgent);
+    assert_eq!(Change::between(&shown(&lost), &shown(&whole)), Change::Urgent);
+}
+
 /// A start or a hand-over of thousands costs a status each only where one has something new to say.
 #[tokio::test(start_paused = true)]
 async fn an_organism_that_soon_beats_as_before_is_not_written() {
