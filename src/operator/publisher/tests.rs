@@ -384,7 +384,7 @@ async fn a_missing_organism_ends_its_publisher() {
     assert_eq!(harness.publisher.await.unwrap(), Exit::OrganismGone);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_last_report_is_written_once_its_senders_are_gone() {
     let mut harness = Harness::new();
     harness.accept("2").await;
@@ -423,16 +423,13 @@ fn a_share_that_changes_is_no_more_urgent_than_a_number() {
 #[tokio::test(start_paused = true)]
 async fn an_organism_that_soon_beats_as_before_is_not_written() {
     let mut harness = Harness::after(Some(shown(&report())));
+    let began = tokio::time::Instant::now();
     tokio::time::sleep(ABOUT_TO_BEAT / 2).await;
     let beats = |count| Report { engine: Some(EngineStatus { beats: count, ..engine() }), ..report() };
     harness.report.send_modify(|it| *it = beats(13));
-    let waited = tokio::time::Instant::now();
     let patch = harness.accept("2").await;
     assert_eq!(patch["status"]["beats"], 13);
-    assert!(
-        waited.elapsed() + ABOUT_TO_BEAT / 2 >= Duration::from_secs(2),
-        "numbers wait for the status interval"
-    );
+    assert!(began.elapsed() >= Duration::from_secs(2), "numbers wait for the status interval");
 }
 
 #[tokio::test(start_paused = true)]
@@ -466,18 +463,16 @@ async fn what_is_due_is_looked_at_again_when_it_is_its_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn numbers_are_not_written_late_in_a_stop() {
-    let harness = Harness::after(Some(shown(&report())));
-    harness.report.send_modify(|it| {
-        *it = report();
-        it.ends = Some(tokio::time::Instant::now());
-    });
+    let mut harness = Harness::after(Some(shown(&report())));
+    let ends = Some(tokio::time::Instant::now());
+    harness.report.send_modify(|it| *it = Report { ends, ..report() });
     tokio::time::sleep(LAST_NUMBERS * 2).await;
-    let resources = harness.resources.clone();
-    let turn = resources.writes.acquire().await.unwrap();
     harness.report.send_modify(|it| it.engine = Some(EngineStatus { beats: 13, ..engine() }));
     drop(harness.report);
-    assert_eq!(harness.publisher.await.unwrap(), Exit::Finished);
-    drop(turn);
+    tokio::select! {
+        exit = harness.publisher => assert_eq!(exit.unwrap(), Exit::Finished),
+        _ = harness.api_server.answer(|_| (StatusCode::OK, organism("2"))) => panic!("it was written"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
