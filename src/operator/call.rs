@@ -1,5 +1,7 @@
 //! One API call: under a timeout, with an error that names verb and object.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 
 use crate::store::configmap::StoreError;
@@ -30,6 +32,9 @@ pub enum CallError {
     /// A call for an object of a ledger failed.
     #[error(transparent)]
     Ledger(#[from] StoreError),
+    /// A call failed that was made for several.
+    #[error(transparent)]
+    Shared(#[from] Arc<Self>),
 }
 
 impl CallError {
@@ -40,6 +45,7 @@ impl CallError {
                 _ => None,
             },
             Self::TimeOut { .. } | Self::Ledger(_) => None,
+            Self::Shared(error) => error.status(),
         }
     }
 

@@ -437,6 +437,7 @@ async fn bodies(
     };
     let responses = response::Resources {
         client: client.clone(),
+        lists: Arc::default(),
         limit: Arc::new(Limit::new(options.quarantine_limit, members.clone(), metrics.clone())),
         metrics: metrics.clone(),
     };

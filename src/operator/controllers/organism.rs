@@ -249,7 +249,8 @@ async fn find_genome(
 /// Restores what the response has changed of others' objects, and lets the Organism go.
 async fn undo_response(organism: &api::Organism, key: &Key, context: &Context) -> Result<Requeue, CallError> {
     let uid = organism.metadata.uid.as_deref().unwrap_or_default();
-    let surroundings = Surroundings::new(context.client.clone(), key.clone(), uid);
+    let lists = context.actors.bodies.as_ref().map(|it| it.responses.lists.clone()).unwrap_or_default();
+    let surroundings = Surroundings::new(context.client.clone(), lists, key.clone(), uid);
     let kinds = [Changed::Service, Changed::HorizontalPodAutoscaler];
     match surroundings.restore_all(&kinds, None).await {
         Err(ChangeError::Call(error)) => return Err(error),

@@ -7,6 +7,7 @@
 //! | [`target`] | the pods that it concerns (pure) |
 //! | [`services`], [`autoscalers`] | how objects of others are changed and restored (pure) |
 //! | [`surroundings`] | the calls for what is somebody else's |
+//! | [`lists`] | all objects of a namespace, for all who look at them |
 //! | `others` | keeping objects of others changed, and looking whether pods are isolated |
 //! | `record` | enforcement entries, and the report |
 //!
@@ -23,6 +24,7 @@
 
 pub mod autoscalers;
 pub mod limit;
+pub mod lists;
 mod others;
 pub mod plan;
 mod record;
@@ -41,6 +43,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::limit::{Counted, Limit};
+use self::lists::Lists;
+use self::others::Others;
 use self::plan::Refusal;
 use self::surroundings::{FINALIZER, Surroundings};
 use self::target::Target;
@@ -51,7 +55,7 @@ use super::key::Key;
 use super::measures::Measures;
 use super::metrics::Metrics;
 use super::publisher::adoption::Adoption;
-use super::publisher::body::{Body, BodyFault};
+use super::publisher::body::BodyFault;
 use super::publisher::report::{Report, ReportSender};
 use super::publisher::response::Quarantine;
 use crate::api::{Organism, ResponseMode};
@@ -79,6 +83,8 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Resources {
     /// Client for objects of others.
     pub client: kube::Client,
+    /// Lists objects of others.
+    pub lists: Arc<Lists>,
     /// How many organisms may be isolated.
     pub limit: Arc<Limit>,
     /// Counts enforcements and failures.
@@ -138,20 +144,10 @@ struct Seen {
     decision: CurrentDecision,
     calm: bool,
     gain: f64,
-    body: Option<Body>,
     /// The pods; none while there are none that the organism has or may act on.
     target: Option<Target>,
     /// Why it is not known whether the workload in spec.workloadRef is the body; none where it is known.
     unknown: Option<String>,
-}
-
-/// What was done to objects of others.
-#[derive(Debug, Default)]
-struct Others {
-    /// One text for each that is changed.
-    changed: Vec<String>,
-    /// One text for each that is restored.
-    restored: Vec<String>,
 }
 
 impl Seen {
@@ -176,7 +172,12 @@ impl Responder {
         let shown = shown.and_then(|it| it.applied.as_ref().or(it.would_apply.as_ref()));
         let known = shown.filter(|shown| recorded.as_ref().is_some_and(|it| it.entry == shown.entry));
         Self {
-            surroundings: Surroundings::new(resources.client.clone(), key.clone(), &uid),
+            surroundings: Surroundings::new(
+                resources.client.clone(),
+                resources.lists.clone(),
+                key.clone(),
+                &uid,
+            ),
             place: resources.limit.count(key.clone()),
             since: known.map_or_else(|| Time(Timestamp::now()), |it| it.since.clone()),
             what: known.map(|it| it.what.clone()).unwrap_or_default(),
@@ -232,7 +233,6 @@ impl Responder {
             decision,
             calm: engine.calm,
             gain: engine.gain.unwrap_or_default(),
-            body: report.body.clone(),
             target: Target::of(organism, &report),
             unknown,
         };
@@ -307,7 +307,7 @@ impl Responder {
                 return self.incomplete(&seen, mode, quarantine, otherwise, why).await;
             }
         };
-        let others = if enforces || demanded.is_none() {
+        let mut others = if enforces || demanded.is_none() {
             others
         } else {
             let would = plan::measures(demanded, Some(plan::raised(target, seen.gain)));
@@ -318,10 +318,13 @@ impl Responder {
             self.place.give_back();
         }
         let release = in_force.filter(|_| !stays);
+        let open = std::mem::take(&mut others.open);
         self.record(&organism, &seen, mode, release, demanded, refusal.as_ref(), &measures, others);
         let quarantine = match (demanded, &refusal) {
             (Some(Action::Quarantine), Some(refusal)) => refused(refusal),
             (Some(Action::Quarantine), None) if !enforces => Quarantine::Observed,
+            (Some(Action::Quarantine), None) if open.is_empty() => self.found(open),
+            // What was open a moment ago may be closed by now.
             (Some(Action::Quarantine), None) => self.look(&organism, &seen, &measures).await,
             _ => Quarantine::Clear,
         };
@@ -423,7 +426,7 @@ impl Responder {
         if measures.isolated {
             self.wait_for_policies(measures).await;
         }
-        let changed = self.change_others(organism, seen, measures).await?;
+        let mut others = self.change_others(organism, seen, measures).await?;
         let body = self.reports.borrow().body.clone();
         if body.as_ref().and_then(|it| it.measures) != Some(*measures) {
             let faults = body.iter().flat_map(|it| &it.faults).map(BodyFault::message).collect::<Vec<_>>();
@@ -431,11 +434,12 @@ impl Responder {
             return Err(faults.first().cloned().unwrap_or_else(unwritten));
         }
         // One that others have changed back keeps the annotation that says what it was like.
-        if self.finalizer && changed.is_empty() && self.left.is_empty() && !measures.isolated {
+        if self.finalizer && others.changed.is_empty() && self.left.is_empty() && !measures.isolated {
             self.set_finalizer(false).await?;
         }
         self.begun = Some(measures.isolated);
-        Ok(Others { changed, restored: std::mem::take(&mut self.restored) })
+        others.restored = std::mem::take(&mut self.restored);
+        Ok(others)
     }
 
     /// Waits for the body's reconciler, and not for long: looking for what else lets traffic through lists a namespace,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::surroundings::{ChangeError, Changed, Look};
 use super::target::Target;
-use super::{Others, Responder, Seen, autoscalers, services};
+use super::{Responder, Seen, autoscalers, services};
 use crate::api::{Organism, ServicesPolicy};
 use crate::operator::body::index::FIELD_MANAGER;
 use crate::operator::measures::Measures;
@@ -22,67 +22,78 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(15);
 /// An object that others change back is left to them after so many writes.
 const TRIES: u32 = 2;
 
+/// What was done to objects of others.
+#[derive(Debug, Default)]
+pub(super) struct Others {
+    /// One text for each that is changed.
+    pub(super) changed: Vec<String>,
+    /// One text for each that is restored.
+    pub(super) restored: Vec<String>,
+    /// What still lets traffic through where pods are isolated, one text an object.
+    pub(super) open: Vec<String>,
+}
+
 impl Responder {
     /// Looks at what may let traffic through, changes what is not as it should be, and returns what to say.
     pub(super) async fn look(&mut self, organism: &Organism, seen: &Seen, measures: &Measures) -> Quarantine {
-        let open = async {
-            let Some(target) = &seen.target else { return Err("the body has no workload".to_owned()) };
-            let Look { mut services, mut stray, mut open } =
-                self.surroundings.look(target).await.map_err(|error| error.to_string())?;
-            if organism.spec.response.services == ServicesPolicy::Keep {
-                stray.extend(services.extract_if(.., |it| services::changed_by(it) == organism.metadata.uid));
-            }
-            open.extend(self.detach(organism, target, services).await?.1);
-            self.restore(Changed::Service, stray).await?;
-            open.extend(self.limit_autoscalers(organism, target, measures).await?.1);
-            let faults = seen.body.iter().flat_map(|it| &it.faults);
-            let contested = faults.filter(|it| matches!(it, BodyFault::Contested(_)));
-            open.extend(contested.map(BodyFault::message));
-            Ok::<_, String>(open)
-        };
-        let found = match open.await {
-            Ok(open) if open.is_empty() => Quarantine::Isolated,
-            Ok(open) => Quarantine::PartiallyIsolated(open),
+        match self.change_others(organism, seen, measures).await {
+            Ok(others) => self.found(others.open),
             Err(why) => {
                 self.resources.metrics.api_error("response");
-                return match &self.looked {
+                match &self.looked {
                     Some((at, found)) if at.elapsed() < FORGOTTEN_AFTER => found.clone(),
                     _ => Quarantine::Unverified(why),
-                };
+                }
             }
-        };
+        }
+    }
+
+    /// What to say where pods are isolated, except for what is `open`.
+    pub(super) fn found(&mut self, mut open: Vec<String>) -> Quarantine {
+        if let Some(body) = &self.reports.borrow().body {
+            let contested = body.faults.iter().filter(|it| matches!(it, BodyFault::Contested(_)));
+            open.extend(contested.map(BodyFault::message));
+        }
+        let found = if open.is_empty() { Quarantine::Isolated } else { Quarantine::PartiallyIsolated(open) };
         self.looked = Some((Instant::now(), found.clone()));
         found
     }
 
-    /// Makes the objects of others as `measures` ask for. Returns what is changed of them; what was restored is kept.
+    /// Makes the objects of others as `measures` ask for. Returns what is changed of them, and what is open where pods
+    /// are isolated; what was restored is kept.
     pub(super) async fn change_others(
         &mut self,
         organism: &Organism,
         seen: &Seen,
         measures: &Measures,
-    ) -> Result<Vec<String>, String> {
+    ) -> Result<Others, String> {
         self.left.clear();
-        let mut changed = vec![];
-        let detaches = measures.isolated && organism.spec.response.services == ServicesPolicy::Detach;
-        if let Some(target) = seen.target.as_ref().filter(|_| detaches) {
-            let Look { services, stray, .. } =
+        let mut others = Others::default();
+        if measures.isolated {
+            let Some(target) = &seen.target else { return Err("the body has no workload".to_owned()) };
+            let Look { mut services, mut stray, open } =
                 self.surroundings.look(target).await.map_err(|error| error.to_string())?;
-            changed = self.detach(organism, target, services).await?.0;
+            if organism.spec.response.services == ServicesPolicy::Keep {
+                stray.extend(services.extract_if(.., |it| services::changed_by(it) == organism.metadata.uid));
+            }
+            let (detached, left) = self.detach(organism, target, services).await?;
             self.restore(Changed::Service, stray).await?;
+            (others.changed, others.open) = (detached, open);
+            others.open.extend(left);
         } else if self.finalizer {
             self.restore_all(Changed::Service).await?;
         }
         let limits = seen.changes_others() && *measures != Measures::default();
         if let Some(target) = seen.target.as_ref().filter(|_| limits) {
             let (limited, left) = self.limit_autoscalers(organism, target, measures).await?;
-            changed.extend(limited);
+            others.changed.extend(limited);
             // Where pods are isolated the condition says it.
-            self.left = if measures.isolated { vec![] } else { left };
+            let kept = if measures.isolated { &mut others.open } else { &mut self.left };
+            kept.extend(left);
         } else if self.finalizer {
             self.restore_all(Changed::HorizontalPodAutoscaler).await?;
         }
-        Ok(changed)
+        Ok(others)
     }
 
     /// What would be done to objects of others, where decisions are only recorded.
@@ -104,7 +115,7 @@ impl Responder {
             let limited = limited.filter(|(before, after)| *before != after);
             changed.extend(limited.map(|(_, after)| autoscalers::what(&after, measures)));
         }
-        Others { changed, restored: vec![] }
+        Others { changed, ..Others::default() }
     }
 
     async fn restore(&mut self, kind: Changed, objects: Vec<DynamicObject>) -> Result<(), String> {

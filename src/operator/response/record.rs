@@ -4,8 +4,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::others::Others;
 use super::plan::{self, Refusal};
-use super::{Others, Responder, Seen};
+use super::{Responder, Seen};
 use crate::api::{Organism, ResponseMode};
 use crate::ledger::entry::Change;
 use crate::operator::measures::Measures;

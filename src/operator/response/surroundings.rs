@@ -4,7 +4,7 @@
 //! holds the ledger: that of a stale holder is refused.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -14,8 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerRe
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, ObjectMeta, Selector, SelectorExt};
 use kube::{Client, ResourceExt};
-use serde::de::DeserializeOwned;
 
+use super::lists::{Found, Lists};
 use super::services::{self, Labels};
 use super::target::Target;
 use super::{autoscalers, services::changed_by};
@@ -50,6 +50,7 @@ pub enum ChangeError {
 #[derive(Clone)]
 pub struct Surroundings {
     client: Client,
+    lists: Arc<Lists>,
     key: Key,
     uid: String,
 }
@@ -122,8 +123,8 @@ impl Changed {
 impl Surroundings {
     /// The namespace of the Organism with this UID.
     #[must_use]
-    pub fn new(client: Client, key: Key, uid: &str) -> Self {
-        Self { client, key, uid: uid.to_owned() }
+    pub fn new(client: Client, lists: Arc<Lists>, key: Key, uid: &str) -> Self {
+        Self { client, lists, key, uid: uid.to_owned() }
     }
 
     fn api<K>(&self) -> Api<K>
@@ -139,12 +140,12 @@ impl Surroundings {
     }
 
     /// The objects of a kind in the namespace.
-    async fn all(&self, kind: Changed) -> Result<Vec<DynamicObject>, CallError> {
-        let plural = match kind {
-            Changed::Service => "Services",
-            Changed::HorizontalPodAutoscaler => "HorizontalPodAutoscalers",
+    async fn all(&self, kind: Changed) -> Found<DynamicObject> {
+        let lists = match kind {
+            Changed::Service => &self.lists.services,
+            Changed::HorizontalPodAutoscaler => &self.lists.autoscalers,
         };
-        list(&self.changed(kind), plural, &self.key).await
+        lists.objects(&self.changed(kind), &self.key.namespace).await
     }
 
     /// Pods that the quarantine's policy selects and that are not of the body; at most a few names.
@@ -209,13 +210,13 @@ impl Surroundings {
         let labels: BTreeSet<Labels> =
             pods.into_iter().filter_map(|it| it.labels).chain([target.labels.clone()]).collect();
         let mut look = Look::default();
-        let policies = list(&self.api::<NetworkPolicy>(), "NetworkPolicies", &self.key).await?;
+        let policies = self.lists.policies.objects(&self.api(), &self.key.namespace).await?;
         let mut standing = false;
-        for policy in policies {
+        for policy in &*policies {
             let name = policy.name_any();
-            if let Some(part) = self.own_policy(&policy) {
+            if let Some(part) = self.own_policy(policy) {
                 let closed = if part == QUARANTINE_SUFFIX {
-                    standing = labels.iter().all(|it| selects(&policy, it));
+                    standing = labels.iter().all(|it| selects(policy, it));
                     standing
                 } else {
                     let rules = policy.spec.as_ref().and_then(|it| it.ingress.as_ref());
@@ -224,7 +225,7 @@ impl Surroundings {
                 if !closed {
                     look.open.push(format!("NetworkPolicy {name} is not as the operator has written it"));
                 }
-            } else if labels.iter().any(|it| selects(&policy, it))
+            } else if labels.iter().any(|it| selects(policy, it))
                 && let Some(way) = lets_through(policy)
             {
                 look.open.push(format!("NetworkPolicy {name} lets traffic {way}"));
@@ -238,9 +239,10 @@ impl Surroundings {
             let selector = services::selector(it).filter(|_| !services::is_ours(it));
             selector.is_some_and(|selector| labels.iter().any(|it| services::selects(&selector, it)))
         };
-        let (concerned, others): (Vec<_>, Vec<_>) = services.into_iter().partition(concerned);
-        look.services = concerned;
-        look.stray = others.into_iter().filter(|it| changed_by(it).as_ref() == Some(&self.uid)).collect();
+        let (concerned, others): (Vec<_>, Vec<_>) = services.iter().partition(|it| concerned(it));
+        look.services = concerned.into_iter().cloned().collect();
+        let ours = others.into_iter().filter(|it| changed_by(it).as_ref() == Some(&self.uid));
+        look.stray = ours.cloned().collect();
         Ok(look)
     }
 
@@ -292,7 +294,7 @@ impl Surroundings {
     ) -> Result<(Vec<DynamicObject>, Vec<DynamicObject>), CallError> {
         let all = self.all(Changed::HorizontalPodAutoscaler).await?;
         let handed_over = |it: &DynamicObject| autoscalers::is_handed_over(it, &self.key.name, target);
-        let (handed_over, others): (Vec<_>, Vec<_>) = all.into_iter().partition(handed_over);
+        let (handed_over, others): (Vec<_>, Vec<_>) = all.iter().cloned().partition(handed_over);
         let is_limited = |it: &DynamicObject| autoscalers::is_limited_by(it, &self.uid);
         Ok((handed_over, others.into_iter().filter(is_limited).collect()))
     }
@@ -352,9 +354,10 @@ impl Surroundings {
         for kind in kinds {
             let all = match self.all(*kind).await {
                 Err(error) if error.is_not_found() => continue,
-                all => all?,
+                all => all.map_err(CallError::from)?,
             };
-            let changed = all.into_iter().filter(|it| changed_by(it).as_ref() == Some(&self.uid)).collect();
+            let ours = all.iter().filter(|it| changed_by(it).as_ref() == Some(&self.uid));
+            let changed = ours.cloned().collect();
             restored.extend(self.restore(*kind, changed, hold).await?);
         }
         Ok(restored)
@@ -398,24 +401,6 @@ impl Surroundings {
     }
 }
 
-/// Lists all objects of a kind in the namespace, page by page.
-async fn list<K>(api: &Api<K>, kind: &str, key: &Key) -> Result<Vec<K>, CallError>
-where
-    K: Clone + DeserializeOwned + Debug,
-{
-    let object = format!("{kind} in {}", key.namespace);
-    let mut params = ListParams::default().limit(PAGE);
-    let mut found = vec![];
-    loop {
-        let page = call("list", &object, api.list(&params)).await?;
-        found.extend(page.items);
-        match page.metadata.continue_.filter(|it| !it.is_empty()) {
-            Some(next) => params = params.continue_token(&next),
-            None => return Ok(found),
-        }
-    }
-}
-
 async fn check(hold: &Hold) -> Result<(), ChangeError> {
     match hold.is_ours().await {
         Ok(true) => Ok(()),
@@ -431,10 +416,11 @@ fn selects(policy: &NetworkPolicy, labels: &Labels) -> bool {
 }
 
 /// Which way a policy lets traffic through.
-fn lets_through(policy: NetworkPolicy) -> Option<&'static str> {
-    let rules = policy.spec.unwrap_or_default();
-    let some = |rules: Option<usize>| rules.is_some_and(|it| it > 0);
-    match (some(rules.ingress.map(|it| it.len())), some(rules.egress.map(|it| it.len()))) {
+fn lets_through(policy: &NetworkPolicy) -> Option<&'static str> {
+    let rules = policy.spec.as_ref()?;
+    let ingress = rules.ingress.as_ref().is_some_and(|it| !it.is_empty());
+    let egress = rules.egress.as_ref().is_some_and(|it| !it.is_empty());
+    match (ingress, egress) {
         (true, true) => Some("in and out"),
         (true, false) => Some("in"),
         (false, true) => Some("out"),
