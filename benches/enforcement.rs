@@ -26,6 +26,8 @@ const ANOMS: u64 = 20;
 const SAMPLES: usize = 100;
 /// Two changes of one organism are a second apart, by the operator's rule. That is not what is measured.
 const SPACING: Duration = Duration::from_millis(1_200);
+/// After bodies were made, for each of them.
+const SETTLING: Duration = Duration::from_millis(100);
 /// An organism that is sampled again is released by then.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -61,7 +63,8 @@ async fn measure(client: &Client, size: usize) -> Result<(), Failure> {
     until_ready(&organisms, size).await?;
     println!("\n{size} organisms with bodies, minPeriod {period}");
     println!("  created in {created:.1?}, all with their bodies after {:.1?}", began.elapsed());
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    // No node runs their pods, and those of a new body are looked at often at first.
+    tokio::time::sleep(Duration::from_secs(5) + SETTLING * u32::try_from(size)?).await;
 
     let before = operator.metrics();
     let mut samples = vec![];
@@ -158,7 +161,7 @@ async fn sample(client: &Client, name: &str) -> Result<Sample, Failure> {
         let status = organisms.get(name).await?.status;
         match status.and_then(|it| it.response?.applied) {
             Some(applied) => break applied.entry,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
+            None => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     };
     genomes.patch(name, &PatchParams::default(), &anoms(0)).await?;
