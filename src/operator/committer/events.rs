@@ -39,7 +39,7 @@ impl Committer {
         };
         if head_is_gone {
             // At once, not with the next commit: there may be none before this process ends.
-            self.put_head(self.ledger.head.clone()).await?;
+            self.put_head(self.ledger.head.clone(), None).await?;
         }
         let missing = self.missing(&event).await;
         let fresh = self.ledger.mark_lost(missing);
@@ -114,7 +114,7 @@ impl Committer {
     /// Brings the ownerReferences of all objects of this ledger in line with spec.ledger.onDelete, one at a time and
     /// in turn with the commits of other organisms. The head gets its own with the next write.
     pub(super) async fn write_owners(&mut self) -> Result<(), Exit> {
-        self.put_head(self.ledger.head.clone()).await?;
+        self.put_head(self.ledger.head.clone(), None).await?;
         self.owners_due = match self.try_write_owners().await {
             Ok(()) => None,
             Err(error) => {
@@ -129,7 +129,7 @@ impl Committer {
     async fn try_write_owners(&self) -> Result<(), StoreError> {
         let objects = self.ledger.store.list().await?;
         for (name, uid) in self.ledger.misowned_among(&objects) {
-            let _turn = self.resources.turn(false).await;
+            let _turn = self.resources.turns.next(false).await;
             self.ledger.store.write_owner(&name, &uid).await?;
         }
         Ok(())
@@ -153,6 +153,6 @@ impl Committer {
     pub(super) async fn mark_head(&mut self, mark: Mark) -> Result<(), Exit> {
         let mut head = self.ledger.head.clone();
         mark.set(&mut head);
-        self.put_head(head).await.map(|_| ())
+        self.put_head(head, None).await.map(|_| ())
     }
 }

@@ -1,11 +1,12 @@
 //! What is reported of writes that fail. A failure is shown once it has lasted, answered or not, and goes by itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
+use super::turns::{Turn, Turns};
 use crate::operator::metrics::Metrics;
 use crate::operator::publisher::report::{FaultCause, LedgerFault, ReportSender};
 
@@ -16,30 +17,78 @@ const SHOWN_AFTER: Duration = Duration::from_secs(5);
 pub(super) struct Faults {
     report: ReportSender,
     metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
+    waiting: Mutex<Waiting>,
+}
+
+/// What the work under way waits for.
+struct Waiting {
+    /// Since when it has been at it, or has had its turn.
+    since: Instant,
+    /// Whether it waits for its turn.
+    queued: bool,
 }
 
 impl Faults {
-    pub(super) fn new(report: ReportSender, metrics: Arc<Metrics>) -> Self {
-        Self { report, metrics }
+    pub(super) fn new(report: ReportSender, metrics: Arc<Metrics>, turns: Arc<Turns>) -> Self {
+        let waiting = Mutex::new(Waiting { since: Instant::now(), queued: false });
+        Self { report, metrics, turns, waiting }
     }
 
     /// Does `work`, and shows that nothing is committed when it takes longer than [`SHOWN_AFTER`].
     pub(super) async fn watch<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        *self.waiting() = Waiting { since: Instant::now(), queued: false };
         let mut work = std::pin::pin!(work);
-        let done = tokio::select! {
-            done = &mut work => done,
-            () = sleep(SHOWN_AFTER) => {
+        let done = loop {
+            let due = self.since() + SHOWN_AFTER;
+            tokio::select! {
+                done = &mut work => break done,
+                () = sleep_until(due) => {}
+            }
+            if self.since() + SHOWN_AFTER <= Instant::now() {
                 self.change(|fault| {
                     let began = Timestamp::now() - SignedDuration::try_from(SHOWN_AFTER).unwrap_or_default();
-                    fault.get_or_insert(LedgerFault { cause: FaultCause::Unanswered, since: began, shown: true }).shown = true;
+                    fault
+                        .get_or_insert(LedgerFault {
+                            cause: FaultCause::Unanswered,
+                            since: began,
+                            shown: true,
+                        })
+                        .shown = true;
                 });
-                work.await
+                break work.await;
             }
         };
         if done.is_ok() {
             self.passed();
         }
         done
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn turn(&self, urgent: bool) -> Turn {
+        self.waiting().queued = true;
+        let turn = self.turns.next(urgent).await;
+        let failing = self.report.borrow().ledger_fault.is_some();
+        let mut waiting = self.waiting();
+        waiting.queued = false;
+        if !failing {
+            waiting.since = Instant::now();
+        }
+        turn
+    }
+
+    /// Since when the work waits for something else than its turn. While many organisms commit, as at a start, it is no
+    /// failure that others are first; that nobody's commits succeed is one.
+    fn since(&self) -> Instant {
+        let failing = self.report.borrow().ledger_fault.is_some();
+        let Waiting { since, queued } = *self.waiting();
+        let others = self.turns.last_committed().filter(|_| queued && !failing);
+        others.map_or(since, |others| since.max(others))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a failed attempt. What somebody has to mend is shown at once.

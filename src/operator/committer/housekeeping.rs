@@ -46,7 +46,7 @@ impl Committer {
         };
         let bytes = listed.bytes;
         head.segments.splice(at..at + parts.len(), [listed]);
-        let bytes = bytes + self.put_head(head).await?;
+        let bytes = bytes + self.put_head(head, None).await?;
         self.account.wrote(bytes);
         self.delete(&parts).await;
         self.report(None);
@@ -82,7 +82,7 @@ impl Committer {
         }
         let mut head = self.ledger.head.clone();
         let parts = head.prune(count);
-        let bytes = self.put_head(head).await?;
+        let bytes = self.put_head(head, None).await?;
         self.account.wrote(bytes);
         self.delete(&parts).await;
         self.ledger.forget(&parts);

@@ -5,6 +5,7 @@
 //! | [`ledger`] | a ledger that this process has taken over |
 //! | `plan` | what follows a failed write of the head (pure) |
 //! | `seal` | entries become segments |
+//! | `turns` | who writes next |
 //! | `retry` | waiting between the attempts of a write |
 //! | `faults` | what is reported of writes that fail |
 //! | [`merge`] | adjacent segments become one |
@@ -33,18 +34,20 @@ pub mod merge;
 pub mod plan;
 mod retry;
 mod seal;
+mod turns;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use self::faults::Faults;
 use self::ledger::OwnedLedger;
 use self::merge::{Merge, MergeError, finished};
 use self::plan::{AfterFailedPut, Fenced, after_failed_put};
 use self::retry::Attempts;
+use self::turns::{Turn, Turns};
 use super::budget::{Account, Budget};
 use super::codec::Codec;
 use super::failure_log::FailureLog;
@@ -63,11 +66,6 @@ use crate::store::objects::Objects;
 /// From this number of segments on a commit waits for the merge in progress: with the head, a merged segment
 /// and its parts an organism stays below 80 objects.
 const MANY_SEGMENTS: usize = 70;
-/// Commits in flight that are not urgent. Each takes a connection, and an API server that gets a thousand
-/// requests at once answers none of them in time.
-const CALM_COMMITS: usize = 8;
-/// Urgent commits in flight.
-const URGENT_COMMITS: usize = 32;
 
 /// What all committers share.
 pub struct Resources {
@@ -77,9 +75,7 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// Whether the operator is stopping.
     pub stopping: watch::Receiver<bool>,
-    /// Calm commits take turns here, so that urgent ones find the API server free.
-    calm: Semaphore,
-    urgent: Semaphore,
+    turns: Arc<Turns>,
     /// Merging decodes whole segments: one at a time keeps memory flat.
     merges: Semaphore,
     /// Encodes segments.
@@ -95,23 +91,7 @@ impl Resources {
         stopping: watch::Receiver<bool>,
         codec: Arc<Codec>,
     ) -> Self {
-        Self {
-            budget,
-            metrics,
-            stopping,
-            codec,
-            calm: Semaphore::new(CALM_COMMITS),
-            urgent: Semaphore::new(URGENT_COMMITS),
-            merges: Semaphore::new(1),
-        }
-    }
-
-    /// A turn for one attempt of a write. It is given back before a failed attempt waits: an organism that
-    /// cannot commit must not keep the others from it.
-    async fn turn(&self, urgent: bool) -> Option<SemaphorePermit<'_>> {
-        let turns = if urgent { &self.urgent } else { &self.calm };
-        // Infallible: the semaphores are never closed.
-        turns.acquire().await.ok()
+        Self { budget, metrics, stopping, codec, turns: Arc::default(), merges: Semaphore::new(1) }
     }
 }
 
@@ -238,7 +218,8 @@ impl Committer {
         snapshot_needed: Arc<Notify>,
     ) -> Self {
         account.holds(ledger.head.bytes());
-        let faults = Arc::new(Faults::new(report.clone(), resources.metrics.clone()));
+        let faults =
+            Arc::new(Faults::new(report.clone(), resources.metrics.clone(), resources.turns.clone()));
         let now = Instant::now();
         // The machine may have started later than the injection was recorded.
         let recorded = |known: &CommittedInjection| (known.entry, now.checked_sub(known.age).unwrap_or(now));
@@ -382,7 +363,7 @@ impl Committer {
         let mut bytes = 0;
         let mut parts = self.seal(batch).await?.into_iter().peekable();
         while let Some((part, after)) = parts.next() {
-            let object = self.create_segment(&part).await?;
+            let (object, turn) = self.create_segment(&part).await?;
             let mut head = self.ledger.head.clone();
             let listed = SegmentRef::new(&part, head.epoch, object, 0);
             let range = listed.first..listed.end();
@@ -401,21 +382,21 @@ impl Committer {
                 // With the last entries: whoever waits for the mark need not wait for another write.
                 mark.set(&mut head);
             }
-            bytes += part.entries.len() as u64 + self.put_head(head).await?;
+            bytes += part.entries.len() as u64 + self.put_head(head, Some(turn)).await?;
             let now = Instant::now();
             self.injections.extend(entries.into_iter().map(|entry| (entry, now)));
         }
         Ok(bytes)
     }
 
-    /// Creates a segment's object, however many attempts that takes. Returns its UID.
-    async fn create_segment(&mut self, sealed: &SealedSegment) -> Result<String, Exit> {
+    /// Creates a segment's object, however many attempts that takes. Returns its UID, and the turn: it is for the head too,
+    /// or all segments of many organisms would be written before the first head.
+    async fn create_segment(&mut self, sealed: &SealedSegment) -> Result<(String, Turn), Exit> {
         let mut attempts = Attempts::new();
         loop {
-            let resources = self.resources.clone();
-            let turn = resources.turn(self.urgent).await;
+            let turn = self.faults.turn(self.urgent).await;
             let error = match self.ledger.store.create_segment(sealed, self.ledger.head.epoch).await {
-                Ok(uid) => return Ok(uid),
+                Ok(uid) => return Ok((uid, turn)),
                 Err(error) => error,
             };
             drop(turn);
@@ -434,12 +415,14 @@ impl Committer {
         }
     }
 
-    /// Replaces the head, however many attempts that takes. Returns the bytes written.
-    async fn put_head(&mut self, next: Head) -> Result<u64, Exit> {
+    /// Replaces the head, however many attempts that takes; the first in `turn`, if there is one. Returns the bytes written.
+    async fn put_head(&mut self, next: Head, mut turn: Option<Turn>) -> Result<u64, Exit> {
         let mut attempts = Attempts::new();
-        let resources = self.resources.clone();
         loop {
-            let turn = resources.turn(self.urgent).await;
+            let turn = match turn.take() {
+                Some(turn) => turn,
+                None => self.faults.turn(self.urgent).await,
+            };
             let error = match self.ledger.store.put_head(&next, &self.ledger.resource_version).await {
                 Ok(resource_version) => {
                     self.ledger.resource_version = resource_version;

@@ -84,6 +84,7 @@ impl Committer {
 
     /// Notes that the head was written: the cluster takes writes.
     pub(super) fn note_success(&mut self) {
+        self.resources.turns.committed();
         if self.failures.succeeded() {
             tracing::info!(organism = %self.key, "commits succeed again");
         }

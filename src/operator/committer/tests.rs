@@ -21,6 +21,7 @@ struct Harness {
     committer: tokio::task::JoinHandle<Exit>,
     report: watch::Receiver<Report>,
     metrics: Arc<Metrics>,
+    turns: Arc<Turns>,
     _stopping: watch::Sender<bool>,
 }
 
@@ -33,6 +34,7 @@ impl Harness {
         let budget = Arc::new(Budget::new(&Limits::for_tests()));
         let metrics = Arc::new(Metrics::new().unwrap());
         let resources = Arc::new(Resources::new(budget, metrics.clone(), stopped, Arc::default()));
+        let turns = resources.turns.clone();
         let (report, reports) = watch::channel(Report::default());
         let mut committer = Committer::new(
             Key::new("a", "venom"),
@@ -45,7 +47,7 @@ impl Harness {
         let (commits, requests) = mpsc::channel(1);
         let (events, event_receiver) = mpsc::unbounded_channel();
         let committer = tokio::spawn(async move { committer.run(requests, event_receiver).await });
-        Self { api_server, commits, events, committer, report: reports, metrics, _stopping: stopping }
+        Self { api_server, commits, events, committer, report: reports, metrics, turns, _stopping: stopping }
     }
 
     /// The fault that a status would show.
@@ -386,6 +388,66 @@ async fn a_commit_that_is_not_answered_is_shown_after_five_seconds() {
         .wait_for(|report| report.ledger_fault.is_none())
         .await
         .expect("it goes with the committer");
+}
+
+/// A thousand organisms that stop together commit one after the other: those that wait do not fail.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_is_shown_only_where_nobody_commits() {
+    let mut harness = Harness::new();
+    let mut taken = vec![];
+    for _ in 0..32 {
+        taken.push(harness.turns.next(true).await);
+    }
+    let acknowledged = harness.commit().await;
+    for _ in 0..20 {
+        harness.turns.committed();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(harness.shown(), None);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(harness.shown(), Some(FaultCause::Unanswered));
+    drop(taken);
+    harness.accept_segment().await;
+    harness.answer(|body| (StatusCode::OK, stored(body, "12"))).await;
+    acknowledged.await.expect("an acknowledgement");
+    assert_eq!(harness.shown(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_turn_was_waited_for_is_none_that_an_answer_was() {
+    let harness = Harness::new();
+    let mut taken = vec![];
+    for _ in 0..32 {
+        taken.push(harness.turns.next(true).await);
+    }
+    let _acknowledged = harness.commit().await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    drop(taken);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    assert_eq!(harness.shown(), None);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(harness.shown(), Some(FaultCause::Unanswered));
+    harness.committer.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_is_written_in_the_turn_of_its_segment() {
+    let mut harness = Harness::new();
+    let mut taken = vec![];
+    for _ in 0..31 {
+        taken.push(harness.turns.next(true).await);
+    }
+    let acknowledged = harness.commit().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    let other = tokio::spawn({
+        let turns = harness.turns.clone();
+        async move { turns.next(true).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    harness.accept_segment().await;
+    harness.answer(|body| (StatusCode::OK, stored(body, "12"))).await;
+    acknowledged.await.expect("an acknowledgement");
+    assert!(other.await.expect("its turn afterwards").is_some());
 }
 
 #[tokio::test(start_paused = true)]
