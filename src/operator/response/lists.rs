@@ -18,8 +18,11 @@ use tokio::time::Instant;
 
 use crate::operator::call::{CallError, call};
 
-/// The lists of a namespace begin at least this far apart.
-const SPACING: Duration = Duration::from_secs(1);
+/// The lists of a namespace begin as many times as far apart as the last one took: however many ask and however large it
+/// is, it is not listed all the time.
+const SPACING: u32 = 3;
+/// Those who wait for a list take it within this time.
+const KEPT: Duration = Duration::from_secs(1);
 /// Objects in a page of a list.
 const PAGE: u32 = 250;
 
@@ -59,6 +62,7 @@ type Turn<K> = Arc<tokio::sync::Mutex<Option<Last<K>>>>;
 /// The last list of a namespace.
 struct Last<K> {
     begun: Instant,
+    took: Duration,
     found: Result<Weak<Vec<K>>, Arc<CallError>>,
 }
 
@@ -84,17 +88,18 @@ impl<K: Clone + Debug + DeserializeOwned + Send + Sync + 'static> SharedLists<K>
                 Ok(None) => {}
                 Err(error) => return Err(error.clone()),
             }
-            tokio::time::sleep_until(last.begun + SPACING).await;
+            tokio::time::sleep_until(last.begun + last.took * SPACING).await;
         }
         let begun = Instant::now();
         let found = list(api, self.plural, namespace).await.map(Arc::new).map_err(Arc::new);
-        *turn = Some(Last { begun, found: found.as_ref().map(Arc::downgrade).map_err(Arc::clone) });
+        let took = begun.elapsed();
+        *turn = Some(Last { begun, took, found: found.as_ref().map(Arc::downgrade).map_err(Arc::clone) });
         drop(turn);
         if let Ok(found) = &found {
             // Those who wait for their turn take it now; nobody needs it later.
             let found = found.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(SPACING).await;
+                tokio::time::sleep(KEPT).await;
                 drop(found);
             });
         }
