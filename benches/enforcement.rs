@@ -87,7 +87,9 @@ async fn measure(client: &Client, size: usize) -> Result<(), Failure> {
         after.quantile_ms(&before, "venom_enforcement_seconds", 0.99)
     );
     // While the operator is there to take its finalizers off.
-    organisms.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    for name in &names {
+        organisms.delete(name, &DeleteParams::default()).await?;
+    }
     operator.stop()?;
     Ok(())
 }
