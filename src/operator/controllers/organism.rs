@@ -210,26 +210,41 @@ async fn find_genome(
         // Its changes are told by the watch that has brought it.
         return Ok(Ok(genome.clone()));
     }
-    if let Some(genome) = call("get", &object, genomes.get_opt(name)).await? {
-        return Ok(Ok(match claim::lost_owner(organism, &genome) {
+    let had_one = organism.status.as_ref().is_some_and(|status| status.ledger.is_some());
+    let may_be_created = organism.spec.genome_ref.is_none() && !had_one;
+    if may_be_created && found.is_none() {
+        match create_genome(organism, &genomes, &object).await {
+            // The watch has not shown it yet.
+            Err(error) if error.is_conflict() => {}
+            created => return created.map(Ok),
+        }
+    }
+    match call("get", &object, genomes.get_opt(name)).await? {
+        Some(genome) => Ok(Ok(match claim::lost_owner(organism, &genome) {
             Some(patch) => {
                 let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
                 call("patch", &object, genomes.patch(name, &params, &patch)).await?
             }
             None => genome,
-        }));
-    }
-    let had_one = organism.status.as_ref().is_some_and(|status| status.ledger.is_some());
-    if organism.spec.genome_ref.is_some() || had_one {
-        return Ok(Err(NotReady {
+        })),
+        // A conflict means that somebody else has created it meanwhile: it is looked at again.
+        None if may_be_created => create_genome(organism, &genomes, &object).await.map(Ok),
+        None => Ok(Err(NotReady {
             reason: NotReadyReason::GenomeNotFound,
             message: format!("{object} does not exist; apply it to go on."),
             generation: organism.metadata.generation.unwrap_or_default(),
-        }));
+        })),
     }
+}
+
+async fn create_genome(
+    organism: &api::Organism,
+    genomes: &Api<api::Genome>,
+    object: &str,
+) -> Result<api::Genome, CallError> {
     let genome = api::Genome {
         metadata: ObjectMeta {
-            name: Some(name.to_owned()),
+            name: Some(organism.genome_name().to_owned()),
             labels: Some(claim::genome_labels(organism)),
             owner_references: organism.controller_owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
@@ -238,12 +253,7 @@ async fn find_genome(
         status: None,
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    match call("create", &object, genomes.create(&params, &genome)).await {
-        Ok(created) => Ok(Ok(created)),
-        // It was created by someone else meanwhile: used, but never owned.
-        Err(error) if error.is_conflict() => Ok(Ok(call("get", &object, genomes.get(name)).await?)),
-        Err(error) => Err(error),
-    }
+    call("create", object, genomes.create(&params, &genome)).await
 }
 
 /// Restores what the response has changed of others' objects, and lets the Organism go.
