@@ -4,7 +4,7 @@ CLUSTER := e2e/cluster/cluster
 TEST_CLUSTER := test
 SCRIPTS := e2e/demo e2e/run e2e/image e2e/rootfs e2e/cluster/cluster e2e/cluster/smoke charts/manifest .ci/run .ci/deny
 
-.PHONY: help demo test test-fast test-cluster faults e2e lint crds manifests bench cluster-down
+.PHONY: help demo test test-fast test-cluster test-faults faults e2e lint crds manifests bench cluster-down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -12,7 +12,7 @@ help: ## list the targets
 demo: ## run an organism on a real cluster on this machine, with an anomaly and the resulting decision
 	e2e/demo
 
-test: test-fast test-cluster ## run all tests, fast ones first
+test: test-fast test-cluster test-faults ## run all tests, fast ones first
 
 test-fast: ## run the tests that need no cluster
 	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test hostile --test fuzz --test cli --test mesh --test ownership
@@ -22,6 +22,9 @@ test-cluster: ## run the tests that need an API server: that of KUBECONFIG, or o
 	$(CLUSTER) build prometheus
 	# The tests wait most of the time: more of them at once than there are processors.
 	cargo test --test cluster -- --test-threads=4
+
+test-faults: ## prove within a minute that no committed beat is lost: a short `make faults`
+	VENOM_FAULTS=30s cargo test --test faults -- --nocapture
 
 faults: ## prove that no committed beat is lost: faults for VENOM_FAULTS (10m), by VENOM_SEED, on a cluster of their own
 	cargo test --test faults -- --nocapture

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `VENOM_FAULTS` | how long faults go on, such as `2h` | `10m` |
 //! | `VENOM_SEED` | seed of the schedule | random |
-//! | `VENOM_OPERATORS` | number of operators | 1 |
+//! | `VENOM_OPERATORS` | number of operators | 2 |
 //!
 //! The seed determines which faults follow each other and how long they last, not what the system does meanwhile.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy.toml's allowance does not reach a test's helpers
@@ -98,7 +98,7 @@ impl Settings {
         Self {
             time: Duration::from_secs_f64(seconds),
             seed: variable("VENOM_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)),
-            operators: variable("VENOM_OPERATORS").unwrap_or(1),
+            operators: variable("VENOM_OPERATORS").unwrap_or(2),
         }
     }
 }
