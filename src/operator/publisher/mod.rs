@@ -196,6 +196,8 @@ impl Publisher {
         let spaced = self.last.map_or(self.started, |last| last + URGENT_SPACING);
         match Change::between(&self.organism_status, &self.next_status(report)) {
             Change::None => None,
+            // The last ones are written once nothing changes any more, if they are written soon.
+            Change::Numbers if report.ends.is_some() => None,
             // Those that an earlier holder has published are as good for as long as these would be.
             Change::Numbers => Some(self.last.unwrap_or(self.started) + self.account.status_interval()),
             Change::Urgent
