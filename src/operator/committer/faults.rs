@@ -12,6 +12,8 @@ use crate::operator::publisher::report::{FaultCause, LedgerFault, ReportSender};
 
 /// A failure that lasts this long is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(5);
+/// The longest wait for a turn that is no failure as long as others commit.
+const LONGEST_QUEUE: Duration = Duration::from_secs(30);
 
 /// Reports the failures of one committer. Dropping it takes the last one back.
 pub(super) struct Faults {
@@ -79,12 +81,12 @@ impl Faults {
     }
 
     /// Since when the work waits for something else than its turn. While many organisms commit, as at a start, it is no
-    /// failure that others are first; that nobody's commits succeed is one.
+    /// failure that others are first; that nobody's commits succeed is one, and that others are first for too long.
     fn since(&self) -> Instant {
         let failing = self.report.borrow().ledger_fault.is_some();
         let Waiting { since, queued } = *self.waiting();
         let others = self.turns.last_committed().filter(|_| queued && !failing);
-        others.map_or(since, |others| since.max(others))
+        others.map_or(since, |others| others.clamp(since, since + LONGEST_QUEUE - SHOWN_AFTER))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

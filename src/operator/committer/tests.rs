@@ -390,14 +390,20 @@ async fn a_commit_that_is_not_answered_is_shown_after_five_seconds() {
         .expect("it goes with the committer");
 }
 
+/// All turns for urgent commits but `left`.
+async fn turns(harness: &Harness, left: usize) -> Vec<Turn> {
+    let mut taken = vec![];
+    for _ in left..32 {
+        taken.push(harness.turns.next(true).await);
+    }
+    taken
+}
+
 /// A thousand organisms that stop together commit one after the other: those that wait do not fail.
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_is_shown_only_where_nobody_commits() {
     let mut harness = Harness::new();
-    let mut taken = vec![];
-    for _ in 0..32 {
-        taken.push(harness.turns.next(true).await);
-    }
+    let taken = turns(&harness, 0).await;
     let acknowledged = harness.commit().await;
     for _ in 0..20 {
         harness.turns.committed();
@@ -414,12 +420,23 @@ async fn waiting_for_a_turn_is_shown_only_where_nobody_commits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_turn_that_does_not_come_is_shown_although_others_commit() {
+    let harness = Harness::new();
+    let _taken = turns(&harness, 0).await;
+    let _acknowledged = harness.commit().await;
+    let began = tokio::time::Instant::now();
+    while harness.shown().is_none() {
+        harness.turns.committed();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    assert!((29..33).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    harness.committer.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_that_a_turn_was_waited_for_is_none_that_an_answer_was() {
     let harness = Harness::new();
-    let mut taken = vec![];
-    for _ in 0..32 {
-        taken.push(harness.turns.next(true).await);
-    }
+    let taken = turns(&harness, 0).await;
     let _acknowledged = harness.commit().await;
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     drop(taken);
@@ -433,10 +450,7 @@ async fn the_time_that_a_turn_was_waited_for_is_none_that_an_answer_was() {
 #[tokio::test(start_paused = true)]
 async fn the_head_is_written_in_the_turn_of_its_segment() {
     let mut harness = Harness::new();
-    let mut taken = vec![];
-    for _ in 0..31 {
-        taken.push(harness.turns.next(true).await);
-    }
+    let _taken = turns(&harness, 1).await;
     let acknowledged = harness.commit().await;
     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     let other = tokio::spawn({
