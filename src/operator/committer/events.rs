@@ -129,7 +129,7 @@ impl Committer {
     async fn try_write_owners(&self) -> Result<(), StoreError> {
         let objects = self.ledger.store.list().await?;
         for (name, uid) in self.ledger.misowned_among(&objects) {
-            let _turn = self.resources.turns.next(false).await;
+            let _turn = self.faults.turn(false).await;
             self.ledger.store.write_owner(&name, &uid).await?;
         }
         Ok(())

@@ -41,24 +41,14 @@ impl Faults {
     pub(super) async fn watch<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         *self.waiting() = Waiting { since: Instant::now(), queued: false };
         let mut work = std::pin::pin!(work);
-        let done = loop {
-            let due = self.since() + SHOWN_AFTER;
-            tokio::select! {
-                done = &mut work => break done,
-                () = sleep_until(due) => {}
-            }
-            if self.since() + SHOWN_AFTER <= Instant::now() {
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = self.overdue() => {
                 self.change(|fault| {
                     let began = Timestamp::now() - SignedDuration::try_from(SHOWN_AFTER).unwrap_or_default();
-                    fault
-                        .get_or_insert(LedgerFault {
-                            cause: FaultCause::Unanswered,
-                            since: began,
-                            shown: true,
-                        })
-                        .shown = true;
+                    fault.get_or_insert(LedgerFault { cause: FaultCause::Unanswered, since: began, shown: true }).shown = true;
                 });
-                break work.await;
+                work.await
             }
         };
         if done.is_ok() {
@@ -78,6 +68,17 @@ impl Faults {
             waiting.since = Instant::now();
         }
         turn
+    }
+
+    /// Returns when the work has taken longer than [`SHOWN_AFTER`].
+    async fn overdue(&self) {
+        loop {
+            let due = self.since() + SHOWN_AFTER;
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
     }
 
     /// Since when the work waits for something else than its turn. While many organisms commit, as at a start, it is no

@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 use crate::operator::call::{CallError, call};
 
-/// The lists of a namespace begin as many times as far apart as the last one took: however many ask and however large it
-/// is, it is not listed all the time.
+/// The lists of a namespace begin at least this many times the last one's duration apart: however many ask, and however
+/// large it is, it is not listed all the time.
 const SPACING: u32 = 3;
 /// Those who wait for a list take it within this time.
 const KEPT: Duration = Duration::from_secs(1);
 /// Objects in a page of a list.
-const PAGE: u32 = 250;
+pub(super) const PAGE: u32 = 250;
 
 /// The objects of a namespace, or why they could not be listed: all who have asked get the same.
 pub type Found<K> = Result<Arc<Vec<K>>, Arc<CallError>>;

@@ -15,7 +15,7 @@ use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, ObjectMeta, Selector, SelectorExt};
 use kube::{Client, ResourceExt};
 
-use super::lists::{Found, Lists};
+use super::lists::{Found, Lists, PAGE};
 use super::services::{self, Labels};
 use super::target::Target;
 use super::{autoscalers, services::changed_by};
@@ -30,8 +30,6 @@ use crate::operator::key::Key;
 
 /// Keeps an Organism until what it has changed of others' objects is undone.
 pub const FINALIZER: &str = "genesis.venom.dev/response";
-/// Objects in a page of a list.
-const PAGE: u32 = 250;
 /// Names of pods in a message.
 const NAMED: usize = 3;
 
