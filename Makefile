@@ -23,7 +23,7 @@ test-cluster: ## run the tests that need an API server: that of KUBECONFIG, or o
 	# The tests wait most of the time: more of them at once than there are processors.
 	cargo test --test cluster -- --test-threads=4
 
-test-faults: ## prove within a minute that no committed beat is lost: a short `make faults`
+test-faults: ## half a minute of `make faults`
 	VENOM_FAULTS=30s cargo test --test faults -- --nocapture
 
 faults: ## prove that no committed beat is lost: faults for VENOM_FAULTS (10m), by VENOM_SEED, on a cluster of their own
