@@ -2,8 +2,9 @@
 //!
 //! Both peers of a pair may dial. If two links in opposite directions come up, the one dialled by the peer with
 //! the smaller identity stays. A new link in the same direction replaces the old one, which delivers its queued
-//! frames and ends: so a link moves to a renewed certificate without a gap. A random instance number distinguishes
-//! a process from its predecessor with the same identity.
+//! frames and ends: so a link moves to a renewed certificate without a gap. The peer that was dialled registers the
+//! new link before it greets, and the one that dialled closes the old link after that: at any moment each of them has one.
+//! A random instance number distinguishes a process from its predecessor with the same identity.
 //!
 //! A peer that dials states its own listening port. The other side then does not dial that address, which saves
 //! most of the redundant handshakes when a mesh comes up. Only the port is taken from the peer; the address is the
@@ -229,12 +230,16 @@ impl Links {
             LinkError::Refused(RefusalReason::WrongIdentity, "the certificate has no mesh identity".into())
         })?;
         let mut stream = Framed::new(stream, wire::codec());
-        let hello = Message::Hello(Hello {
+        let own_hello = Message::Hello(Hello {
             version: wire::PROTOCOL_VERSION,
             instance: self.local.instance,
             port: self.listen_port,
         });
-        stream.send(hello.encode()).await.map_err(|error| LinkError::Failed(error.to_string()))?;
+        let own_hello = own_hello.encode();
+        if outbound {
+            let sent = stream.send(own_hello.clone()).await;
+            sent.map_err(|error| LinkError::Failed(error.to_string()))?;
+        }
         let violation = |detail| LinkError::Refused(RefusalReason::ProtocolViolation, detail);
         let first = match stream.next().await {
             // In TLS 1.3 a client learns only from its first read that the server refused its certificate.
@@ -254,18 +259,21 @@ impl Links {
         let process = PeerProcess { identity: info.identity, instance: hello.instance };
         let listen_port = hello.port.filter(|_| !outbound);
         let listen_address = listen_port.map(|port| SocketAddr::new(source.ip(), port));
-        let (id, outbox, cancel) = self.register(&process, outbound, listen_address)?;
+        let greeting = (!outbound).then_some(own_hello);
+        let (id, outbox, cancel) = self.register(&process, greeting, listen_address)?;
         let expires = info.not_after.min(own_expiry);
         Ok(Link { id, process, expires, source, outbox, cancel, stream })
     }
 
-    /// Decides whether there is to be a link to `process`, and closes the links that it replaces.
+    /// Decides whether there is to be a link to `process`, and closes the links that it replaces. The first frame of a
+    /// link that was accepted is its `greeting`.
     fn register(
         &self,
         process: &PeerProcess,
-        outbound: bool,
+        greeting: Option<Bytes>,
         listen_address: Option<SocketAddr>,
     ) -> Result<(LinkId, Arc<Outbox>, CancellationToken), LinkError> {
+        let outbound = greeting.is_none();
         if *process == self.local {
             return Err(LinkError::SelfConnection);
         }
@@ -294,13 +302,22 @@ impl Links {
         }
         for old in same_process.iter().map(|it| it.0).chain(predecessors.into_iter().take(surplus)) {
             self.outboxes.remove(old);
-            if let Some(entry) = table.links.get(&old) {
+            let Some(entry) = table.links.get(&old) else { continue };
+            if outbound {
                 entry.outbox.close();
+            } else {
+                // The peer closes it once it has the greeting; until then it is the only link that the peer has.
+                let outbox = entry.outbox.clone();
+                tokio::spawn(async move {
+                    sleep(LINGER).await;
+                    outbox.close();
+                });
             }
         }
         table.last_id += 1;
         let id = LinkId(table.last_id);
         let (outbox, cancel) = (Arc::new(Outbox::default()), CancellationToken::new());
+        greeting.map(|greeting| outbox.push(greeting));
         let entry = LinkEntry {
             process: process.clone(),
             outbound,
