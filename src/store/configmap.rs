@@ -202,9 +202,8 @@ impl ConfigMaps {
     ///
     /// # Errors
     /// [`StoreError`]. A missing object is `Ok(None)`.
-    pub async fn archived_head(&self, generation: u64) -> Result<Option<Head>, StoreError> {
-        let found = self.head_named(self.archived_head_name(generation)).await?;
-        Ok(found.and_then(|found| found.head))
+    pub async fn archived_head(&self, generation: u64) -> Result<Option<StoredHead>, StoreError> {
+        self.head_named(self.archived_head_name(generation)).await
     }
 
     async fn head_named(&self, name: String) -> Result<Option<StoredHead>, StoreError> {
@@ -255,29 +254,16 @@ impl ConfigMaps {
         Ok(self.call("update", &name, put).await?.resource_version().unwrap_or_default())
     }
 
-    /// Stores the head of an ended generation as an immutable object. One that states the same ledger is kept, so
-    /// that a retry succeeds.
+    /// Stores the head of an ended generation as an immutable object.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Content`] if an object of this name states another ledger.
+    /// [`StoreErrorKind::Conflict`] if an object of this name exists.
     pub async fn archive_head(&self, head: &Head) -> Result<(), StoreError> {
         let name = self.archived_head_name(head.generation);
         let mut object = self.head_object(name.clone(), head)?;
         object.immutable = Some(true);
-        match self.call("create", &name, self.api.create(&PostParams::default(), &object)).await {
-            Ok(_) => Ok(()),
-            Err(StoreError { kind: StoreErrorKind::Conflict, .. }) => {
-                match self.archived_head(head.generation).await? {
-                    Some(stored) if stored.states_the_same_as(head) => Ok(()),
-                    _ => {
-                        let what =
-                            "it has the name of an earlier head and is another one; rename it to go on";
-                        Err(self.error("create", &name, StoreErrorKind::Content(what.into())))
-                    }
-                }
-            }
-            Err(error) => Err(error),
-        }
+        self.call("create", &name, self.api.create(&PostParams::default(), &object)).await?;
+        Ok(())
     }
 
     /// Stores a segment. Returns the UID of its object. An existing object with the same bytes counts as success: it

@@ -93,7 +93,7 @@ async fn a_retained_ledger_is_continued() {
         // The old head is archived unchanged.
         let archived = world.maps.get("venom-ledger-g1").await.unwrap();
         assert_eq!(archived.immutable, Some(true));
-        let head = old_store.archived_head(1).await.unwrap().unwrap();
+        let head = old_store.archived_head(1).await.unwrap().unwrap().head.unwrap();
         assert_eq!((&head.segments, head.root), (&left.head.segments, left.head.root));
         let old = Live::listed(&old_store, head).await.expect("a segment of the old generation is gone");
         assert_eq!(old.continues(&left), left.entries.len());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use venom::api::labels::{ORGANISM_LABEL, UID_LABEL};
 use venom::api::{OnDelete, Organism, OrganismStatus};
 use venom::store::configmap::ConfigMaps;
+use venom::store::head::Head;
 
 use crate::harness::eventually;
 use crate::ledger::{Live, forged};
@@ -23,10 +24,23 @@ async fn owners(world: &World, name: &str) -> Vec<Option<String>> {
     objects(world, name).await.iter().map(owner).collect()
 }
 
+async fn archived(store: &ConfigMaps, generation: u64) -> Head {
+    store.archived_head(generation).await.unwrap().and_then(|it| it.head).expect("no archived head")
+}
+
+/// Deletes an Organism whose ledger is retained. Returns the head that is left.
+async fn delete_retained(world: &World, store: &ConfigMaps) -> Head {
+    world.delete_organism("venom").await;
+    eventually("the head to be marked", async || {
+        let head = store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();
+        if head.retained { Ok(head) } else { Err("not retained".into()) }
+    })
+    .await
+}
+
 /// Every segment of the archived head of `generation` is there, and the ledger proves itself.
 async fn archived_is_whole(store: &ConfigMaps, generation: u64) -> Live {
-    let head = store.archived_head(generation).await.unwrap().expect("no archived head");
-    let live = Live::listed(store, head).await.expect("segments are gone");
+    let live = Live::listed(store, archived(store, generation).await).await.expect("segments are gone");
     assert_eq!(live.gaps, []);
     live.check();
     live
@@ -149,7 +163,7 @@ async fn a_forged_segment_of_a_retained_ledger_is_not_adopted() {
         let _operator = world.operator("beta");
         world.create::<Organism>("venom", Value::Null).await;
         world.beating("venom").await;
-        let archived = store.archived_head(1).await.unwrap().expect("no archived head");
+        let archived = archived(&store, 1).await;
         assert_eq!(archived.segments, head.segments, "what is listed");
         for (at, listed) in archived.segments.iter().enumerate() {
             let found = store.listed(listed).await.unwrap();
@@ -289,26 +303,39 @@ async fn another_archived_head_of_that_name_stops_the_recovery() {
         world.create::<Organism>("venom", json!({"ledger": {"onDelete": "Retain"}})).await;
         world.beating("venom").await;
         let store = world.store("venom").await;
-        world.delete_organism("venom").await;
-        eventually("the head to be marked", async || {
-            let head = store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();
-            if head.retained { Ok(()) } else { Err("not retained".into()) }
-        })
-        .await;
-        let mut other = store.head().await.unwrap().unwrap().head.unwrap();
+        let mut other = delete_retained(&world, &store).await;
         other.last_hash = venom::ledger::sealed::HexHash([7; 32]);
         store.archive_head(&other).await.unwrap();
         world.create::<Organism>("venom", Value::Null).await;
         let says = |it: &OrganismStatus| message(it, "Ready").contains("venom-ledger-g1");
         world.until("venom", "the object that is in the way", says).await;
-        assert_eq!(
-            store.archived_head(1).await.unwrap().unwrap().last_hash,
-            other.last_hash,
-            "it was replaced"
-        );
+        assert_eq!(archived(&store, 1).await.last_hash, other.last_hash, "it was replaced");
         world.maps.delete("venom-ledger-g1", &DeleteParams::default()).await.unwrap();
         world.beating("venom").await;
         archived_is_whole(&store, 1).await;
+    })
+    .await;
+}
+
+/// A new life archives the head of its predecessor, and before it can begin a generation, a last writer of the old life
+/// commits once more. The copy is then of an earlier state, and no other ledger.
+#[tokio::test]
+async fn an_earlier_state_of_a_retained_ledger_makes_room_for_the_last_one() {
+    in_world(async |world| {
+        let _operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"ledger": {"onDelete": "Retain"}})).await;
+        world.beating("venom").await;
+        let store = world.store("venom").await;
+        let earlier = store.head().await.unwrap().unwrap().head.unwrap();
+        store.archive_head(&earlier).await.unwrap();
+        world.beats_more("venom", 100).await;
+        let last = delete_retained(&world, &store).await;
+        assert!(last.size > earlier.size, "{} after {}", last.size, earlier.size);
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        assert!(archived(&store, 1).await.states_the_same_as(&last));
+        archived_is_whole(&store, 1).await;
+        assert_eq!(world.ledger("venom").await.head.generation, 2);
     })
     .await;
 }

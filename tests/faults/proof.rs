@@ -51,7 +51,7 @@ async fn heads(store: &ConfigMaps, name: &str, facts: &Facts) -> Vec<Head> {
     let newest = store.head().await.unwrap().expect("no head").head.expect("no head of ours");
     let mut heads = vec![];
     for generation in 1..newest.generation {
-        heads.push(match store.archived_head(generation).await.unwrap() {
+        heads.push(match store.archived_head(generation).await.unwrap().and_then(|it| it.head) {
             Some(head) => head,
             None => {
                 assert!(

@@ -74,7 +74,9 @@ pub(super) fn after_failed_recovery(
     let wait = wait_after(failures);
     let blocked = |reason| (Some(reason), wait.min(LONGEST_BLOCKED));
     match error {
-        RecoveryError::NameTaken(_) | RecoveryError::BelongsTo(..) => blocked(NotReadyReason::NameTaken),
+        RecoveryError::NameTaken(_) | RecoveryError::ArchiveTaken(_) | RecoveryError::BelongsTo(..) => {
+            blocked(NotReadyReason::NameTaken)
+        }
         RecoveryError::BeingCollected(_) => (Some(NotReadyReason::WaitingForFirstCommit), RECOVERY_COLLECTED),
         RecoveryError::HeadUnreadable(..) => blocked(NotReadyReason::HeadUnreadable),
         RecoveryError::Store(StoreError { kind: StoreErrorKind::Conflict, .. }) => (None, RECOVERY_CONFLICT),

@@ -1,13 +1,13 @@
 //! A new generation of a ledger: what it continues, and its number and epoch.
 
 use super::lists::SharedLists;
-use super::load::adopt;
+use super::load::{adopt, extends};
 use super::plan::After;
 use super::{Recovery, RecoveryError};
 use crate::ledger::sealed::HexHash;
 use crate::operator::committer::ledger::OwnedLedger;
 use crate::runtime::History;
-use crate::store::configmap::{ConfigMaps, StoreError};
+use crate::store::configmap::{ConfigMaps, StoreError, StoreErrorKind, StoredHead};
 use crate::store::head::{Forged, Head};
 use crate::store::objects::{LedgerObject, Objects, parse_archived_name, parse_segment_name};
 use crate::store::rebuild::{LARGEST_EPOCH, Published, UNKNOWN_EPOCHS, newest_epoch};
@@ -32,19 +32,19 @@ impl Recovery<'_> {
             After::Nothing => {
                 // Of a newer generation than the archived one only segments are left: how it ended is not known.
                 let continues = match archived.filter(|it| stored.is_none_or(|stored| stored <= *it)) {
-                    Some(generation) => store.archived_head(generation).await?,
+                    Some(generation) => store.archived_head(generation).await?.and_then(|it| it.head),
                     None => None,
                 };
                 (next.generation(highest + 1, 0), continues)
             }
             After::Predecessor(old) => {
                 let old = adopt(store, old, self.codec).await?;
-                store.archive_head(&old).await?;
+                self.archive(&old).await?;
                 (next.after(&old), Some(old))
             }
             After::Lost { head, from, to } => {
                 if let Some(old) = &head {
-                    store.archive_head(old).await?;
+                    self.archive(old).await?;
                 }
                 let none = Head::empty(&self.uid, 0, 0, "");
                 let begun = next.after_loss(head.as_ref().unwrap_or(&none), from, to);
@@ -52,7 +52,7 @@ impl Recovery<'_> {
                 (begun, ours.or_else(|| published.map(|it| published_head(it, &self.uid))))
             }
             After::Forged { head, what, published } => {
-                store.archive_head(&head).await?;
+                self.archive(&head).await?;
                 (next.after_forgery(&head, what, &published), Some(published_head(&published, &self.uid)))
             }
         };
@@ -66,6 +66,30 @@ impl Recovery<'_> {
         let mut ledger = OwnedLedger::new(self.store, head, resource_version, origin);
         ledger.listed(&existing);
         Ok((ledger, history))
+    }
+
+    /// Stores `head` as an archived one. If an earlier attempt did that, and a writer of its Organism has committed once
+    /// more since, an earlier state of the same ledger is stored: it is replaced.
+    async fn archive(&self, head: &Head) -> Result<(), RecoveryError> {
+        let store = &self.store;
+        let taken = match store.archive_head(head).await {
+            Err(error) if matches!(error.kind, StoreErrorKind::Conflict) => error,
+            done => return Ok(done?),
+        };
+        // If it is gone since, the next attempt succeeds.
+        let Some(StoredHead { head: stored, uid, .. }) = store.archived_head(head.generation).await? else {
+            return Err(taken.into());
+        };
+        let name = store.archived_head_name(head.generation);
+        match stored {
+            Some(stored) if stored.states_the_same_as(head) => Ok(()),
+            Some(stored) if extends(store, head, &stored, self.codec).await? => {
+                // Until the new generation begins, the head itself still states all of it.
+                store.delete(&name, &uid).await?;
+                Ok(store.archive_head(head).await?)
+            }
+            _ => Err(RecoveryError::ArchiveTaken(name)),
+        }
     }
 }
 

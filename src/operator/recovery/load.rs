@@ -229,6 +229,31 @@ pub(super) async fn adopt(store: &ConfigMaps, mut head: Head, codec: &Codec) -> 
     Ok(head)
 }
 
+/// Whether the entries of `head` are those of `earlier` and more, which its segments have to show.
+pub(super) async fn extends(
+    store: &ConfigMaps,
+    head: &Head,
+    earlier: &Head,
+    codec: &Codec,
+) -> Result<bool, RecoveryError> {
+    let same_ledger = (&head.uid, head.generation) == (&earlier.uid, earlier.generation);
+    let (Some(mut later), Some(earlier)) = (head.chain(), earlier.chain()) else { return Ok(false) };
+    let size = earlier.size();
+    if !same_ledger || size > later.size() {
+        return Ok(false);
+    }
+    for listed in head.segments.iter().rev() {
+        if later.size() == size {
+            break;
+        }
+        let Some(sealed) = store.listed(listed).await? else { return Ok(false) };
+        let opened = codec.run(move || OpenedSegment::open(&sealed, Some(size))).await?;
+        let Some(opened) = opened.ok().filter(|it| it.after == later) else { return Ok(false) };
+        later = opened.at_size.unwrap_or(opened.before);
+    }
+    Ok(later == earlier)
+}
+
 /// The decision in force. Where the published one is the same, its time and entry stay: the replay may start
 /// after the beat that first made it.
 fn current_decision(

@@ -48,6 +48,9 @@ pub enum RecoveryError {
     /// The head's name is taken by an object of someone else.
     #[error("ConfigMap {0} exists and is not a ledger of ours; rename it or the Organism")]
     NameTaken(String),
+    /// The name for the head of an ended generation is taken by an object that states something else.
+    #[error("ConfigMap {0} has the name of an earlier head and is another one; rename it to go on")]
+    ArchiveTaken(String),
     /// The head is that of an Organism of another name, which exists.
     #[error("ConfigMap {0} is the ledger head of Organism {1}, which exists; delete that ConfigMap to go on")]
     BelongsTo(String, String),
