@@ -183,10 +183,15 @@ pub enum OperatorError {
 /// # Errors
 /// [`OperatorError`].
 pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<(), OperatorError> {
-    let mut operator = Operator::start(&options).await?;
+    let mut stop = std::pin::pin!(stop);
+    let mut operator = tokio::select! {
+        started = Operator::start(&options) => started?,
+        // Nothing is held yet.
+        () = &mut stop => return Ok(()),
+    };
     tracing::info!(identity = options.identity, namespaces = ?options.namespaces, "operator started");
     tokio::select! {
-        () = stop => {}
+        () = &mut stop => {}
         served = operator.tasks.join_next() => {
             // The HTTP server is the only task that ends by itself, and only if it fails.
             if let Some(Ok(Err(error))) = served {
@@ -212,7 +217,8 @@ struct Operator {
 }
 
 impl Operator {
-    /// 1. Clients. 2. What actors share. 3. Watches and controllers. 4. Servers.
+    /// 1. Clients. 2. The HTTP server, which says what is waited for. 3. What actors share. 4. Watches and controllers.
+    /// 5. The issuer.
     async fn start(options: &Options) -> Result<Self, OperatorError> {
         let mut config = kube::Config::infer().await?;
         config.connect_timeout = Some(CALL_TIMEOUT);
@@ -229,15 +235,26 @@ impl Operator {
         let system = |error| OperatorError::System("threads", error);
         let beater = Beater::start(Cores::default(), budget.clone(), metrics.clone()).map_err(system)?;
         let beater = Arc::new(beater);
+        let readiness = Arc::new(Readiness::default());
+        let replicas_list = List { kind: "Leases", namespace: Some(namespace.clone()) };
+        readiness.wait_for(&replicas_list);
+        let until_stopped = || stopped(stopping_receiver.clone());
+        let mut tasks = JoinSet::new();
+        let health =
+            Health { metrics: metrics.clone(), beater: beater.clone(), readiness: readiness.clone() };
+        tasks.spawn(health::serve(options.metrics_address, health, until_stopped()));
+
         let reporter = Reporter { controller: "venom".into(), instance: Some(options.identity.clone()) };
         let recorder = Recorder::new(client.clone(), reporter);
         let members = Arc::new(Members::new(&options.identity));
         let leases = Leases::new(lease_client, &namespace, &options.namespaces);
         let ownership = Arc::new(Ownership::new(members.clone()));
         let bodies = match &options.bodies {
-            Some(bodies) => Some(
-                self::bodies(bodies, &client, namespace.clone(), &metrics, &members, scopes.len()).await?,
-            ),
+            Some(bodies) => {
+                let certificates = certificates::watch::load(&client, &namespace, &readiness).await?;
+                let (certificates, scopes) = (Arc::new(certificates), scopes.len());
+                Some(self::bodies(bodies, &client, &namespace, certificates, &metrics, &members, scopes))
+            }
             None => None,
         };
         let (failing, failing_receiver) = watch::channel(FailingWatches::default());
@@ -269,7 +286,6 @@ impl Operator {
         });
 
         let registry = Arc::new(Registry::default());
-        let readiness = Arc::new(Readiness::default());
         let watches =
             Watches { client: ledger_client.clone(), readiness: readiness.clone(), metrics: metrics.clone() };
         let context = Arc::new(controllers::Context {
@@ -284,7 +300,6 @@ impl Operator {
             genomes: Retries::default(),
         });
         let mut controllers = JoinSet::new();
-        let until_stopped = || stopped(stopping_receiver.clone());
         if let Some(bodies) = &bodies {
             let certificates = bodies.collectors.certificates.clone();
             let (client, namespace) = (client.clone(), bodies.reconcilers.installation.namespace.clone());
@@ -294,10 +309,8 @@ impl Operator {
         controllers.spawn(unless(until_stopped(), tell_failing(readiness.clone(), members.clone(), failing)));
         controllers.spawn(unless(until_stopped(), share_budget(members.clone(), budget)));
         let mut replicas = JoinSet::new();
-        let list = List { kind: "Leases", namespace: Some(namespace) };
-        readiness.wait_for(&list);
         let own = leases.own(&options.identity);
-        replicas.spawn(keep_lease(members.clone(), leases.clone(), own, list, readiness.clone()));
+        replicas.spawn(keep_lease(members.clone(), leases.clone(), own, replicas_list, readiness.clone()));
         controllers.spawn(unless(
             until_stopped(),
             take_organisms(members.clone(), readiness.clone(), scopes.clone()),
@@ -339,9 +352,6 @@ impl Operator {
             }));
         }
 
-        let mut tasks = JoinSet::new();
-        let health = Health { metrics, beater, readiness: readiness.clone() };
-        tasks.spawn(health::serve(options.metrics_address, health, until_stopped()));
         if let (Some(BodyOptions { issuer_url: url, .. }), Some(bodies)) = (&options.bodies, bodies) {
             let port = url.port;
             let listener =
@@ -409,18 +419,18 @@ async fn tell_failing(
 }
 
 /// What bodies and their meshes need.
-async fn bodies(
+fn bodies(
     options: &BodyOptions,
     client: &Client,
-    namespace: String,
+    namespace: &str,
+    certificates: Arc<Certificates>,
     metrics: &Arc<Metrics>,
     members: &Arc<Members>,
     scopes: usize,
-) -> Result<actor::Bodies, OperatorError> {
-    let certificates = Arc::new(Certificates::load(client.clone(), &namespace).await?);
+) -> actor::Bodies {
     let installation = Installation {
         node_image: options.node_image.clone(),
-        namespace,
+        namespace: namespace.to_owned(),
         issuer_url: options.issuer_url.to_string(),
         issuer_port: options.issuer_url.port,
         issuer_address: options.issuer_url.host.parse().ok(),
@@ -449,13 +459,13 @@ async fn bodies(
     });
     let adoptions =
         adoption::Resources { client: client.clone(), sensors: sensors.clone(), metrics: metrics.clone() };
-    Ok(actor::Bodies {
+    actor::Bodies {
         sensors,
         adoptions: Arc::new(adoptions),
         reconcilers: Arc::new(reconcilers),
         collectors: Arc::new(collectors),
         responses: Arc::new(responses),
-    })
+    }
 }
 
 /// A client that never retries by itself: a hidden retry could commit behind the back of a writer that gave up.

@@ -1,17 +1,21 @@
-//! An API server that does not respond, in a separate cluster.
+//! An API server that does not respond: in a separate cluster while organisms beat, behind a proxy at a start.
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 use venom::api::Organism;
 
-use crate::harness::Cluster;
-use crate::world::World;
+use crate::harness::{Cluster, eventually};
+use crate::http::{free_address, get};
+use crate::operator::Operator;
+use crate::proxy::{Proxy, Trouble};
+use crate::world::{World, in_world};
 
 /// Stops the cluster when dropped.
 struct Own(&'static str);
@@ -78,4 +82,48 @@ async fn beating_continues_while_the_api_server_hangs() {
     assert!(operator.terminate().await.success());
     drop(operator);
     drop(own);
+}
+
+/// An operator that cannot reach the API server when it starts, or is refused by it, waits and says for what. It ends at
+/// once if it is told to, and otherwise goes on by itself.
+#[tokio::test]
+async fn a_start_waits_for_the_api_server() {
+    in_world(async |world| {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy::start(world.client.clone(), |_, _| false, folder.path()).await;
+        proxy.trouble(Trouble::Cut, 100);
+        let address = free_address();
+        let arguments = [
+            "--node-image",
+            "localhost/venom:test",
+            "--issuer-url",
+            &*world.issuer_url,
+            "--metrics-addr",
+            &*address,
+        ];
+        let start = || Operator::start(&world.namespace, "alpha", Some(&proxy.kubeconfig), &arguments);
+        let says = async |what: &str| {
+            eventually(what, async || {
+                let (status, text) = get(&address, "/readyz?verbose")?;
+                if status == 503 && text.contains(what) { Ok(()) } else { Err(format!("{status} {text}")) }
+            })
+            .await;
+        };
+        let mut operator = start();
+        says("get Secret default/venom-mesh-ca").await;
+        assert_eq!(get(&address, "/healthz").unwrap().0, 200, "it is not to be restarted");
+        assert!(operator.terminate().await.success());
+
+        let mut operator = start();
+        says("get Secret default/venom-mesh-ca").await;
+        proxy.trouble(Trouble::Refused(StatusCode::FORBIDDEN), 100);
+        says("refused by the proxy of a test").await;
+        proxy.trouble(Trouble::None, 0);
+        world.create::<Organism>("venom", Value::Null).await;
+        world.beating("venom").await;
+        assert_eq!(get(&address, "/readyz").unwrap().0, 200);
+        assert!(operator.runs());
+        assert!(operator.terminate().await.success());
+    })
+    .await;
 }

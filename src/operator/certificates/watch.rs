@@ -1,4 +1,4 @@
-//! The loss of the Secret while the operator runs, which has the CA in memory.
+//! The Secret while the operator runs: waited for at the start, and created again where it is lost, for the CA is in memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,49 @@ use kube::api::{Api, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::time::sleep;
 
-use super::{CA_SECRET, Certificates};
+use super::{AuthorityError, CA_SECRET, Certificates};
 use crate::operator::call::{CallError, call};
 use crate::operator::failure_log::FailureLog;
+use crate::operator::health::{List, Readiness};
 use crate::operator::metrics::Metrics;
 use crate::printable::{NOTE, line};
 
 /// Interval between two looks at the Secret.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// Wait after a failed call for the Secret at the start.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Loads the CA as [`Certificates::load`] does, however long the API server is away or refuses it. A process that ended
+/// would be started again with waits of up to five minutes.
+///
+/// # Errors
+/// [`AuthorityError`] if the Secret is invalid.
+pub async fn load(
+    client: &Client,
+    namespace: &str,
+    readiness: &Readiness,
+) -> Result<Certificates, AuthorityError> {
+    let list = List { kind: "Secrets", namespace: Some(namespace.to_owned()) };
+    readiness.wait_for(&list);
+    let mut log = FailureLog::default();
+    loop {
+        match Certificates::load(client.clone(), namespace).await {
+            Err(AuthorityError::Call(error)) => {
+                let error = AuthorityError::Call(error);
+                readiness.failing(&list, Some(&error.to_string()));
+                if let Some(times) = log.failed(&error.to_string(), Instant::now()) {
+                    tracing::warn!(times, %error, "the operator cannot start yet; trying again");
+                }
+                sleep(RETRY).await;
+            }
+            loaded => {
+                readiness.failing(&list, None);
+                readiness.arrived(&list);
+                return loaded;
+            }
+        }
+    }
+}
 
 /// Creates the Secret again when it is gone, and tells of every loss. Never returns.
 pub async fn keep(
