@@ -130,7 +130,7 @@ impl Evidence {
         self.facts().injections.insert(id.to_owned(), entry);
     }
 
-    fn wrong(&self, what: String) {
+    pub fn wrong(&self, what: String) {
         self.note("wrong", &json!(what));
         println!("{:9.3} WRONG {what}", self.began.elapsed().as_secs_f64());
         self.facts().wrong.push(what);

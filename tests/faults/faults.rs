@@ -86,13 +86,16 @@ impl Operators {
         self.free_ports.push(ended.port);
     }
 
-    /// Starts operators that have ended by themselves again, for `time`.
+    /// Looks for operators that have ended by themselves, for `time`: none may, whatever fails around it.
     async fn watch_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         loop {
             for at in 0..self.running.len() {
                 if !self.running[at].operator.runs() {
-                    self.evidence.fault("operator-ended-by-itself", &self.running[at].identity);
+                    let ended = &self.running[at];
+                    let log = ended.operator.log();
+                    let last = log.lines().last().unwrap_or_default();
+                    self.evidence.wrong(format!("{} has ended by itself: {last}", ended.identity));
                     self.replace(at);
                 }
             }
