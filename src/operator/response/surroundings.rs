@@ -146,12 +146,14 @@ impl Surroundings {
         lists.objects(&self.changed(kind), &self.key.namespace).await
     }
 
-    /// Pods that the quarantine's policy selects and that are not of the body; at most a few names.
+    /// Pods that the quarantine's policy selects and that are not of the body; at most a few names. They are those that the
+    /// API server's cache has: whoever makes one a moment later has it isolated as well, and a list that is certain to be the
+    /// newest waits some 50 ms wherever anything else is written.
     ///
     /// # Errors
     /// [`CallError`].
     pub async fn foreign_pods(&self, target: &Target) -> Result<Vec<String>, CallError> {
-        let selected = self.pods(&target.selector).await?;
+        let selected = self.pods(&target.selector, ListParams::default().match_any()).await?;
         let (_, foreign) = self.split(selected, target).await?;
         let more = foreign.len().saturating_sub(NAMED);
         let mut names: Vec<_> = foreign.iter().take(NAMED).map(|it| format!("Pod {}", name(it))).collect();
@@ -161,17 +163,20 @@ impl Surroundings {
         Ok(names)
     }
 
-    async fn pods(&self, selector: &Selector) -> Result<Vec<ObjectMeta>, CallError> {
-        let params = ListParams::default().labels_from(selector);
+    async fn pods(&self, selector: &Selector, params: ListParams) -> Result<Vec<ObjectMeta>, CallError> {
         let pods = self.api::<Pod>();
         let object = format!("Pods in {}", self.key.namespace);
         let mut found = vec![];
-        let mut params = params.limit(PAGE);
+        let mut params = params.labels_from(selector).limit(PAGE);
         loop {
             let page = call("list", &object, pods.list_metadata(&params)).await?;
             found.extend(page.items.into_iter().map(|it| it.metadata));
             match page.metadata.continue_.filter(|it| !it.is_empty()) {
-                Some(next) => params = params.continue_token(&next),
+                // It says which version it continues.
+                Some(next) => {
+                    params = ListParams { version_match: None, resource_version: None, ..params }
+                        .continue_token(&next);
+                }
                 None => return Ok(found),
             }
         }
@@ -204,7 +209,7 @@ impl Surroundings {
     /// [`CallError`].
     pub async fn look(&self, target: &Target) -> Result<Look, CallError> {
         // Labels can be added to pods by hand, and then other policies and Services select them.
-        let pods = self.pods(&target.selector).await?;
+        let pods = self.pods(&target.selector, ListParams::default()).await?;
         let labels: BTreeSet<Labels> =
             pods.into_iter().filter_map(|it| it.labels).chain([target.labels.clone()]).collect();
         let mut look = Look::default();
@@ -277,7 +282,7 @@ impl Surroundings {
     /// [`CallError`].
     pub async fn is_shared(&self, service: &DynamicObject, target: &Target) -> Result<bool, CallError> {
         let Some(selector) = services::selector(service) else { return Ok(false) };
-        let selected = self.pods(&selector.into_iter().collect()).await?;
+        let selected = self.pods(&selector.into_iter().collect(), ListParams::default()).await?;
         Ok(!self.split(selected, target).await?.1.is_empty())
     }
 
