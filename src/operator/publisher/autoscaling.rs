@@ -194,13 +194,11 @@ fn contestant(organism: &api::Organism, has_scaled: bool) -> Option<Contestant> 
     let metadata = &organism.metadata;
     let entries = metadata.managed_fields.as_deref().unwrap_or_default();
     let owner = |operation: &str| {
+        // The watch keeps only managers that have set this field.
         let found = entries.iter().find(|entry| {
-            let replicas =
-                entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:nodes"]["f:replicas"]);
             entry.operation.as_deref() == Some(operation)
                 && entry.subresource.is_none()
                 && entry.manager.as_deref() != Some(HANDOVER)
-                && replicas.is_some_and(|replicas| !replicas.is_null())
         });
         found.map(|entry| entry.manager.clone().unwrap_or_else(|| "an unnamed field manager".into()))
     };

@@ -42,14 +42,18 @@ pub fn trim(metadata: &mut ObjectMeta) {
     }
 }
 
-/// Drops what is not read of the managers of an Organism or a Genome: the fields that each has set, but for
-/// spec.nodes.replicas. They take several times as much memory as the object itself.
+/// Keeps of the managers of an Organism or a Genome those that have set spec.nodes.replicas, and of what each has set
+/// only that. All of it takes several times as much memory as the object itself.
 pub fn trim_managers(metadata: &mut ObjectMeta) {
-    for entry in metadata.managed_fields.iter_mut().flatten() {
+    let Some(managers) = &mut metadata.managed_fields else { return };
+    managers.retain_mut(|entry| {
         let fields = entry.fields_v1.take();
         let sets = fields.is_some_and(|it| !it.0["f:spec"]["f:nodes"]["f:replicas"].is_null());
-        entry.fields_v1 = sets.then(|| FieldsV1(json!({"f:spec": {"f:nodes": {"f:replicas": {}}}})));
-    }
+        // Not the nested maps of the original: each takes half a kilobyte.
+        entry.fields_v1 = sets.then(|| FieldsV1(json!("f:replicas")));
+        sets
+    });
+    managers.shrink_to_fit();
 }
 
 /// Size of a manager's set of fields as JSON.
@@ -65,7 +69,6 @@ mod tests {
 
     #[test]
     fn of_the_managers_of_an_organism_it_is_kept_who_scales() {
-        let scales = json!({"f:spec": {"f:nodes": {"f:replicas": {}}}});
         let more =
             json!({"f:spec": {".": {}, "f:nodes": {"f:replicas": {}, "f:image": {}}}, "f:metadata": {}});
         let entry = |manager: &str, fields: &Value| json!({"manager": manager, "fieldsV1": fields});
@@ -76,7 +79,7 @@ mod tests {
         ];
         let mut metadata: ObjectMeta = serde_json::from_value(json!({"managedFields": managers})).unwrap();
         trim_managers(&mut metadata);
-        let kept = [entry("a", &scales), json!({"manager": "b"}), managers[2].clone()];
+        let kept = [entry("a", &json!("f:replicas"))];
         assert_eq!(serde_json::to_value(metadata).unwrap(), json!({"managedFields": kept}));
     }
 

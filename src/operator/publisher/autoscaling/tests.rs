@@ -1,14 +1,18 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::operator::watches::trim_managers;
 
+/// An Organism with these managers, as the watch keeps it.
 fn organism(enabled: bool, entries: Value) -> api::Organism {
-    serde_json::from_value(json!({
+    let mut organism: api::Organism = serde_json::from_value(json!({
         "apiVersion": "genesis.venom.dev/v1alpha1", "kind": "Organism",
         "metadata": {"name": "venom", "managedFields": entries},
         "spec": {"autoscaling": {"enabled": enabled}},
     }))
-    .unwrap()
+    .unwrap();
+    trim_managers(&mut organism.metadata);
+    organism
 }
 
 fn entry(operation: &str, subresource: Option<&str>, fields: Value) -> Value {
