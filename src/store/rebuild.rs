@@ -313,8 +313,7 @@ pub fn newest_epoch(organism: &str, objects: &Objects) -> Option<u64> {
 }
 
 /// Whether an earlier end of a chain can be a prefix of a later one: the subtrees that both are made of are the same.
-#[must_use]
-pub fn agree(earlier: &Chain, later: &Chain) -> bool {
+fn agree(earlier: &Chain, later: &Chain) -> bool {
     let differing = u64::BITS - (earlier.size() ^ later.size()).leading_zeros();
     let common = (earlier.size() >> differing).count_ones() as usize;
     earlier.tree().peaks().get(..common) == later.tree().peaks().get(..common)

@@ -128,8 +128,8 @@ async fn an_orphaned_ledger_is_continued() {
     .await;
 }
 
-/// Of the ledger of an Organism that is gone, forged segments are not taken for the listed ones, the first neither; and one
-/// that cannot be read does not keep the next Organism from beating.
+/// Of the ledger of an Organism that is gone, forged segments are not taken for the listed ones: neither one that what
+/// follows contradicts, nor one that nothing proves because what follows cannot be read. The others stay listed.
 #[tokio::test]
 async fn a_forged_segment_of_a_retained_ledger_is_not_adopted() {
     in_world(async |world| {
@@ -138,15 +138,19 @@ async fn a_forged_segment_of_a_retained_ledger_is_not_adopted() {
         world.create::<Organism>("venom", spec).await;
         world.beating("venom").await;
         let store = world.store("venom").await;
-        let segments = eventually("four segments", async || {
+        let segments = eventually("six segments", async || {
             let segments = store.head().await.unwrap().unwrap().head.unwrap().segments;
-            if segments.len() >= 4 { Ok(segments) } else { Err(format!("{}", segments.len())) }
+            if segments.len() >= 6 { Ok(segments) } else { Err(format!("{}", segments.len())) }
         })
         .await;
         // Before eight of them become one.
         operator.kill();
         let head = store.head().await.unwrap().unwrap().head.unwrap();
         assert_eq!(head.segments[0], segments[0]);
+        // Up to an end before a power of two and up to one after it, the Merkle trees have no subtree in common.
+        let apart = |at: &usize| head.segments[at - 1].end().ilog2() < head.segments[*at].end().ilog2();
+        let unread = (1..head.segments.len() - 3).find(apart).expect("no power of two is crossed");
+        let (unproven, contradicted) = (unread - 1, unread + 2);
         world.delete_organism("venom").await;
         world.gone("venom").await;
         let unreadable = |mut object: ConfigMap| {
@@ -154,7 +158,8 @@ async fn a_forged_segment_of_a_retained_ledger_is_not_adopted() {
             object.data = Some([("head".to_owned(), "{}".to_owned())].into());
             object
         };
-        for (at, forge) in [(0, &forged as &dyn Fn(ConfigMap) -> ConfigMap), (2, &unreadable)] {
+        let forging = &forged as &dyn Fn(ConfigMap) -> ConfigMap;
+        for (at, forge) in [(unproven, forging), (unread, &unreadable), (contradicted, forging)] {
             let name = store.name_of(&head.segments[at]);
             let object = world.maps.get(&name).await.unwrap();
             world.maps.delete(&name, &DeleteParams::default()).await.unwrap();
@@ -167,7 +172,7 @@ async fn a_forged_segment_of_a_retained_ledger_is_not_adopted() {
         assert_eq!(archived.segments, head.segments, "what is listed");
         for (at, listed) in archived.segments.iter().enumerate() {
             let found = store.listed(listed).await.unwrap();
-            assert_eq!(found.is_none(), at == 0 || at == 2, "segment {at}");
+            assert_eq!(found.is_none(), [unproven, unread, contradicted].contains(&at), "segment {at}");
         }
     })
     .await;

@@ -15,7 +15,7 @@ use crate::runtime::{CurrentDecision, History};
 use crate::store::OpenedSegment;
 use crate::store::configmap::ConfigMaps;
 use crate::store::head::{Head, SegmentRef};
-use crate::store::rebuild::{Published, agree};
+use crate::store::rebuild::Published;
 use crate::store::recent::{Recent, RecentInputs};
 
 /// What the entries of a ledger come to.
@@ -194,8 +194,8 @@ pub(super) async fn recent_inputs(
 }
 
 /// The head of an Organism that is gone, with the UIDs that its segments have now: a restored backup has given them
-/// new ones. Only a segment whose every hash leads to what follows it is taken for the listed one, from the head back: the
-/// head's root is the only thing that is known to be right.
+/// new ones. An object of another UID is taken for the listed one only if its every hash leads to what follows it, from the
+/// head back: the head's root is the only thing that is known to be right. Before a gap nothing proves that.
 pub(super) async fn adopt(store: &ConfigMaps, mut head: Head, codec: &Codec) -> Result<Head, RecoveryError> {
     let mut later = head.chain();
     for listed in head.segments.iter_mut().rev() {
@@ -206,19 +206,17 @@ pub(super) async fn adopt(store: &ConfigMaps, mut head: Head, codec: &Codec) -> 
             }
             None => None,
         };
-        let fits = |it: &OpenedSegment| {
+        let fits = |(uid, it): &(String, OpenedSegment)| {
             (it.before.size(), it.after.size()) == (listed.first, listed.end())
-                && later.as_ref().is_some_and(|later| {
-                    // Over a gap only the subtrees that both have can be compared.
-                    if later.size() == listed.end() { *later == it.after } else { agree(&it.after, later) }
-                })
+                && (*uid == listed.object || later.as_ref() == Some(&it.after))
         };
-        match opened.filter(|(_, it)| fits(it)) {
+        match opened.filter(fits) {
             Some((uid, opened)) => {
                 listed.object = uid;
                 later = Some(opened.before);
             }
             None => {
+                later = None;
                 tracing::warn!(
                     segment = name,
                     "a segment of an earlier Organism's ledger is missing or does not fit"
