@@ -12,7 +12,7 @@ help: ## list the targets
 demo: ## run an organism on a real cluster on this machine, with an anomaly and the resulting decision
 	e2e/demo
 
-test: test-fast test-cluster ## run all tests, fast ones first
+test: test-fast test-cluster test-faults ## run all tests, fast ones first
 
 test-fast: ## run the tests that need no cluster
 	cargo test --lib --bins --test vectors --test crds --test house --test rederivation --test reachability --test hostile --test fuzz --test cli --test mesh --test ownership
