@@ -300,17 +300,19 @@ impl Links {
             let detail = format!("{} links are up", table.links.len());
             return Err(LinkError::Refused(RefusalReason::TooManyLinks, detail));
         }
-        for old in same_process.iter().map(|it| it.0).chain(predecessors.into_iter().take(surplus)) {
-            self.outboxes.remove(old);
-            let Some(entry) = table.links.get(&old) else { continue };
+        let taken_off = |old: &LinkId| {
+            self.outboxes.remove(*old);
+            table.links.get(old).map(|entry| entry.outbox.clone())
+        };
+        predecessors.iter().take(surplus).filter_map(taken_off).for_each(|it| it.close());
+        for old in same_process.iter().filter_map(|(old, _)| taken_off(old)) {
             if outbound {
-                entry.outbox.close();
+                old.close();
             } else {
                 // The peer closes it once it has the greeting; until then it is the only link that the peer has.
-                let outbox = entry.outbox.clone();
                 tokio::spawn(async move {
                     sleep(LINGER).await;
-                    outbox.close();
+                    old.close();
                 });
             }
         }
