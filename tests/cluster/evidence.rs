@@ -344,3 +344,32 @@ async fn an_earlier_state_of_a_retained_ledger_makes_room_for_the_last_one() {
     })
     .await;
 }
+
+/// An operator that ends after it has begun a generation and before its first commit: the next one says as well what the
+/// generation continues.
+#[tokio::test]
+async fn a_generation_that_was_only_begun_continues_the_one_before() {
+    in_world(async |world| {
+        let mut operator = world.operator("alpha");
+        world.create::<Organism>("venom", json!({"ledger": {"onDelete": "Retain"}})).await;
+        world.beating("venom").await;
+        let last = delete_retained(&world, &world.store("venom").await).await;
+        operator.kill();
+        world.create::<Organism>("venom", Value::Null).await;
+        let store = world.store("venom").await;
+        store.archive_head(&last).await.unwrap();
+        let begun = Head::empty(store.organism_uid(), 2, last.epoch + 1, "alpha");
+        let version = store.head().await.unwrap().unwrap().resource_version;
+        store.put_head(&begun, &version).await.unwrap();
+
+        let _operator = world.operator("alpha");
+        world.beating("venom").await;
+        let live = world.ledger("venom").await;
+        assert_eq!(live.head.generation, 2);
+        let genesis: Value = serde_json::from_str(&live.entries[0].data).unwrap();
+        let continues = &genesis["continues"];
+        assert_eq!(continues["origin"]["uid"], json!(last.uid), "{genesis}");
+        assert_eq!((&continues["size"], &continues["root"]), (&json!(last.size), &json!(last.root_hex())));
+    })
+    .await;
+}

@@ -203,7 +203,15 @@ impl Recovery<'_> {
         if ledger.head.size == 0 {
             // This generation was begun, and its writer ended before its first commit.
             let before = self.published.as_ref().filter(|it| it.generation < ledger.head.generation);
-            let continues = before.map(|it| self.continued(&published_head(it, &self.uid)));
+            let before = match before {
+                Some(published) => Some(published_head(published, &self.uid)),
+                // That of an earlier Organism: this one has published nothing yet.
+                None => match ledger.head.generation.checked_sub(1) {
+                    Some(generation) => self.store.archived_head(generation).await?.and_then(|it| it.head),
+                    None => None,
+                },
+            };
+            let continues = before.map(|old| self.continued(&old));
             let history = History::Empty { origin: Some(ledger.origin.clone()), continues };
             return Ok(Outcome::GoesOn(Box::new((ledger, history))));
         }
