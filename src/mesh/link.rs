@@ -234,8 +234,8 @@ impl Links {
             version: wire::PROTOCOL_VERSION,
             instance: self.local.instance,
             port: self.listen_port,
-        });
-        let own_hello = own_hello.encode();
+        })
+        .encode();
         if outbound {
             let sent = stream.send(own_hello.clone()).await;
             sent.map_err(|error| LinkError::Failed(error.to_string()))?;
@@ -319,7 +319,9 @@ impl Links {
         table.last_id += 1;
         let id = LinkId(table.last_id);
         let (outbox, cancel) = (Arc::new(Outbox::default()), CancellationToken::new());
-        greeting.map(|greeting| outbox.push(greeting));
+        if let Some(greeting) = greeting {
+            outbox.push(greeting);
+        }
         let entry = LinkEntry {
             process: process.clone(),
             outbound,

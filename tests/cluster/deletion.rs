@@ -7,6 +7,7 @@ use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use venom::api::{Genome, Organism};
 
+use crate::evidence::delete_retained;
 use crate::harness::{eventually, within};
 use crate::ledger::Live;
 use crate::world::{condition, in_world, message};
@@ -58,12 +59,7 @@ async fn a_retained_ledger_is_continued() {
         world.beating("venom").await;
         world.beats_more("venom", 150).await;
         let old_store = world.store("venom").await;
-        world.delete_organism("venom").await;
-        eventually("the head to be marked", async || {
-            let head = old_store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();
-            if head.retained { Ok(()) } else { Err("not retained".into()) }
-        })
-        .await;
+        delete_retained(&world, &old_store).await;
         let left = Live::read(&old_store).await;
         left.check();
 

@@ -29,7 +29,7 @@ async fn archived(store: &ConfigMaps, generation: u64) -> Head {
 }
 
 /// Deletes an Organism whose ledger is retained. Returns the head that is left.
-async fn delete_retained(world: &World, store: &ConfigMaps) -> Head {
+pub async fn delete_retained(world: &World, store: &ConfigMaps) -> Head {
     world.delete_organism("venom").await;
     eventually("the head to be marked", async || {
         let head = store.head().await.map_err(|error| error.to_string())?.unwrap().head.unwrap();

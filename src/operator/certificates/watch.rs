@@ -36,19 +36,19 @@ pub async fn load(
     let mut log = FailureLog::default();
     loop {
         match Certificates::load(client.clone(), namespace).await {
-            Err(AuthorityError::Call(error)) => {
-                let error = AuthorityError::Call(error);
+            Ok(certificates) => {
+                readiness.failing(&list, None);
+                readiness.arrived(&list);
+                return Ok(certificates);
+            }
+            Err(error @ AuthorityError::Call(_)) => {
                 readiness.failing(&list, Some(&error.to_string()));
                 if let Some(times) = log.failed(&error.to_string(), Instant::now()) {
                     tracing::warn!(times, %error, "the operator cannot start yet; trying again");
                 }
                 sleep(RETRY).await;
             }
-            loaded => {
-                readiness.failing(&list, None);
-                readiness.arrived(&list);
-                return loaded;
-            }
+            Err(invalid) => return Err(invalid),
         }
     }
 }

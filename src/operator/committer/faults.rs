@@ -44,10 +44,7 @@ impl Faults {
         let done = tokio::select! {
             done = &mut work => done,
             () = self.overdue() => {
-                self.change(|fault| {
-                    let began = Timestamp::now() - SignedDuration::try_from(SHOWN_AFTER).unwrap_or_default();
-                    fault.get_or_insert(LedgerFault { cause: FaultCause::Unanswered, since: began, shown: true }).shown = true;
-                });
+                self.show();
                 work.await
             }
         };
@@ -55,6 +52,15 @@ impl Faults {
             self.passed();
         }
         done
+    }
+
+    /// Shows the failure that was noted, or that there is no answer.
+    fn show(&self) {
+        let since = Timestamp::now() - SignedDuration::try_from(SHOWN_AFTER).unwrap_or_default();
+        self.change(|fault| {
+            let cause = FaultCause::Unanswered;
+            fault.get_or_insert(LedgerFault { cause, since, shown: true }).shown = true;
+        });
     }
 
     /// Waits for a turn.

@@ -208,7 +208,7 @@ pub(super) async fn adopt(store: &ConfigMaps, mut head: Head, codec: &Codec) -> 
         };
         let fits = |(uid, it): &(String, OpenedSegment)| {
             (it.before.size(), it.after.size()) == (listed.first, listed.end())
-                && (*uid == listed.object || later.as_ref() == Some(&it.after))
+                && later.as_ref().map_or(*uid == listed.object, |later| *later == it.after)
         };
         match opened.filter(fits) {
             Some((uid, opened)) => {

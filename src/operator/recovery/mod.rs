@@ -202,14 +202,11 @@ impl Recovery<'_> {
         let mut ledger = OwnedLedger::new(self.store.clone(), head, resource_version, origin);
         if ledger.head.size == 0 {
             // This generation was begun, and its writer ended before its first commit.
-            let before = self.published.as_ref().filter(|it| it.generation < ledger.head.generation);
-            let before = match before {
+            let generation = ledger.head.generation;
+            let before = match self.published.as_ref().filter(|it| it.generation < generation) {
                 Some(published) => Some(published_head(published, &self.uid)),
                 // That of an earlier Organism: this one has published nothing yet.
-                None => match ledger.head.generation.checked_sub(1) {
-                    Some(generation) => self.store.archived_head(generation).await?.and_then(|it| it.head),
-                    None => None,
-                },
+                None => self.store.archived_head(generation.saturating_sub(1)).await?.and_then(|it| it.head),
             };
             let continues = before.map(|old| self.continued(&old));
             let history = History::Empty { origin: Some(ledger.origin.clone()), continues };
